@@ -1,0 +1,33 @@
+"""Every error that ptyint raises on purpose.
+
+Each child also derives from the built-in exception that a caller would expect, so that
+``except ValueError`` keeps working for users who do not know this package.
+"""
+
+
+class PtyintError(Exception):
+    """Base class: the message says what was found, what is allowed and what to do."""
+
+
+class ConfigError(PtyintError, ValueError):
+    """A configuration field holds a value that is not allowed."""
+
+
+class ScanError(PtyintError, ValueError):
+    """A scan breaks the data contract (DATA-001) or a file cannot be read as one."""
+
+
+class FixtureError(PtyintError, LookupError):
+    """A dataset is unknown, cannot be fetched, or its sha256 does not hold."""
+
+
+class UnknownBackendError(PtyintError, ValueError):
+    """The backend's name is not one of the known ones."""
+
+
+class BackendUnavailableError(PtyintError, RuntimeError):
+    """The selected backend cannot be imported (POLICY-001: never a silent fallback)."""
+
+
+class BundleError(PtyintError, ValueError):
+    """A model bundle is damaged, truncated, foreign or does not fit the configuration."""
