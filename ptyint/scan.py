@@ -17,12 +17,15 @@ class PatternSource(Protocol):
     """What :attr:`Scan.diffraction_patterns` must offer: an array, or a file read by slices."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """(n, N, N)."""
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """As stored."""
 
-    def __getitem__(self, index: Any, /) -> NDArray[Any]: ...
+    def __getitem__(self, index: Any, /) -> NDArray[Any]:
+        """Patterns at `index` along the first axis."""
 
 
 @dataclass(frozen=True, eq=False)
