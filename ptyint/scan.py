@@ -6,11 +6,20 @@ Pixels are counted as arrays are: axis 0 is y (rows), axis 1 is x (columns).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ptyint.errors import ScanError
+
+PATTERN_SIZES = (64, 128, 256)
+"""Values of N that the network is built for."""
+
+CHUNK_PIXELS = 2**23
+"""How much of a pattern stack is in memory at a time."""
 
 
 class PatternSource(Protocol):
@@ -35,8 +44,8 @@ class Scan:
     Attributes
     ----------
     diffraction_patterns : PatternSource, (n, N, N)
-        Counts (photons per pixel), any unsigned integer or float dtype, zero frequency at
-        ``[N // 2, N // 2]``. May be a lazy source: read it through :meth:`counts`.
+        Counts (photons per pixel), any integer or float dtype, zero frequency at
+        ``[N // 2, N // 2]``. Bad pixels may hold anything. May be a lazy source: read it through :meth:`counts`.
     probe_positions_px : ndarray of float64, (n, 2)
         ``(y, x)`` of each patch's centre in object pixels: position ``(cy, cx)`` is the object patch whose
         pixel ``[N // 2, N // 2]`` lies at ``object_[cy, cx]``.
@@ -96,5 +105,170 @@ class Scan:
         """
         counts = np.asarray(self.diffraction_patterns[index]).astype(np.float32)
         if self.good_pixels is not None:
-            counts *= self.good_pixels
+            counts[..., ~self.good_pixels] = 0
         return counts
+
+
+def pattern_slices(patterns: PatternSource) -> Iterator[slice]:
+    """Cut a stack into slices of at most `CHUNK_PIXELS`, for reading a file that is larger than the memory.
+
+    Parameters
+    ----------
+    patterns : PatternSource, (n, H, W)
+
+    Yields
+    ------
+    slice
+        Of the first axis; together they are the stack, in order.
+    """
+    n, height, width = patterns.shape
+    step = max(1, CHUNK_PIXELS // max(1, height * width))
+    for start in range(0, n, step):
+        yield slice(start, min(start + step, n))
+
+
+def validate_scan(scan: Scan, *, source: str | None = None) -> None:
+    """DATA-001: check a scan against the contract that :class:`Scan` states. Every pattern is read, by chunks.
+
+    A patch may overhang the object's edge (PtychoPINN pads its object by N/2); its centre may not leave the array.
+
+    Parameters
+    ----------
+    scan : Scan
+    source : str, optional
+        What the messages call the scan; `scan.name` if left out.
+
+    Raises
+    ------
+    ScanError
+        Lists every violation, a line each: scan, field, value found, what is allowed, what to do.
+    """
+    found = list(_violations(scan))
+    if found:
+        name = source or scan.name
+        lines = "\n".join(f"- {name}: {violation}" for violation in found)
+        raise ScanError(f"{name} breaks the data contract (DATA-001) in {len(found)} place(s):\n{lines}")
+
+
+def _violations(scan: Scan) -> Iterator[str]:
+    shape = tuple(scan.diffraction_patterns.shape)
+    if len(shape) != 3 or 0 in shape:
+        yield _violation(
+            "diffraction_patterns", f"shape {shape}", "(n, N, N), n at least 1", "Stack the patterns on axis 0."
+        )
+        return  # n and N are unknown: nothing else can be judged
+    n, height, width = shape
+    if height != width or height not in PATTERN_SIZES:
+        yield _violation(
+            "diffraction_patterns", f"{height} x {width} px", f"N x N with N in {PATTERN_SIZES}", "Crop or pad."
+        )
+    yield from _array("probe", scan.probe, np.complex64, (None, height, width), "(modes, N, N)")
+    if scan.object_ is not None:
+        yield from _array("object_", scan.object_, np.complex64, (None, None), "(H, W)")
+    if scan.object_patches is not None:
+        yield from _array("object_patches (Y)", scan.object_patches, np.complex64, shape, "(n, N, N)")
+    yield from _positions(scan, n)
+    for name in ("pixel_size_m", "wavelength_m", "detector_distance_m"):
+        value = getattr(scan, name)
+        if value is not None and not (np.isfinite(value) and value > 0):
+            yield _violation(name, repr(value), "a positive number of metres, or None", "Correct it or leave it out.")
+    mask = list(_good_pixels(scan, (height, width)))
+    yield from mask
+    yield from _patterns(scan.diffraction_patterns, None if mask else scan.good_pixels)
+
+
+def _violation(name: str, found: str, allowed: str, remedy: str) -> str:
+    return f"{name}: found {found}; allowed: {allowed}. {remedy}"
+
+
+def _array(
+    name: str, array: NDArray[Any], dtype: type[Any], shape: tuple[int | None, ...], layout: str
+) -> Iterator[str]:
+    """Dtype, shape (None: any size but 0) and finiteness of one array."""
+    if array.dtype != dtype:
+        wanted = np.dtype(dtype).name
+        yield _violation(name, f"dtype {array.dtype}", wanted, "Convert it; a complex array must stay complex.")
+    fits = array.ndim == len(shape) and all(
+        got == want if want else got > 0 for got, want in zip(array.shape, shape, strict=True)
+    )
+    if not fits:
+        sizes = ", ".join("any" if want is None else str(want) for want in shape)
+        yield _violation(name, f"shape {array.shape}", f"{layout}, here ({sizes})", "n and N must agree everywhere.")
+    bad = sum(int((~np.isfinite(part)).sum()) for part in array) if array.ndim and array.dtype.kind in "iufc" else 0
+    if bad:
+        yield _violation(name, f"{bad} values that are NaN or infinite", "finite values", "Repair the array.")
+
+
+def _positions(scan: Scan, n: int) -> Iterator[str]:
+    positions = scan.probe_positions_px
+    broken = list(_array("probe_positions_px", positions, np.float64, (n, 2), "(n, 2), order (y, x)"))
+    yield from broken
+    if broken or scan.object_ is None or scan.object_.ndim != 2:
+        return
+    outside = np.flatnonzero(((positions < 0) | (positions > np.array(scan.object_.shape) - 1)).any(axis=1))
+    if outside.size:
+        first, (height, width) = int(outside[0]), scan.object_.shape
+        yield _violation(
+            "probe_positions_px",
+            f"{outside.size} patch centres outside the object, first (y, x) = {positions[first].tolist()} at {first}",
+            f"0 <= y <= {height - 1} and 0 <= x <= {width - 1}, pixels of object_",
+            "Check the order (y, x), the unit (pixels) and the origin, or give a larger object.",
+        )
+
+
+def _good_pixels(scan: Scan, shape: tuple[int, int]) -> Iterator[str]:
+    mask = scan.good_pixels
+    if mask is None:
+        return
+    if mask.dtype != np.bool_ or mask.shape != shape:
+        yield _violation("good_pixels", f"{mask.dtype} of shape {mask.shape}", f"bool, {shape}", "True means good.")
+    elif not mask.any():
+        yield _violation("good_pixels", "no good pixel", "at least one True", "True means good: invert the mask.")
+
+
+def _patterns(patterns: PatternSource, good: NDArray[np.bool_] | None) -> Iterator[str]:
+    """Dtype, finiteness and sign of every good pixel, and where the zero frequency is."""
+    name = "diffraction_patterns"
+    dtype = np.dtype(patterns.dtype)
+    if dtype.kind not in "uif":
+        yield _violation(name, f"dtype {dtype}", "integer or float counts", "Give counts, not a complex field.")
+        return
+    usable = np.ones(patterns.shape[1:], np.bool_) if good is None else good
+    total = np.zeros(patterns.shape[1:])
+    flaws: dict[str, tuple[int, str]] = {}
+    for rows in pattern_slices(patterns):
+        chunk = np.asarray(patterns[rows])
+        finite = np.isfinite(chunk)
+        for flaw, where in (("that are NaN or infinite", ~finite), ("below zero", chunk < 0)):
+            at = np.argwhere(where & usable) if where.any() else np.empty((0, 3), int)
+            if at.size:
+                count, first = flaws.get(flaw, (0, ""))
+                place = [rows.start + int(at[0, 0]), *at[0, 1:].tolist()]
+                flaws[flaw] = (count + len(at), first or f"{chunk[tuple(at[0])]} at {place}")
+        total += np.where(finite & usable, chunk, 0).sum(axis=0, dtype=np.float64)
+    for flaw, (count, first) in flaws.items():
+        yield _violation(
+            name,
+            f"{count} values {flaw}, first {first}",
+            "finite counts of at least 0 in good pixels",
+            "Repair the file, or mark defective pixels in good_pixels.",
+        )
+    centre, corner = _mean_amplitudes(np.maximum(total, 0))
+    if corner > 1.5 * centre:
+        yield _violation(
+            name,
+            f"the zero frequency at the corner (mean amplitude {corner:.3g} there, {centre:.3g} at the centre)",
+            "the zero frequency at [N // 2, N // 2]",
+            "Apply np.fft.fftshift(patterns, axes=(-2, -1)).",
+        )
+
+
+def _mean_amplitudes(energy: NDArray[np.float64]) -> tuple[float, float]:
+    """Mean root of `energy` within N/8 of the centre, and of the corner: roots, so that a hot pixel cannot decide.
+
+    A flat pattern gives a ratio of 1 and a few per cent; the central 64 x 64 of a Siemens star at the APS still 1.9.
+    """
+    y, x = (np.arange(size) - size // 2 for size in energy.shape)
+    near = np.hypot(y[:, None], x) <= min(energy.shape) / 8
+    amplitude = np.sqrt(energy)
+    return float(amplitude[near].mean()), float(amplitude[np.fft.ifftshift(near)].mean())
