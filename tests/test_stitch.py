@@ -1,0 +1,164 @@
+import numpy as np
+import pytest
+
+from ptyint.errors import ConfigError, ScanError
+from ptyint.stitch import extract_patches, stitch
+
+RNG = np.random.default_rng
+
+
+def random_object(shape=(70, 90), seed=0, dtype=np.complex128):
+    rng = RNG(seed)
+    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(dtype)
+
+
+def plane(y, x):
+    """Linear in y and x: bilinear interpolation is exact."""
+    return (1 + 0.03 * y - 0.02 * x) + 1j * (0.5 - 0.01 * y + 0.04 * x)
+
+
+def smooth(y, x):
+    return (1 + 0.2 * np.sin(2 * np.pi * y / 30)) * np.exp(1j * np.cos(2 * np.pi * (x / 35 + y / 50)))
+
+
+def patches_of(function, positions, N):
+    """Sampled from the formula itself, by the convention of the Scan: pixel N // 2 lies at the position."""
+    axis = np.arange(N) - N // 2
+    return np.stack([function(cy + axis[:, None], cx + axis[None, :]) for cy, cx in positions])
+
+
+def test_integer_positions_are_cut_exactly():
+    object_ = random_object(dtype=np.complex64)
+    patches = extract_patches(object_, np.array([[8.0, 8], [30, 41], [62, 82]]), 16)
+    assert patches.dtype == np.complex64
+    for patch, corner in zip(patches, [(0, 0), (22, 33), (54, 74)], strict=True):
+        np.testing.assert_array_equal(patch, object_[corner[0] :, corner[1] :][:16, :16])
+
+
+def test_odd_n_has_its_centre_at_the_position():
+    object_ = random_object()
+    assert extract_patches(object_, np.array([[20.0, 30]]), 7)[0, 3, 3] == object_[20, 30]
+
+
+def test_bilinear_extraction_of_a_plane():
+    y, x = np.mgrid[:70, :90]
+    positions = RNG(1).uniform([9, 9], [60, 80], (20, 2))
+    np.testing.assert_allclose(
+        extract_patches(plane(y, x), positions, 16), patches_of(plane, positions, 16), rtol=0, atol=1e-12
+    )
+
+
+def test_integer_positions_come_back_exactly():
+    object_ = random_object()
+    positions = np.array([[y, x] for y in range(16, 54, 4) for x in range(16, 74, 5)], dtype=float)
+    patches = np.stack([object_[int(y) - 8 : int(y) + 8, int(x) - 8 : int(x) + 8] for y, x in positions])
+    stitched = stitch(patches, positions, object_.shape, M=8)
+    inside = np.zeros(object_.shape, dtype=bool)
+    inside[12 : 52 + 4, 12 : 71 + 4] = True
+    np.testing.assert_array_equal(stitched.covered, inside)
+    np.testing.assert_allclose(stitched.object_[inside], object_[inside], rtol=1e-14)
+    np.testing.assert_array_equal(stitched.object_[~inside], 0)
+    np.testing.assert_array_equal(stitched.coverage[~inside], 0)
+
+
+def test_coverage_of_one_patch():
+    patch = np.ones((1, 8, 8), dtype=np.complex64)
+    whole = stitch(patch, np.array([[10.0, 12.0]]), (20, 24), M=4)
+    expected = np.zeros((20, 24))
+    expected[8:12, 10:14] = 1
+    np.testing.assert_array_equal(whole.coverage, expected)
+    moved = stitch(patch, np.array([[10.25, 12.0]]), (20, 24), M=4).coverage
+    np.testing.assert_allclose(moved[7:14, 11], [0, 0.75, 1, 1, 1, 0.25, 0])
+
+
+def test_single_bright_pixel_lands_at_the_position():
+    patch = np.zeros((1, 8, 8), dtype=complex)
+    patch[0, 4, 4] = 2 - 1j
+    object_ = stitch(patch, np.array([[10.0, 5.0]]), (20, 12), M=4).object_
+    assert np.argwhere(object_).tolist() == [[10, 5]] and object_[10, 5] == 2 - 1j
+
+
+@pytest.mark.parametrize("dtype", [np.complex64, np.complex128])
+def test_constant_stays_constant(dtype):
+    positions = RNG(2).uniform(-5, 75, (300, 2))
+    value = np.asarray(0.7 - 0.4j, dtype=dtype)
+    stitched = stitch(np.full((300, 32, 32), value), positions, (70, 70), M=16)
+    assert stitched.object_.dtype == dtype
+    np.testing.assert_allclose(stitched.object_[stitched.covered], value, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_smooth_object_comes_back_from_fractional_positions():
+    y, x = np.mgrid[:100, :120]
+    positions = RNG(3).uniform([20, 20], [80, 100], (600, 2))
+    stitched = stitch(patches_of(smooth, positions, 32), positions, (100, 120), M=16)
+    inner = np.s_[30:70, 30:90]
+    assert stitched.covered[inner].all()
+    error = stitched.object_[inner] - smooth(y, x)[inner]
+    # Linear interpolation is off by at most h^2 / 8 of the curvature, here about (2 pi / 30)^2 in both directions.
+    assert np.abs(error).max() < 2 / 8 * (2 * np.pi / 30) ** 2
+
+
+def test_plane_comes_back_exactly_up_to_the_rim():
+    y, x = np.mgrid[:70, :90]
+    positions = RNG(4).uniform([16, 16], [53, 73], (25, 2))
+    stitched = stitch(patches_of(plane, positions, 16), positions, (70, 90), M=8)
+    assert 1000 < stitched.covered.sum() < 4000
+    np.testing.assert_allclose(stitched.object_[stitched.covered], plane(y, x)[stitched.covered], rtol=0, atol=1e-12)
+
+
+def test_overhang_is_dropped_and_nothing_wraps():
+    patches = np.ones((5, 8, 8), dtype=complex)
+    positions = np.array([[0.0, 0], [19, 23], [-50, 5], [5, 500], [0.5, 23.5]])
+    coverage = stitch(patches, positions, (20, 24), M=4).coverage
+    expected = np.zeros((20, 24))
+    expected[:2, :2] += 1
+    expected[17:, 21:] += 1
+    expected[:3, 21:] += np.outer([1, 1, 0.5], [0.5, 1, 1])
+    np.testing.assert_allclose(coverage, expected)
+
+
+def test_nan_is_not_hidden():
+    patches = np.ones((2, 8, 8), dtype=complex)
+    patches[0, 4, 4] = np.nan
+    object_ = stitch(patches, np.array([[10.0, 10], [10, 10]]), (20, 20), M=4).object_
+    assert np.isnan(object_[10, 10])
+
+
+def test_many_patches_give_what_few_at_a_time_give(monkeypatch):
+    positions = RNG(7).uniform(0, 50, (40, 2))
+    patches = random_object((40, 16, 16), seed=8)
+    at_once = stitch(patches, positions, (50, 50), M=8)
+    monkeypatch.setattr("ptyint.stitch._CHUNK_PIXELS", 7 * 81)
+    np.testing.assert_allclose(stitch(patches, positions, (50, 50), M=8).object_, at_once.object_, atol=1e-12)
+
+
+@pytest.mark.parametrize("M", [0, 3, 10, -2])
+def test_bad_m(M):
+    with pytest.raises(ConfigError, match=f"M is {M}; .* from 2 to 8"):
+        stitch(np.ones((1, 16, 16), dtype=complex), np.zeros((1, 2)), (20, 20), M=M)
+
+
+def test_bad_input():
+    patches, positions = np.ones((3, 16, 16), dtype=complex), np.full((3, 2), 10.0)
+    with pytest.raises(ScanError, match=r"\(3, 16, 15\)"):
+        stitch(patches[:, :, :15], positions, (20, 20), M=4)
+    with pytest.raises(ScanError, match="float64; expected complex"):
+        stitch(patches.real, positions, (20, 20), M=4)
+    with pytest.raises(ScanError, match=r"\(2, 2\); expected \(3, 2\)"):
+        stitch(patches, positions[:2], (20, 20), M=4)
+    with pytest.raises(ConfigError, match=r"shape is \(0, 20\)"):
+        stitch(patches, positions, (0, 20), M=4)
+    positions[2, 1] = np.inf
+    with pytest.raises(ScanError, match=r"positions_px\[2\]"):
+        stitch(patches, positions, (20, 20), M=4)
+
+
+def test_extraction_refuses_overhang():
+    object_ = random_object()
+    extract_patches(object_, np.array([[8.0, 8.0]]), 16)
+    with pytest.raises(ScanError, match=r"1 patches overhang .* first positions_px\[1\]"):
+        extract_patches(object_, np.array([[8.0, 8.0], [7.9, 8.0]]), 16)
+    with pytest.raises(ConfigError, match="N is 0"):
+        extract_patches(object_, np.array([[8.0, 8.0]]), 0)
+    with pytest.raises(ScanError, match=r"\(1, 70, 90\)"):
+        extract_patches(object_[None], np.array([[8.0, 8.0]]), 16)
