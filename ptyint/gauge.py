@@ -1,0 +1,326 @@
+"""Remove what ptychography cannot determine, and report what was removed.
+
+An object is known up to a global phase, a linear phase ramp, an amplitude scale and a shift::
+
+    candidate(r) = scale * exp(i (phase_rad + ramp_rad_per_px . r)) * reference(r - shift_px)
+
+with r = (y, x) counted in pixels from ``[H // 2, W // 2]``. The peak of the Fourier transform of
+candidate * conj(reference) gives a first ramp, the peak of the cross-correlation a first shift; Gauss-Newton refines
+both together, which frees them of the mask's influence on either peak. Scale and phase are at every step the complex
+least-squares factor, as in the error metric of Maiden & Rodenburg, Ultramicroscopy 109 (2009) 1256.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.errors import ConfigError, PtyintError
+
+Complex = NDArray[np.complexfloating[Any, Any]]
+Mask = NDArray[np.bool_]
+
+_SPLINE_REACH = 4
+"""Pixels over which a cubic spline feels a border: its pole is -0.268, and 0.268**4 = 0.5 %."""
+_MAX_ITERATIONS = 30
+_CONVERGED = 1e-6
+"""Steps smaller than this, in pixels (shift) or rad over half the field (ramp), are not taken."""
+
+
+class ComparisonError(PtyintError, ValueError):
+    """Two arrays cannot be compared: shapes differ, values are not finite, or nothing is left to compare."""
+
+
+@dataclass(frozen=True, eq=False)
+class GaugeResult:
+    """A candidate in the gauge of its reference, and what was removed to get there.
+
+    Attributes
+    ----------
+    aligned : ndarray of complex128, (H, W)
+        The candidate without phase, ramp, scale and shift: compare this with the reference.
+    mask : ndarray of bool, (H, W)
+        Where to compare: the mask given, less the rim into which a shift brought foreign pixels.
+    phase_rad : float
+        At pixel ``[H // 2, W // 2]``.
+    ramp_rad_per_px : tuple of float
+        ``(y, x)``.
+    scale : float
+        Amplitude of the candidate over that of the reference. It minimises `residual_after`, so noise in the
+        candidate counts as amplitude: divided by rho**2 relative to a noise-free candidate's.
+    shift_px : tuple of float
+        ``(y, x)`` by which the candidate's content lay from the reference's.
+    residual_before, residual_after : float
+        ``|candidate - reference| / |reference|`` (Frobenius, inside `mask`). With phase and scale removed, the latter
+        is ``sqrt(1 - rho**2)``, rho being the complex correlation coefficient.
+    """
+
+    aligned: NDArray[np.complex128]
+    mask: Mask
+    phase_rad: float
+    ramp_rad_per_px: tuple[float, float]
+    scale: float
+    shift_px: tuple[float, float]
+    residual_before: float
+    residual_after: float
+
+
+def remove_gauge(
+    candidate: Complex,
+    reference: Complex,
+    *,
+    mask: Mask | None = None,
+    max_shift_px: float = 8.0,
+    phase: bool = True,
+    ramp: bool = True,
+    scale: bool = True,
+    shift: bool = True,
+) -> GaugeResult:
+    """Bring a candidate into the gauge of a reference.
+
+    Parameters
+    ----------
+    candidate, reference : ndarray of complex, (H, W)
+    mask : ndarray of bool, (H, W), optional
+        Where to compare; values outside do not matter and may be NaN. None: everywhere.
+    max_shift_px : float
+        A shift beyond this (in y or x) is not believed and not applied.
+    phase, ramp, scale, shift : bool
+        What to remove; the rest stays in and is reported as none. Shifts interpolate the candidate with cubic splines.
+
+    Returns
+    -------
+    GaugeResult
+        Its numbers are finite even where candidate and reference have nothing in common.
+
+    Raises
+    ------
+    ComparisonError
+        Shapes differ, a value inside the mask is not finite, the mask is empty, or an image is zero throughout it.
+    ConfigError
+        `max_shift_px` is negative.
+    """
+    if not max_shift_px >= 0:
+        raise ConfigError(f"max_shift_px is {max_shift_px}; it must be 0 or more.")
+    mask = checked_pair(candidate, reference, mask)
+    cand = _finite(candidate)
+    ref = _finite(reference)
+    for name, image in (("candidate", cand), ("reference", ref)):
+        if not image[mask].any():
+            raise ComparisonError(f"{name} is zero throughout the mask: there is nothing to align.")
+    problem = _Problem(cand, ref, mask, max_shift_px, fit_ramp=ramp, fit_shift=shift)
+    fit = problem.refine(problem.start())
+    size = abs(fit.factor)
+    factor = (size if scale else 1.0) * (fit.factor / size if phase else 1.0)
+    aligned = factor * fit.moved
+    return GaugeResult(
+        aligned=aligned,
+        mask=fit.mask,
+        phase_rad=float(-np.angle(factor)) + 0.0,  # never -0.0
+        ramp_rad_per_px=(float(fit.ramp[0]), float(fit.ramp[1])),
+        scale=float(1 / abs(factor)),
+        shift_px=(float(fit.shift[0]), float(fit.shift[1])),
+        residual_before=_residual(cand[fit.mask], ref[fit.mask]),
+        residual_after=_residual(aligned[fit.mask], ref[fit.mask]),
+    )
+
+
+def checked_pair(a: NDArray[Any], b: NDArray[Any], mask: Mask | None) -> Mask:
+    """The mask (all True for None), once both images are known to be (H, W) and finite inside it.
+
+    Raises
+    ------
+    ComparisonError
+        Naming what was found.
+    """
+    if np.ndim(a) != 2 or np.shape(a) != np.shape(b):
+        raise ComparisonError(f"The images have shapes {np.shape(a)} and {np.shape(b)}; both must be the same (H, W).")
+    mask = np.ones(np.shape(a), dtype=bool) if mask is None else np.asarray(mask)
+    if mask.dtype != bool or mask.shape != np.shape(a):
+        raise ComparisonError(f"mask is {mask.dtype} of shape {mask.shape}; expected bool of shape {np.shape(a)}.")
+    if not mask.any():
+        raise ComparisonError(f"mask of shape {mask.shape} is empty: there is nothing to compare.")
+    for name, image in (("first (candidate)", a), ("second (reference)", b)):
+        bad = int(np.count_nonzero(~np.isfinite(np.asarray(image)[mask])))
+        if bad:
+            raise ComparisonError(f"The {name} image holds {bad} NaN or infinite values inside the mask.")
+    return mask
+
+
+def soft_window(mask: Mask, taper_px: float) -> NDArray[np.float64]:
+    """1 inside the mask, falling to 0 at its border (and the array's) over `taper_px` as a raised cosine.
+
+    A Tukey window for masks of any shape: half a Hann window of the Euclidean distance to the border.
+
+    Parameters
+    ----------
+    mask : ndarray of bool, (H, W)
+    taper_px : float
+        Width of the fall, in pixels.
+
+    Returns
+    -------
+    ndarray of float64, (H, W)
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    distance = distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1]
+    window: NDArray[np.float64] = np.sin(np.pi / 2 * np.clip(distance / (taper_px + 1), 0, 1)) ** 2
+    return window
+
+
+@dataclass(frozen=True, eq=False)
+class _Fit:
+    """One trial: `moved` is the candidate without shift and ramp; times `factor` it is nearest to the reference."""
+
+    shift: NDArray[np.float64]
+    ramp: NDArray[np.float64]
+    factor: complex
+    moved: NDArray[np.complex128]
+    mask: Mask
+    residual: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Problem:
+    cand: NDArray[np.complex128]
+    ref: NDArray[np.complex128]
+    mask: Mask
+    max_shift: float
+    fit_ramp: bool
+    fit_shift: bool
+
+    def start(self) -> _Fit:
+        """The better of: no shift, and the peak of the cross-correlation; each with its own ramp."""
+        zero = np.zeros(2)
+        fit = self.trial(zero, zero)
+        if self.fit_ramp:
+            fit = min(fit, self.trial(zero, self._ramp_peak(zero, zero)), key=lambda f: f.residual)
+        if self.fit_shift:
+            shift = self._shift_peak(fit.ramp)
+            if shift.any():
+                ramp = self._ramp_peak(shift, fit.ramp) if self.fit_ramp else zero
+                fit = min(fit, self.trial(shift, ramp), key=lambda f: f.residual)
+        return fit
+
+    def refine(self, fit: _Fit) -> _Fit:
+        """Gauss-Newton on shift and ramp; a step that does not lower the residual is halved, then given up."""
+        if not (self.fit_ramp or self.fit_shift):
+            return fit
+        unit = np.repeat([1.0, max(self.ref.shape) / 2], 2)  # shift in pixels, ramp in rad over half the field
+        for _ in range(_MAX_ITERATIONS):
+            step = self._newton_step(fit)
+            if np.abs(step * unit).max() < _CONVERGED:
+                return fit
+            for _ in range(4):
+                trial = self.trial(fit.shift + step[:2], fit.ramp + step[2:])
+                if trial.residual < fit.residual:
+                    break
+                step = step / 2
+            else:
+                return fit
+            fit = trial
+        return fit
+
+    def trial(self, shift: NDArray[np.float64], ramp: NDArray[np.float64]) -> _Fit:
+        """Undo a shift and a ramp, then fit the complex factor."""
+        moved, mask = self._undo(shift, ramp)
+        inside, target = moved[mask], self.ref[mask]
+        if not inside.any() or not target.any() or np.abs(shift).max() > self.max_shift:
+            return _Fit(shift, ramp, 1, moved, mask, np.inf)
+        factor = _factor(inside, target)
+        return _Fit(shift, ramp, factor, moved, mask, _residual(factor * inside, target))
+
+    def _undo(self, shift: NDArray[np.float64], ramp: NDArray[np.float64]) -> tuple[NDArray[np.complex128], Mask]:
+        from scipy import ndimage
+
+        moved = self.cand
+        if ramp.any():
+            y, x = _coordinates(moved.shape)
+            moved = moved * np.exp(-1j * (ramp[0] * y + ramp[1] * x))
+        if not shift.any():
+            return moved, self.mask
+        moved = ndimage.shift(moved, -shift, order=3, mode="nearest")
+        came = ndimage.shift(self.mask.astype(float), -shift, order=1) > 0.999
+        rim = np.ones((2 * _SPLINE_REACH + 1,) * 2, dtype=bool)
+        return moved, self.mask & ndimage.binary_erosion(came, rim)
+
+    def _ramp_peak(self, shift: NDArray[np.float64], ramp: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`ramp` and what is left of it, to a quarter of a period over the field or better."""
+        from scipy import fft
+
+        moved, mask = self._undo(shift, ramp)
+        product = moved * self.ref.conj() * mask
+        size = [fft.next_fast_len(2 * edge) for edge in product.shape]
+        spectrum = np.abs(fft.fft2(product, s=size))
+        peak = np.unravel_index(int(spectrum.argmax()), spectrum.shape)
+        left = [2 * np.pi * fft.fftfreq(n)[p] for n, p in zip(size, peak, strict=True)]
+        return ramp + np.array(left, dtype=np.float64)
+
+    def _shift_peak(self, ramp: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Shift from the cross-correlation of the demodulated complex images, or 0 where it is not believable.
+
+        The magnitude of the correlation does not see the phase; means are taken off and the mask's border softened,
+        so that the mask does not correlate with itself.
+        """
+        from skimage.registration import phase_cross_correlation
+
+        window = soft_window(self.mask, min(self.mask.shape) / 8)
+        moved, _ = self._undo(np.zeros(2), ramp)
+        ref, cand = (window * (image - np.average(image, weights=window)) for image in (self.ref, moved))
+        if not ref.any() or not cand.any():
+            return np.zeros(2)
+        found, _, _ = phase_cross_correlation(  # type: ignore[no-untyped-call]
+            ref, cand, upsample_factor=10, normalization=None
+        )
+        shift: NDArray[np.float64] = -np.asarray(found, dtype=np.float64)
+        return shift if np.abs(shift).max() <= self.max_shift else np.zeros(2)
+
+    def _newton_step(self, fit: _Fit) -> NDArray[np.float64]:
+        """Step of (shift, ramp) from the linearised model, the factor fitted along and dropped."""
+        mask, ref = fit.mask, self.ref
+        inside = ref[mask]
+        moved = fit.moved[mask]
+        overlap = np.vdot(inside, moved) / np.vdot(inside, inside)
+        step = np.zeros(4)
+        if abs(overlap) < 1e-9:
+            return step
+        # The candidate is the noisy side: candidate / overlap has the reference in it with weight 1.
+        error = moved / overlap - inside
+        y, x = (axis[mask] for axis in _coordinates(ref.shape))
+        columns = [-np.gradient(ref, axis=i)[mask] for i in (0, 1)] if self.fit_shift else []
+        # ref(r - s) in the candidate means that moving back by s less leaves -s . grad(ref) behind.
+        columns += [1j * axis * inside for axis in (y, x)] if self.fit_ramp else []
+        jacobian = np.stack([*columns, inside, 1j * inside])
+        size = np.linalg.norm(jacobian, axis=1)
+        size[size == 0] = 1
+        jacobian /= size[:, None]
+        gram = (jacobian.conj() @ jacobian.T).real
+        solution = np.linalg.lstsq(gram, (jacobian.conj() @ error).real, rcond=1e-10)[0] / size
+        step[[*([0, 1] if self.fit_shift else []), *([2, 3] if self.fit_ramp else [])]] = solution[: len(columns)]
+        return step
+
+
+def _factor(moved: NDArray[np.complex128], target: NDArray[np.complex128]) -> complex:
+    """The complex least-squares factor; where there is no correlation, the ratio of the norms."""
+    energy = np.vdot(moved, moved).real
+    ratio = float(np.linalg.norm(target) / np.sqrt(energy))
+    factor = complex(np.vdot(moved, target) / energy)
+    return factor if abs(factor) > 1e-9 * ratio else complex(ratio)
+
+
+def _residual(candidate: NDArray[np.complex128], reference: NDArray[np.complex128]) -> float:
+    return float(np.linalg.norm(candidate - reference) / np.linalg.norm(reference))
+
+
+def _coordinates(shape: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(y, x) from pixel [H // 2, W // 2], full size."""
+    y, x = np.indices(shape, dtype=np.float64)
+    return y - shape[0] // 2, x - shape[1] // 2
+
+
+def _finite(image: Complex) -> NDArray[np.complex128]:
+    return np.nan_to_num(np.asarray(image, dtype=np.complex128), nan=0.0, posinf=0.0, neginf=0.0)
