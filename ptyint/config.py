@@ -117,7 +117,8 @@ class TrainingConfig:
     learning_rate : float
         Of Adam, for every weight.
     adam_beta1, adam_beta2, adam_epsilon : float
-        Adam by one formula in both backends: ``w -= lr * m_hat / (sqrt(v_hat) + epsilon)`` (Kingma & Ba 2015, algorithm 1).
+        Adam by one formula in both backends, ``w -= lr * m_hat / (sqrt(v_hat) + epsilon)`` (Kingma & Ba 2015,
+        algorithm 1).
     scheduler : {'Default', 'ReduceLROnPlateau'}
         'Default' keeps the learning rate.
     plateau_factor, plateau_patience, plateau_min_lr, plateau_threshold

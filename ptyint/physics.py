@@ -124,7 +124,7 @@ def normalise_probe(probe: ArrayLike, probe_scale: float) -> Complex:
     magnitude = np.sqrt((np.abs(p) ** 2).sum(axis=0))
     mean = float((probe_mask(p.shape[-1]) * magnitude).mean())
     if not mean > 0:
-        raise ValueError(f"The probe's mean magnitude within N/4 of its centre is {mean}; give a probe that is not zero.")
+        raise ValueError(f"The probe's mean magnitude within N/4 of its centre is {mean}; give a non-zero one.")
     return p / (probe_scale * mean)
 
 

@@ -1,0 +1,220 @@
+"""What a backend is, and the training loop that both built-in ones share.
+
+The loop (order of the batches, learning-rate rule, early stopping, progress) is bookkeeping, so there is one copy
+of it, in NumPy; a backend brings a :class:`Network` that knows how to make a step.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.batches import Batch, GroupedScan
+from ptyint.config import InferenceConfig, TrainingConfig
+from ptyint.weights import Weights
+
+Taps = dict[str, Any]
+"""Named intermediate tensors of one forward pass, in data-flow order."""
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over the groups: mean loss, the learning rate it ran at, wall seconds."""
+
+    number: int
+    loss: float
+    learning_rate: float
+    seconds: float
+
+
+@dataclass
+class History:
+    """What happened in training: the epochs, and why it ended."""
+
+    epochs: list[Epoch] = field(default_factory=list)
+    ended: str = "all epochs done"
+
+    @property
+    def losses(self) -> NDArray[np.float64]:
+        """Mean loss of each epoch."""
+        return np.array([epoch.loss for epoch in self.epochs])
+
+
+OnEpoch = Callable[[Epoch], None]
+
+
+class Network(Protocol):
+    """One built network in one framework, with its optimiser state."""
+
+    def train_step(self, batch: Batch, learning_rate: float) -> float:
+        """Make one Adam step; return the mean loss of the batch before it."""
+
+    def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
+        """Object patches (B, C, N, N)."""
+
+    def get_weights(self) -> Weights:
+        """Canonical weights, copied out."""
+
+    def trace(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Every convolution's and operator's output, ``loss``, ``gradient/inputs`` and ``gradient/<weight>``."""
+
+
+class Backend(Protocol):
+    """The four operations of the harness."""
+
+    name: str
+
+    def train(
+        self, data: GroupedScan, config: TrainingConfig, weights: Weights, on_epoch: OnEpoch | None = None
+    ) -> tuple[Weights, History]:
+        """Train from `weights`; return the new weights and what happened."""
+
+    def infer(self, data: GroupedScan, weights: Weights, config: InferenceConfig) -> NDArray[np.complex64]:
+        """Object patches (n_groups, C, N, N) of all groups, in their order."""
+
+    def trace(
+        self, batch: Batch, weights: Weights, config: TrainingConfig, precision: str = "float32"
+    ) -> dict[str, NDArray[Any]]:
+        """Taps, loss and gradients of one batch."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, device, threads, determinism flags."""
+
+
+class Plateau:
+    """Learning-rate reduction and early stopping on the epoch loss; one rule for both backends.
+
+    An epoch improves when its loss lies below the best by more than ``plateau_threshold * |best|``. After more than
+    ``plateau_patience`` epochs without improvement the learning rate is multiplied by ``plateau_factor`` (never below
+    ``plateau_min_lr``); after ``early_stop_patience`` of them training stops.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.learning_rate = config.learning_rate
+        self.best = np.inf
+        self.waiting = 0
+        self.since_best = 0
+
+    def should_stop(self, loss: float) -> bool:
+        """Take an epoch's loss in; True when training should end."""
+        config = self.config
+        margin = config.plateau_threshold * abs(self.best) if np.isfinite(self.best) else 0.0
+        if loss < self.best - margin:
+            self.best, self.waiting, self.since_best = loss, 0, 0
+            return False
+        self.waiting += 1
+        self.since_best += 1
+        if config.scheduler == "ReduceLROnPlateau" and self.waiting > config.plateau_patience:
+            reduced = max(self.learning_rate * config.plateau_factor, config.plateau_min_lr)
+            self.learning_rate = min(self.learning_rate, reduced)
+            self.waiting = 0
+        return self.since_best >= config.early_stop_patience
+
+
+class NetworkBackend(ABC):
+    """A backend made from a :class:`Network`: training loop, inference and trace are written once, here."""
+
+    name: str
+
+    @abstractmethod
+    def build(
+        self,
+        config: TrainingConfig,
+        weights: Weights,
+        good_pixels: NDArray[np.bool_] | None = None,
+        precision: str = "float32",
+    ) -> Network:
+        """Build a network that starts from `weights`.
+
+        Parameters
+        ----------
+        config : TrainingConfig
+        weights : dict
+            Canonical weights (see :mod:`ptyint.weights`).
+        good_pixels : ndarray of bool, (N, N), optional
+            Pixels that the loss counts. None: all.
+        precision : {'float32', 'float64'}
+        """
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Name, version, device, threads, determinism flags."""
+
+    def train(
+        self, data: GroupedScan, config: TrainingConfig, weights: Weights, on_epoch: OnEpoch | None = None
+    ) -> tuple[Weights, History]:
+        """Train from `weights` on the groups of `data`.
+
+        Parameters
+        ----------
+        data : GroupedScan
+        config : TrainingConfig
+        weights : dict
+        on_epoch : callable, optional
+            Called with each finished :class:`Epoch`; an exception in it ends the training.
+
+        Returns
+        -------
+        weights : dict of float32 arrays
+        history : History
+
+        Raises
+        ------
+        FloatingPointError
+            The loss stopped being finite.
+        """
+        from tqdm.auto import tqdm
+
+        network = self.build(config, weights, data.scan.good_pixels)
+        generator = np.random.default_rng(config.seed)
+        plateau, history = Plateau(config), History()
+        with tqdm(total=config.nepochs, unit="epoch", desc=f"{self.name} training") as bar:
+            for number in range(1, config.nepochs + 1):
+                start, rate = time.perf_counter(), plateau.learning_rate
+                total = 0.0
+                for batch in data.batches(config.batch_size, generator):
+                    total += network.train_step(batch, rate) * len(batch.inputs)
+                loss = total / data.groups.n_groups
+                if not np.isfinite(loss):
+                    raise FloatingPointError(
+                        f"The {self.name} loss is {loss} in epoch {number}; lower learning_rate (now {rate:g})."
+                    )
+                history.epochs.append(Epoch(number, loss, rate, time.perf_counter() - start))
+                bar.set_postfix(loss=f"{loss:.5g}", lr=f"{rate:.2g}")
+                bar.update()
+                if on_epoch is not None:
+                    on_epoch(history.epochs[-1])
+                if plateau.should_stop(loss):
+                    history.ended = f"no improvement for {config.early_stop_patience} epochs"
+                    break
+        return network.get_weights(), history
+
+    def infer(self, data: GroupedScan, weights: Weights, config: InferenceConfig) -> NDArray[np.complex64]:
+        """Object patches of all groups.
+
+        Parameters
+        ----------
+        data : GroupedScan
+        weights : dict
+        config : InferenceConfig
+
+        Returns
+        -------
+        ndarray of complex64, (n_groups, C, N, N)
+        """
+        network = self.build(TrainingConfig(model=config.model), weights, data.scan.good_pixels)
+        patches = [network.predict(batch) for batch in data.batches(config.batch_size)]
+        return np.concatenate(patches).astype(np.complex64)
+
+    def trace(
+        self, batch: Batch, weights: Weights, config: TrainingConfig, precision: str = "float32"
+    ) -> dict[str, NDArray[Any]]:
+        """Every tap of one batch at the given precision; see :meth:`Network.trace`."""
+        return self.build(config, weights, None, precision).trace(batch)

@@ -1,0 +1,312 @@
+"""The network and its physics in PyTorch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ptyint.backends.base import NetworkBackend, Taps
+from ptyint.batches import Batch
+from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights, convolution_shapes, trainable_names
+
+BORDER_WEIGHT = 1e-2
+COUNT_FLOOR = 1e-2
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "swish": F.silu,
+    "softplus": F.softplus,
+    "relu": F.relu,
+}
+
+
+def device() -> torch.device:
+    """CUDA where present, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def translate(image: Tensor, offset_yx: Tensor, n_out: int) -> Tensor:
+    """Move images (k, channels, n_in, n_in) by offsets (k, 2) in px into frames of edge `n_out`; bilinear."""
+    n_in = image.shape[-1]
+    pixel = torch.arange(n_out, dtype=image.dtype, device=image.device) - (n_out - n_in) / 2
+    source = (pixel - offset_yx[:, :, None]) * (2 / (n_in - 1)) - 1
+    rows, columns = source[:, 0, :, None], source[:, 1, None, :]
+    shape = (len(image), n_out, n_out)
+    grid = torch.stack([columns.expand(shape), rows.expand(shape)], dim=-1)
+    return F.grid_sample(image, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+
+
+def pad_patch(patch: Tensor) -> Tensor:
+    """Zero-pad (..., N/2, N/2) to (..., N, N)."""
+    margin = patch.shape[-1] // 2
+    return F.pad(patch, (margin, margin, margin, margin))
+
+
+def center_mask(N: int, like: Tensor) -> Tensor:
+    """1 in the central N/2 x N/2 block, 0 in the border: (N, N)."""
+    return pad_patch(torch.ones(N // 2, N // 2, dtype=like.dtype, device=like.device))
+
+
+def merge_patches(patches: Tensor, offsets_px: Tensor, n_canvas: int) -> Tensor:
+    """Merge complex patches (B, C, N, N) by their offsets into one region (B, n_canvas, n_canvas)."""
+    B, C, N, _ = patches.shape
+    center = center_mask(N, patches.real)
+    weight = center + BORDER_WEIGHT * (1 - center)
+    layers = torch.stack([patches.real * weight, patches.imag * weight, weight.expand(B, C, N, N)], dim=2)
+    moved = translate(layers.reshape(B * C, 3, N, N), offsets_px.reshape(B * C, 2), n_canvas)
+    real, imag, covered = moved.reshape(B, C, 3, n_canvas, n_canvas).sum(dim=1).unbind(dim=1)
+    divisor = torch.where(covered > 0, covered, torch.ones_like(covered))
+    return torch.complex(real / divisor, imag / divisor)
+
+
+def cut_patches(region: Tensor, offsets_px: Tensor, N: int) -> Tensor:
+    """Cut complex patches (B, C, N, N) out of the regions (B, n_canvas, n_canvas)."""
+    B, C = offsets_px.shape[:2]
+    layers = torch.view_as_real(region).permute(0, 3, 1, 2)
+    repeated = layers[:, None].expand(B, C, *layers.shape[1:]).reshape(B * C, *layers.shape[1:])
+    cut = translate(repeated, -offsets_px.reshape(B * C, 2), N).reshape(B, C, 2, N, N)
+    return torch.complex(cut[:, :, 0], cut[:, :, 1])
+
+
+def probe_mask(N: int, like: Tensor) -> Tensor:
+    """Disk of radius N/4 around [N // 2, N // 2]: (N, N)."""
+    axis = torch.arange(N, dtype=like.dtype, device=like.device) - N // 2
+    return (axis[:, None] ** 2 + axis**2 <= (N / 4) ** 2).to(like.dtype)
+
+
+def illuminate(probe: Tensor, patches: Tensor) -> Tensor:
+    """Exit waves (B, C, modes, N, N) of the probe (modes, N, N) on patches (B, C, N, N)."""
+    return probe * patches[:, :, None]
+
+
+def propagate(exit_wave: Tensor) -> Tensor:
+    """Orthonormal FFT, zero frequency at the centre."""
+    spectrum: Tensor = torch.fft.fft2(exit_wave, norm="ortho")
+    return torch.fft.fftshift(spectrum, dim=(-2, -1))
+
+
+def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor:
+    """Mean over good pixels of ``l - k log l`` with ``l = expected + COUNT_FLOOR``."""
+    rate = expected + COUNT_FLOOR
+    nll = (rate - counts * torch.log(rate)) * good_pixels
+    return nll.sum() / (good_pixels.sum() * (counts.numel() // good_pixels.numel()))
+
+
+class PtychoNet(nn.Module):
+    """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
+
+    def __init__(self, config: ModelConfig, n_modes: int, good_pixels: NDArray[np.bool_] | None) -> None:
+        super().__init__()
+        self.config = config
+        self.convolutions = nn.ModuleDict(
+            {
+                name.replace(".", "/"): nn.Conv2d(n_in, n_out, 3, padding=1)
+                for name, (_, _, n_in, n_out) in convolution_shapes(config).items()
+            }
+        )
+        N = config.N
+        self.probe_real = nn.Parameter(torch.zeros(n_modes, N, N))
+        self.probe_imag = nn.Parameter(torch.zeros(n_modes, N, N))
+        self.log_intensity_scale = nn.Parameter(torch.zeros(()))
+        good = np.ones((N, N), bool) if good_pixels is None else good_pixels
+        self.good_pixels: Tensor
+        self.register_buffer("good_pixels", torch.from_numpy(good.astype(np.float64)))
+
+    def canonical(self) -> dict[str, nn.Parameter]:
+        """Every parameter under its canonical name, in data-flow order."""
+        named: dict[str, nn.Parameter] = {}
+        for name in convolution_shapes(self.config):
+            layer = self.convolutions[name.replace(".", "/")]
+            named[f"{name}.kernel"], named[f"{name}.bias"] = layer.weight, layer.bias  # type: ignore[assignment]
+        named["probe.real"], named["probe.imag"] = self.probe_real, self.probe_imag
+        named[INTENSITY_SCALE] = self.log_intensity_scale
+        return named
+
+    def convolve(self, name: str, x: Tensor, taps: Taps | None) -> Tensor:
+        """The convolution `name`, without activation."""
+        y: Tensor = self.convolutions[name.replace(".", "/")](x)
+        if taps is not None:
+            taps[name] = y
+        return y
+
+    def block(self, prefix: str, x: Tensor, taps: Taps | None) -> Tensor:
+        """Twice convolution and ReLU."""
+        x = F.relu(self.convolve(f"{prefix}.conv1", x, taps))
+        return F.relu(self.convolve(f"{prefix}.conv2", x, taps))
+
+    def decode(self, head: str, x: Tensor, taps: Taps | None) -> Tensor:
+        """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
+        i = 0
+        while f"{head}/{i}/conv1" in self.convolutions:
+            x = F.interpolate(self.block(f"{head}.{i}", x, taps), scale_factor=2, mode="nearest")
+            i += 1
+        inner, outer = (x[:, :-OUTER_CHANNELS], x[:, -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
+        patch = self.convolve(f"{head}.last", inner, taps)
+        if head == "amplitude":
+            patch = ACTIVATIONS[self.config.amp_activation](patch)
+        else:
+            patch = math.pi * torch.tanh(patch)
+        patch = pad_patch(patch)
+        if outer is not None:
+            border = F.interpolate(self.block(f"{head}.outer", outer, taps), scale_factor=2, mode="nearest")
+            border = F.silu(self.convolve(f"{head}.outer.last", border, taps))
+            patch = patch + border * (1 - center_mask(self.config.N, patch))
+        if taps is not None:
+            taps[head] = patch
+        return patch
+
+    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+        """Complex object patches (B, C, N, N), consistent within each group."""
+        x = inputs.contiguous(memory_format=torch.channels_last)
+        i = 0
+        while f"encoder/{i}/conv1" in self.convolutions:
+            x = F.max_pool2d(self.block(f"encoder.{i}", x, taps), 2)
+            i += 1
+        amplitude, phase = self.decode("amplitude", x, taps), self.decode("phase", x, taps)
+        patches = torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))
+        if self.config.n_channels == 1:
+            return patches
+        if self.config.object_big:
+            region = merge_patches(patches, offsets_px, n_canvas)
+        else:
+            margin = (n_canvas - self.config.N) // 2
+            region = F.pad(patches[:, 0], (margin, margin, margin, margin))
+        if taps is not None:
+            taps["patches_before_merge"], taps["region"] = patches, region
+        return cut_patches(region, offsets_px, self.config.N)
+
+    def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+        """Expected counts (B, C, N, N)."""
+        patches = self.object_patches(inputs, offsets_px, n_canvas, taps)
+        probe = torch.complex(self.probe_real, self.probe_imag)
+        if self.config.probe_mask:
+            probe = probe * probe_mask(self.config.N, self.probe_real)
+        exit_wave = illuminate(probe, patches)
+        wave = propagate(exit_wave)
+        intensity = (wave.real**2 + wave.imag**2).sum(dim=2)
+        expected = torch.exp(2 * self.log_intensity_scale) * intensity
+        if taps is not None:
+            taps["object_patches"], taps["exit_wave"], taps["far_field"] = patches, exit_wave, wave
+            taps["diffraction_amplitudes"] = torch.sqrt(expected)
+        return expected
+
+
+class TorchNetwork:
+    """A built network with its optimiser; see :class:`ptyint.backends.base.Network`."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        weights: Weights,
+        good_pixels: NDArray[np.bool_] | None,
+        precision: str,
+    ) -> None:
+        self.dtype = getattr(torch, precision)
+        self.device = device()
+        self.model = PtychoNet(config.model, weights["probe.real"].shape[0], good_pixels)
+        self.model.to(device=self.device, dtype=self.dtype)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = self.model.canonical()
+        self.set_weights(weights)
+        self.trainable = trainable_names(config, list(self.parameters))
+        for name, parameter in self.parameters.items():
+            parameter.requires_grad_(name in self.trainable)
+        self.optimizer = torch.optim.Adam(
+            [self.parameters[name] for name in self.trainable],
+            lr=config.learning_rate,
+            betas=(config.adam_beta1, config.adam_beta2),
+            eps=config.adam_epsilon,
+        )
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.asarray(array, order="C")).to(device=self.device, dtype=self.dtype)
+
+    def set_weights(self, weights: Weights) -> None:
+        """Copy canonical weights in."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                array = np.asarray(weights[name])
+                parameter.copy_(self._tensor(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array))
+
+    def get_weights(self) -> Weights:
+        """Copy canonical weights out."""
+        return {name: self._canonical(parameter) for name, parameter in self.parameters.items()}
+
+    @staticmethod
+    def _canonical(tensor: Tensor) -> NDArray[Any]:
+        array = tensor.detach().cpu().numpy()
+        return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, order="C")
+
+    def _loss(self, batch: Batch, inputs: Tensor, taps: Taps | None = None) -> Tensor:
+        expected = self.model(inputs, self._tensor(batch.offsets_px), batch.n_canvas, taps)
+        return poisson_nll(self._tensor(batch.counts), expected, self.model.good_pixels)
+
+    def train_step(self, batch: Batch, learning_rate: float) -> float:
+        """One Adam step; the loss before it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss = self._loss(batch, self._tensor(batch.inputs))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
+        """Object patches (B, C, N, N)."""
+        with torch.inference_mode():
+            patches = self.model.object_patches(
+                self._tensor(batch.inputs), self._tensor(batch.offsets_px), batch.n_canvas
+            )
+        return np.asarray(patches.cpu().numpy())
+
+    def trace(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.base.Network.trace`."""
+        taps: Taps = {}
+        inputs = self._tensor(batch.inputs).requires_grad_(True)
+        loss = self._loss(batch, inputs, taps)
+        names = self.trainable
+        gradients = torch.autograd.grad(loss, [inputs, *(self.parameters[name] for name in names)])
+        arrays = {name: tap.detach().cpu().numpy() for name, tap in taps.items()}
+        arrays["loss"] = loss.detach().cpu().numpy()
+        arrays["gradient/inputs"] = gradients[0].cpu().numpy()
+        for name, gradient in zip(names, gradients[1:], strict=True):
+            arrays[f"gradient/{name}"] = self._canonical(gradient)
+        return arrays
+
+
+class PyTorchBackend(NetworkBackend):
+    """See :class:`ptyint.backends.base.Backend`."""
+
+    name = "pytorch"
+
+    def build(
+        self,
+        config: TrainingConfig,
+        weights: Weights,
+        good_pixels: NDArray[np.bool_] | None = None,
+        precision: str = "float32",
+    ) -> TorchNetwork:
+        """See :meth:`ptyint.backends.base.NetworkBackend.build`."""
+        return TorchNetwork(config, weights, good_pixels, precision)
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, device, threads, determinism."""
+        where = device()
+        return {
+            "backend": self.name,
+            "version": torch.__version__,
+            "device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu",
+            "threads": torch.get_num_threads(),
+            "deterministic": torch.are_deterministic_algorithms_enabled(),
+        }
+
+
+BACKEND = PyTorchBackend()

@@ -1,0 +1,327 @@
+"""The network and its physics in TensorFlow, with Keras 3 layers."""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Any
+
+os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from ptyint.backends.base import NetworkBackend, Taps
+from ptyint.batches import Batch
+from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
+
+BORDER_WEIGHT = 1e-2
+COUNT_FLOOR = 1e-2
+
+ACTIVATIONS = {"sigmoid": tf.sigmoid, "swish": tf.nn.silu, "softplus": tf.nn.softplus, "relu": tf.nn.relu}
+
+Tensor = Any
+
+
+def translation_matrix(offset_px: Tensor, n_out: int, n_in: int) -> Tensor:
+    """Bilinear weights (..., n_out, n_in) that move pixel j to ``j + offset + (n_out - n_in) / 2``."""
+    target = tf.range(n_in, dtype=offset_px.dtype) + offset_px[..., None, None] + (n_out - n_in) / 2
+    return tf.nn.relu(1 - tf.abs(tf.range(n_out, dtype=offset_px.dtype)[:, None] - target))
+
+
+def translate(image: Tensor, offset_yx: Tensor, n_out: int) -> Tensor:
+    """Move real images (..., n_in, n_in) by offsets (..., 2) in px into frames of edge `n_out`."""
+    n_in = image.shape[-1]
+    rows = translation_matrix(offset_yx[..., 0], n_out, n_in)
+    columns = translation_matrix(offset_yx[..., 1], n_out, n_in)
+    return tf.matmul(tf.matmul(rows, image), columns, transpose_b=True)
+
+
+def pad_patch(patch: Tensor) -> Tensor:
+    """Zero-pad (B, C, N/2, N/2) to (B, C, N, N)."""
+    margin = patch.shape[-1] // 2
+    return tf.pad(patch, [[0, 0], [0, 0], [margin, margin], [margin, margin]])
+
+
+def center_mask(N: int, dtype: Any) -> Tensor:
+    """1 in the central N/2 x N/2 block, 0 in the border: (1, 1, N, N)."""
+    return pad_patch(tf.ones((1, 1, N // 2, N // 2), dtype))
+
+
+def merge_patches(patches: Tensor, offsets_px: Tensor, n_canvas: int) -> Tensor:
+    """Merge complex patches (B, C, N, N) by their offsets into one region (B, n_canvas, n_canvas)."""
+    real, imag = tf.math.real(patches), tf.math.imag(patches)
+    center = center_mask(patches.shape[-1], real.dtype)
+    weight = center + BORDER_WEIGHT * (1 - center)
+    layers = tf.stack([real * weight, imag * weight, tf.broadcast_to(weight, tf.shape(real))])
+    real, imag, covered = tf.unstack(tf.reduce_sum(translate(layers, offsets_px[None], n_canvas), axis=2))
+    real, imag = tf.math.divide_no_nan(real, covered), tf.math.divide_no_nan(imag, covered)
+    return tf.complex(real, imag)
+
+
+def cut_patches(region: Tensor, offsets_px: Tensor, N: int) -> Tensor:
+    """Cut complex patches (B, C, N, N) out of the regions (B, n_canvas, n_canvas)."""
+    layers = tf.stack([tf.math.real(region), tf.math.imag(region)])[:, :, None]
+    real, imag = tf.unstack(translate(layers, -offsets_px[None], N))
+    return tf.complex(real, imag)
+
+
+def probe_mask(N: int, dtype: Any) -> Tensor:
+    """Disk of radius N/4 around [N // 2, N // 2]: (N, N)."""
+    axis = tf.range(N, dtype=dtype) - N // 2
+    return tf.cast(axis[:, None] ** 2 + axis**2 <= (N / 4) ** 2, dtype)
+
+
+def illuminate(probe: Tensor, patches: Tensor) -> Tensor:
+    """Exit waves (B, C, modes, N, N) of the probe (modes, N, N) on patches (B, C, N, N)."""
+    return probe * patches[:, :, None]
+
+
+def propagate(exit_wave: Tensor) -> Tensor:
+    """Orthonormal FFT, zero frequency at the centre."""
+    N = exit_wave.shape[-1]
+    return tf.signal.fftshift(tf.signal.fft2d(exit_wave), axes=(-2, -1)) / N
+
+
+def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor:
+    """Mean over good pixels of ``l - k log l`` with ``l = expected + COUNT_FLOOR``."""
+    rate = expected + COUNT_FLOOR
+    per_pattern = tf.reduce_sum((rate - counts * tf.math.log(rate)) * good_pixels, axis=(-2, -1))
+    return tf.reduce_mean(per_pattern) / tf.reduce_sum(good_pixels)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest-neighbour up-sampling by two of (B, H, W, channels)."""
+    B, H, W, channels = tf.shape(x)[0], x.shape[1], x.shape[2], x.shape[3]
+    doubled = tf.broadcast_to(x[:, :, None, :, None, :], (B, H, 2, W, 2, channels))
+    return tf.reshape(doubled, (B, 2 * H, 2 * W, channels))
+
+
+class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
+    """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
+
+    def __init__(
+        self, config: ModelConfig, n_modes: int, good_pixels: NDArray[np.bool_] | None, precision: str
+    ) -> None:
+        super().__init__(dtype=precision)
+        self.config = config
+        self.shapes = convolution_shapes(config)
+        self.convolutions = []
+        for _, _, n_in, n_out in self.shapes.values():
+            layer = keras.layers.Conv2D(n_out, 3, padding="same", dtype=precision)
+            layer.build((None, None, None, n_in))
+            self.convolutions.append(layer)
+        N = config.N
+        self.probe_real = self.add_weight(shape=(n_modes, N, N), initializer="zeros", name="probe_real")
+        self.probe_imag = self.add_weight(shape=(n_modes, N, N), initializer="zeros", name="probe_imag")
+        self.log_intensity_scale = self.add_weight(shape=(), initializer="zeros", name=INTENSITY_SCALE)
+        good = np.ones((N, N), bool) if good_pixels is None else good_pixels
+        self.good_pixels = tf.constant(good, precision)
+
+    def canonical(self) -> dict[str, tf.Variable]:
+        """Every variable under its canonical name, in data-flow order."""
+        named = {}
+        for name, layer in zip(self.shapes, self.convolutions, strict=True):
+            named[f"{name}.kernel"], named[f"{name}.bias"] = layer.kernel.value, layer.bias.value
+        named[PROBE[0]], named[PROBE[1]] = self.probe_real.value, self.probe_imag.value
+        named[INTENSITY_SCALE] = self.log_intensity_scale.value
+        return named
+
+    def convolve(self, name: str, x: Tensor, taps: Taps | None) -> Tensor:
+        """The convolution `name`, without activation."""
+        y = self.convolutions[list(self.shapes).index(name)](x)
+        if taps is not None:
+            taps[name] = tf.transpose(y, (0, 3, 1, 2))
+        return y
+
+    def block(self, prefix: str, x: Tensor, taps: Taps | None) -> Tensor:
+        """Twice convolution and ReLU."""
+        x = tf.nn.relu(self.convolve(f"{prefix}.conv1", x, taps))
+        return tf.nn.relu(self.convolve(f"{prefix}.conv2", x, taps))
+
+    def decode(self, head: str, x: Tensor, taps: Taps | None) -> Tensor:
+        """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
+        i = 0
+        while f"{head}.{i}.conv1" in self.shapes:
+            x = upsample(self.block(f"{head}.{i}", x, taps))
+            i += 1
+        inner, outer = (x[..., :-OUTER_CHANNELS], x[..., -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
+        patch = tf.transpose(self.convolve(f"{head}.last", inner, taps), (0, 3, 1, 2))
+        if head == "amplitude":
+            patch = ACTIVATIONS[self.config.amp_activation](patch)
+        else:
+            patch = math.pi * tf.tanh(patch)
+        patch = pad_patch(patch)
+        if outer is not None:
+            border = upsample(self.block(f"{head}.outer", outer, taps))
+            border = tf.nn.silu(self.convolve(f"{head}.outer.last", border, taps))
+            patch += tf.transpose(border, (0, 3, 1, 2)) * (1 - center_mask(self.config.N, patch.dtype))
+        if taps is not None:
+            taps[head] = patch
+        return patch
+
+    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+        """Complex object patches (B, C, N, N), consistent within each group."""
+        x = tf.transpose(inputs, (0, 2, 3, 1))
+        i = 0
+        while f"encoder.{i}.conv1" in self.shapes:
+            x = tf.nn.max_pool2d(self.block(f"encoder.{i}", x, taps), 2, 2, "VALID")
+            i += 1
+        amplitude, phase = self.decode("amplitude", x, taps), self.decode("phase", x, taps)
+        patches = tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
+        if self.config.n_channels == 1:
+            return patches
+        if self.config.object_big:
+            region = merge_patches(patches, offsets_px, n_canvas)
+        else:
+            margin = (n_canvas - self.config.N) // 2
+            region = tf.pad(patches[:, 0], [[0, 0], [margin, margin], [margin, margin]])
+        if taps is not None:
+            taps["patches_before_merge"], taps["region"] = patches, region
+        return cut_patches(region, offsets_px, self.config.N)
+
+    def call(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+        """Expected counts (B, C, N, N)."""
+        patches = self.object_patches(inputs, offsets_px, n_canvas, taps)
+        probe = tf.complex(tf.convert_to_tensor(self.probe_real), tf.convert_to_tensor(self.probe_imag))
+        if self.config.probe_mask:
+            probe *= tf.cast(probe_mask(self.config.N, self.probe_real.dtype), probe.dtype)
+        exit_wave = illuminate(probe, patches)
+        wave = propagate(exit_wave)
+        intensity = tf.reduce_sum(tf.math.real(wave) ** 2 + tf.math.imag(wave) ** 2, axis=2)
+        expected = tf.exp(2 * self.log_intensity_scale) * intensity
+        if taps is not None:
+            taps["object_patches"], taps["exit_wave"], taps["far_field"] = patches, exit_wave, wave
+            taps["diffraction_amplitudes"] = tf.sqrt(expected)
+        return expected
+
+
+class Adam:
+    """Kingma & Ba 2015, algorithm 1, with epsilon outside the bias correction (Keras' own has it inside)."""
+
+    def __init__(self, variables: list[tf.Variable], config: TrainingConfig) -> None:
+        self.variables = variables
+        self.beta1, self.beta2, self.epsilon = config.adam_beta1, config.adam_beta2, config.adam_epsilon
+        self.first = [tf.Variable(tf.zeros_like(v)) for v in variables]
+        self.second = [tf.Variable(tf.zeros_like(v)) for v in variables]
+        self.steps = 0
+
+    def factors(self, learning_rate: float, dtype: Any) -> tuple[Tensor, Tensor]:
+        """Step size over the first bias correction, and root of the second one, for the step that comes."""
+        self.steps += 1
+        size = learning_rate / (1 - self.beta1**self.steps)
+        root = math.sqrt(1 - self.beta2**self.steps)
+        return tf.constant(size, dtype), tf.constant(root, dtype)
+
+    def apply(self, gradients: list[Tensor], step_size: Tensor, root: Tensor) -> None:
+        """Move the variables."""
+        for v, g, m, s in zip(self.variables, gradients, self.first, self.second, strict=True):
+            m.assign(self.beta1 * m + (1 - self.beta1) * g)
+            s.assign(self.beta2 * s + (1 - self.beta2) * g * g)
+            v.assign_sub(step_size * m / (tf.sqrt(s) / root + self.epsilon))
+
+
+class KerasNetwork:
+    """A built network with its optimiser; see :class:`ptyint.backends.base.Network`."""
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        weights: Weights,
+        good_pixels: NDArray[np.bool_] | None,
+        precision: str,
+    ) -> None:
+        self.precision = precision
+        self.model = PtychoNet(config.model, weights["probe.real"].shape[0], good_pixels, precision)
+        self.variables = self.model.canonical()
+        self.set_weights(weights)
+        self.trainable = trainable_names(config, list(self.variables))
+        self.adam = Adam([self.variables[name] for name in self.trainable], config)
+        self._step = tf.function(self._step_eagerly, reduce_retracing=True)
+        self._predict = tf.function(self.model.object_patches, reduce_retracing=True)
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return tf.constant(array, self.precision)
+
+    def set_weights(self, weights: Weights) -> None:
+        """Copy canonical weights in."""
+        for name, variable in self.variables.items():
+            variable.assign(self._tensor(weights[name]))
+
+    def get_weights(self) -> Weights:
+        """Copy canonical weights out."""
+        return {name: np.array(variable.numpy()) for name, variable in self.variables.items()}
+
+    def _gradients(self, tape: tf.GradientTape, loss: Tensor, sources: list[Any]) -> list[Tensor]:
+        return list(tape.gradient(loss, sources, unconnected_gradients="zero"))
+
+    def _step_eagerly(
+        self, inputs: Tensor, counts: Tensor, offsets_px: Tensor, step_size: Tensor, root: Tensor, n_canvas: int
+    ) -> Tensor:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self.adam.variables)
+            expected = self.model.call(inputs, offsets_px, n_canvas)
+            loss = poisson_nll(counts, expected, self.model.good_pixels)
+        self.adam.apply(self._gradients(tape, loss, self.adam.variables), step_size, root)
+        return loss
+
+    def train_step(self, batch: Batch, learning_rate: float) -> float:
+        """One Adam step; the loss before it."""
+        step_size, root = self.adam.factors(learning_rate, self.precision)
+        tensors = [self._tensor(array) for array in (batch.inputs, batch.counts, batch.offsets_px)]
+        return float(self._step(*tensors, step_size, root, batch.n_canvas))
+
+    def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
+        """Object patches (B, C, N, N)."""
+        patches = self._predict(self._tensor(batch.inputs), self._tensor(batch.offsets_px), batch.n_canvas)
+        return np.asarray(patches.numpy())
+
+    def trace(self, batch: Batch) -> dict[str, NDArray[Any]]:
+        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.base.Network.trace`."""
+        taps: Taps = {}
+        inputs = self._tensor(batch.inputs)
+        sources = [inputs, *(self.variables[name] for name in self.trainable)]
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            expected = self.model.call(inputs, self._tensor(batch.offsets_px), batch.n_canvas, taps)
+            loss = poisson_nll(self._tensor(batch.counts), expected, self.model.good_pixels)
+        names = ["inputs", *self.trainable]
+        arrays = {name: np.asarray(tap.numpy()) for name, tap in taps.items()}
+        arrays["loss"] = np.asarray(loss.numpy())
+        for name, gradient in zip(names, self._gradients(tape, loss, sources), strict=True):
+            arrays[f"gradient/{name}"] = np.asarray(gradient.numpy())
+        return arrays
+
+
+class TensorFlowBackend(NetworkBackend):
+    """See :class:`ptyint.backends.base.Backend`."""
+
+    name = "tensorflow"
+
+    def build(
+        self,
+        config: TrainingConfig,
+        weights: Weights,
+        good_pixels: NDArray[np.bool_] | None = None,
+        precision: str = "float32",
+    ) -> KerasNetwork:
+        """See :meth:`ptyint.backends.base.NetworkBackend.build`."""
+        return KerasNetwork(config, weights, good_pixels, precision)
+
+    def describe(self) -> dict[str, Any]:
+        """Versions, device, threads, determinism."""
+        gpus = tf.config.list_physical_devices("GPU")
+        return {
+            "backend": self.name,
+            "version": f"{tf.__version__} (Keras {keras.__version__})",
+            "device": tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu",
+            "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
+            "deterministic": tf.config.experimental.is_op_determinism_enabled(),
+        }
+
+
+BACKEND = TensorFlowBackend()

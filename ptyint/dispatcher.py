@@ -1,0 +1,150 @@
+"""The gate, then the choice of backend, then the call. Nothing else in the package chooses a backend."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint import backends, params
+from ptyint.config import InferenceConfig, TrainingConfig
+from ptyint.errors import ConfigError
+
+if TYPE_CHECKING:
+    from ptyint.backends.base import Backend, History, OnEpoch
+    from ptyint.groups import Groups
+    from ptyint.scan import Scan
+    from ptyint.stitch import Stitched
+    from ptyint.weights import Weights
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResult:
+    """What :func:`train` returns; `backend` is the one that really ran."""
+
+    backend: str
+    config: TrainingConfig
+    weights: Weights
+    history: History
+    groups: Groups
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class InferenceResult:
+    """What :func:`infer` returns; `backend` is the one that really ran.
+
+    Attributes
+    ----------
+    object_patches : ndarray of complex64, (n_groups, C, N, N)
+        Object patches in the network's units (see `object_`).
+    stitched : Stitched
+        The patches' centres placed by position.
+    """
+
+    backend: str
+    config: InferenceConfig
+    weights: Weights
+    object_patches: NDArray[np.complex64]
+    groups: Groups
+    stitched: Stitched
+    seconds: float
+
+
+def select_backend(config: TrainingConfig | InferenceConfig) -> Backend:
+    """CONFIG-001, then POLICY-001: update `params.cfg`, then import the backend that `config` names.
+
+    Raises
+    ------
+    UnknownBackendError
+        ``config.backend`` is not a known name.
+    BackendUnavailableError
+        Its framework cannot be imported.
+    """
+    params.update_legacy_dict(params.cfg, config)
+    return backends.load(config.backend)
+
+
+def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -> TrainingResult:
+    """Train a model on a scan with the backend that `config` names.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : TrainingConfig
+        ``config.seed`` decides the groups, the initial weights and the order of the batches.
+    on_epoch : callable, optional
+        Called with each finished epoch.
+
+    Returns
+    -------
+    TrainingResult
+
+    Raises
+    ------
+    UnknownBackendError, BackendUnavailableError
+        See :func:`select_backend`.
+    ConfigError
+        The configuration does not fit the scan.
+    """
+    backend = select_backend(config)
+    from ptyint.batches import GroupedScan
+    from ptyint.weights import initial_weights
+
+    data = GroupedScan.from_config(scan, config)
+    weights = initial_weights(config.model, scan.probe, data.mean_total_counts, config.seed)
+    start = time.perf_counter()
+    trained, history = backend.train(data, config, weights, on_epoch)
+    return TrainingResult(backend.name, config, trained, history, data.groups, time.perf_counter() - start)
+
+
+def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -> InferenceResult:
+    """Apply a trained model to a scan and stitch the patches.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : InferenceConfig
+    weights : dict, optional
+        Canonical weights. None: they are read from ``config.model_path``, whichever backend trained them.
+
+    Returns
+    -------
+    InferenceResult
+
+    Raises
+    ------
+    UnknownBackendError, BackendUnavailableError
+        See :func:`select_backend`.
+    BundleError
+        The bundle is damaged, or was made for another model.
+    ConfigError
+        Neither weights nor a bundle were given, or the configuration does not fit the scan.
+    """
+    backend = select_backend(config)
+    from ptyint.batches import GroupedScan
+    from ptyint.bundle import load_bundle
+    from ptyint.stitch import stitch
+
+    if weights is None:
+        if config.model_path is None:
+            raise ConfigError("model_path is None; give the bundle (wts.h5.zip) to infer with, or its weights.")
+        weights = load_bundle(config.model_path, expected=config.model).weights
+    data = GroupedScan.from_config(scan, config)
+    start = time.perf_counter()
+    patches = backend.infer(data, weights, config)
+    seconds = time.perf_counter() - start
+    positions = scan.probe_positions_px[data.groups.indices].reshape(-1, 2)
+    stitched = stitch(patches.reshape(-1, scan.N, scan.N), positions, object_shape(scan))
+    return InferenceResult(backend.name, config, weights, patches, data.groups, stitched, seconds)
+
+
+def object_shape(scan: Scan) -> tuple[int, int]:
+    """Grid of the reconstruction: that of the scan's object, else one that holds every patch."""
+    if scan.object_ is not None:
+        return (int(scan.object_.shape[0]), int(scan.object_.shape[1]))
+    height, width = np.ceil(scan.probe_positions_px.max(axis=0)).astype(int) + scan.N // 2 + 1
+    return int(height), int(width)
