@@ -155,7 +155,7 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, object_is_
         if len(spellings) == 2:
             notes.append(f"both {' and '.join(spellings)} are present: {spellings[0]} read")
         spelling = spellings[0]
-        positions = np.stack([_coordinates(members, name) for name in (Y_, X)], axis=1)
+        positions = _positions(members)
         stored = _patterns_first(path, spelling, _required(members, spelling), len(positions), notes)
         counts = _counts(path, spelling, stored, "counts" if exported else None, diffraction_kind, notes)
         probe = _complex64(path, PROBE, _required(members, PROBE), notes)
@@ -178,14 +178,15 @@ def _required(members: _Members, name: str) -> NDArray[Any]:
     return members[name]
 
 
-def _coordinates(members: _Members, name: str) -> NDArray[np.float64]:
-    values = _required(members, name)
-    if values.ndim != 1 or values.dtype.kind not in "uif":
-        raise ScanError(f"{members.path}: {name} is {values.dtype} {values.shape}; allowed: real, (n,). Flatten it.")
-    other = _required(members, X)
-    if values.shape != other.shape:
-        raise ScanError(f"{members.path}: {name} has shape {values.shape}, {X} {other.shape}; they must be equal.")
-    return values.astype(np.float64)
+def _positions(members: _Members) -> NDArray[np.float64]:
+    columns = {name: _required(members, name) for name in (Y_, X)}
+    for name, values in columns.items():
+        if values.ndim != 1 or values.dtype.kind not in "uif":
+            found = f"{values.dtype} {values.shape}"
+            raise ScanError(f"{members.path}: {name} is {found}; allowed: real, (n,). Flatten it.")
+    if len({values.shape for values in columns.values()}) > 1:
+        raise ScanError(f"{members.path}: {len(columns[X])} {X}, {len(columns[Y_])} {Y_}; allowed: as many. Repair it.")
+    return np.stack(list(columns.values()), axis=1).astype(np.float64)
 
 
 def _patterns_first(path: Path, name: str, stored: NDArray[Any], n: int, notes: list[str]) -> NDArray[Any]:
