@@ -84,13 +84,14 @@ def probe_mask(N: int, like: Tensor) -> Tensor:
 
 def illuminate(probe: Tensor, patches: Tensor) -> Tensor:
     """Exit waves (B, C, modes, N, N) of the probe (modes, N, N) on patches (B, C, N, N)."""
-    return probe * patches[:, :, None]
+    return probe * patches[:, :, None, :, :]
 
 
 def propagate(exit_wave: Tensor) -> Tensor:
     """Orthonormal FFT, zero frequency at the centre."""
     spectrum: Tensor = torch.fft.fft2(exit_wave, norm="ortho")
-    return torch.fft.fftshift(spectrum, dim=(-2, -1))
+    centred: Tensor = torch.fft.fftshift(spectrum, dim=(-2, -1))
+    return centred
 
 
 def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor:
