@@ -32,12 +32,15 @@ class Batch:
         ``(y, x)`` from the group's mean position.
     n_canvas : int
         Edge of the solution region, the same for every batch of a scan.
+    count_scale : float
+        ``counts = count_scale * inputs**2``: the mean counts in a pattern over ``(N / 2)**2``.
     """
 
     inputs: NDArray[np.floating]
     counts: NDArray[np.floating]
     offsets_px: NDArray[np.floating]
     n_canvas: int
+    count_scale: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,11 @@ class GroupedScan:
         """Mean counts in a pattern after the rescaling to `nphotons`."""
         return self.measured_total_counts if self.nphotons is None else self.nphotons
 
+    @property
+    def count_scale(self) -> float:
+        """Counts per squared unit of the network's input."""
+        return self.mean_total_counts / (self.scan.N / 2) ** 2
+
     @cached_property
     def n_canvas(self) -> int:
         """Edge of the solution region that holds every group."""
@@ -108,9 +116,15 @@ class GroupedScan:
         unique, inverse = np.unique(patterns, return_inverse=True)
         counts = self.scan.counts(unique).astype(np.float64)[inverse.reshape(patterns.shape)]
         counts *= self.mean_total_counts / self.measured_total_counts
-        inputs = np.sqrt(counts) * (self.scan.N / 2 / np.sqrt(self.mean_total_counts))
+        inputs = np.sqrt(counts / self.count_scale)
         offsets = self.groups.offsets_px[index]
-        return Batch(inputs.astype(precision), counts.astype(precision), offsets.astype(precision), self.n_canvas)
+        return Batch(
+            inputs.astype(precision),
+            counts.astype(precision),
+            offsets.astype(precision),
+            self.n_canvas,
+            self.count_scale,
+        )
 
     def batches(self, batch_size: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
         """All groups once; in an order drawn from `generator`, or as they come."""

@@ -40,15 +40,18 @@ class InferenceResult:
     Attributes
     ----------
     object_patches : ndarray of complex64, (n_groups, C, N, N)
-        Object patches in the network's units (see `object_`).
+        In units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts.
+    probe : ndarray of complex64, (modes, N, N)
+        The model's probe, with the energy of the scan's.
     stitched : Stitched
-        The patches' centres placed by position.
+        The patches' centres placed by position, on the grid of the scan's object.
     """
 
     backend: str
     config: InferenceConfig
     weights: Weights
     object_patches: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
     groups: Groups
     stitched: Stitched
     seconds: float
@@ -95,7 +98,7 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     from ptyint.weights import initial_weights
 
     data = GroupedScan.from_config(scan, config)
-    weights = initial_weights(config.model, scan.probe, data.mean_total_counts, config.seed)
+    weights = initial_weights(config.model, scan.probe, config.seed)
     start = time.perf_counter()
     trained, history = backend.train(data, config, weights, on_epoch)
     return TrainingResult(backend.name, config, trained, history, data.groups, time.perf_counter() - start)
@@ -128,6 +131,7 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     from ptyint.batches import GroupedScan
     from ptyint.bundle import load_bundle
     from ptyint.stitch import stitch
+    from ptyint.weights import scan_units
 
     if weights is None:
         if config.model_path is None:
@@ -137,9 +141,11 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     start = time.perf_counter()
     patches = backend.infer(data, weights, config)
     seconds = time.perf_counter() - start
+    factor, probe = scan_units(weights, scan.probe)
+    patches *= np.float32(factor * np.sqrt(data.count_scale))
     positions = scan.probe_positions_px[data.groups.indices].reshape(-1, 2)
     stitched = stitch(patches.reshape(-1, scan.N, scan.N), positions, object_shape(scan))
-    return InferenceResult(backend.name, config, weights, patches, data.groups, stitched, seconds)
+    return InferenceResult(backend.name, config, weights, patches, probe, data.groups, stitched, seconds)
 
 
 def object_shape(scan: Scan) -> tuple[int, int]:

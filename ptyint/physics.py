@@ -128,25 +128,24 @@ def normalise_probe(probe: ArrayLike, probe_scale: float) -> Complex:
     return p / (probe_scale * mean)
 
 
-def initial_log_intensity_scale(probe: ArrayLike, mean_total_counts: float) -> float:
-    """Logarithm of the scale between model amplitude and root counts before training.
+def initial_log_intensity_scale(probe: ArrayLike) -> float:
+    """Logarithm of the scale between predicted and normalised amplitudes before training.
 
-    Chosen so that an object of amplitude `AMPLITUDE_LEVEL` everywhere explains the mean number of counts:
-    ``exp(2 w) * AMPLITUDE_LEVEL**2 * sum |p|**2 = mean_total_counts`` (Parseval).
+    Normalised patterns have the energy ``(N / 2)**2`` on average. The scale is chosen so that an object of amplitude
+    `AMPLITUDE_LEVEL` everywhere has it too: ``exp(2 w) * AMPLITUDE_LEVEL**2 * sum |p|**2 = (N / 2)**2`` (Parseval).
 
     Parameters
     ----------
     probe : array_like, (modes, N, N)
         The normalised probe.
-    mean_total_counts : float
-        Mean over patterns of the counts in a pattern.
 
     Returns
     -------
     float
     """
-    energy = float((np.abs(np.asarray(probe, np.complex128)) ** 2).sum())
-    return 0.5 * float(np.log(mean_total_counts / energy)) - float(np.log(AMPLITUDE_LEVEL))
+    p = np.asarray(probe, np.complex128)
+    energy = float((np.abs(p) ** 2).sum())
+    return float(np.log(p.shape[-1] / 2 / AMPLITUDE_LEVEL) - 0.5 * np.log(energy))
 
 
 def pad_patch(patch: ArrayLike) -> NDArray[Any]:

@@ -1,8 +1,8 @@
 """Canonical weights: name -> array, one layout for both backends, seeded initialisation in NumPy.
 
 Layout: convolution kernels are ``(height, width, in, out)`` as in Keras, biases ``(out,)``; the probe is two real
-arrays ``(modes, N, N)``; ``log_intensity_scale`` is a scalar. Everything is real, so a gradient is an array of the
-same shape and optimisers treat every number alike.
+arrays ``(modes, N, N)``; ``log_intensity_scale`` is a scalar, free of the scan's dose (see :mod:`ptyint.batches`).
+Everything is real, so a gradient is an array of the same shape and optimisers treat every number alike.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def weight_shapes(config: ModelConfig, n_modes: int) -> dict[str, tuple[int, ...
     return shapes
 
 
-def initial_weights(config: ModelConfig, probe: ArrayLike, mean_total_counts: float, seed: int) -> Weights:
+def initial_weights(config: ModelConfig, probe: ArrayLike, seed: int) -> Weights:
     """Glorot-uniform kernels, zero biases, the normalised probe and the initial intensity scale.
 
     Parameters
@@ -107,8 +107,6 @@ def initial_weights(config: ModelConfig, probe: ArrayLike, mean_total_counts: fl
     config : ModelConfig
     probe : array_like of complex, (modes, N, N)
         As the scan gives it.
-    mean_total_counts : float
-        Mean counts in a pattern.
     seed : int
         Of the kernels.
 
@@ -128,7 +126,7 @@ def initial_weights(config: ModelConfig, probe: ArrayLike, mean_total_counts: fl
             weights[name] = np.zeros(shape, np.float32)
     weights["probe.real"] = normalised.real.astype(np.float32)
     weights["probe.imag"] = normalised.imag.astype(np.float32)
-    scale = initial_log_intensity_scale(normalised, mean_total_counts)
+    scale = initial_log_intensity_scale(normalised)
     weights[INTENSITY_SCALE] = np.asarray(scale, np.float32)
     return weights
 
@@ -146,6 +144,29 @@ def trainable_names(config: TrainingConfig, names: list[str]) -> list[str]:
 def probe_of(weights: Weights) -> NDArray[np.complexfloating]:
     """The (trained) probe as one complex array (modes, N, N)."""
     return np.asarray(weights["probe.real"] + 1j * weights["probe.imag"])
+
+
+def scan_units(weights: Weights, probe: ArrayLike) -> tuple[float, NDArray[np.complex64]]:
+    """From the network's units to those of the scan's own probe.
+
+    The network's probe is normalised and its object scaled to match. This undoes it: with the returned probe, which
+    has the energy of `probe`, and the object multiplied by the returned factor, ``|propagate(probe * object)|`` is the
+    amplitude normalised to the mean energy ``(N / 2)**2``.
+
+    Parameters
+    ----------
+    weights : dict
+    probe : array_like of complex, (modes, N, N)
+        As the scan gives it.
+
+    Returns
+    -------
+    factor : float
+    probe : ndarray of complex64, (modes, N, N)
+    """
+    network_probe = probe_of(weights)
+    ratio = float(np.linalg.norm(network_probe) / np.linalg.norm(np.asarray(probe)))
+    return float(np.exp(weights[INTENSITY_SCALE])) * ratio, (network_probe / ratio).astype(np.complex64)
 
 
 def weights_sha256(weights: Weights) -> str:

@@ -185,7 +185,7 @@ class PtychoNet(nn.Module):
         return cut_patches(region, offsets_px, self.config.N)
 
     def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
-        """Expected counts (B, C, N, N)."""
+        """Expected intensities (B, C, N, N), in squared units of the inputs."""
         patches = self.object_patches(inputs, offsets_px, n_canvas, taps)
         probe = torch.complex(self.probe_real, self.probe_imag)
         if self.config.probe_mask:
@@ -248,7 +248,7 @@ class TorchNetwork:
 
     def _loss(self, batch: Batch, inputs: Tensor, taps: Taps | None = None) -> Tensor:
         expected = self.model(inputs, self._tensor(batch.offsets_px), batch.n_canvas, taps)
-        return poisson_nll(self._tensor(batch.counts), expected, self.model.good_pixels)
+        return poisson_nll(self._tensor(batch.counts), batch.count_scale * expected, self.model.good_pixels)
 
     def train_step(self, batch: Batch, learning_rate: float) -> float:
         """One Adam step; the loss before it."""

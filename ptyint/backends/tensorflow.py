@@ -185,7 +185,7 @@ class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
         return cut_patches(region, offsets_px, self.config.N)
 
     def call(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
-        """Expected counts (B, C, N, N)."""
+        """Expected intensities (B, C, N, N), in squared units of the inputs."""
         patches = self.object_patches(inputs, offsets_px, n_canvas, taps)
         probe = tf.complex(tf.convert_to_tensor(self.probe_real), tf.convert_to_tensor(self.probe_imag))
         if self.config.probe_mask:
@@ -244,7 +244,7 @@ class KerasNetwork:
         self._step = tf.function(self._step_eagerly, reduce_retracing=True)
         self._predict = tf.function(self.model.object_patches, reduce_retracing=True)
 
-    def _tensor(self, array: NDArray[Any]) -> Tensor:
+    def _tensor(self, array: NDArray[Any] | float) -> Tensor:
         return tf.constant(array, self.precision)
 
     def set_weights(self, weights: Weights) -> None:
@@ -260,19 +260,26 @@ class KerasNetwork:
         return list(tape.gradient(loss, sources, unconnected_gradients="zero"))
 
     def _step_eagerly(
-        self, inputs: Tensor, counts: Tensor, offsets_px: Tensor, step_size: Tensor, root: Tensor, n_canvas: int
+        self,
+        inputs: Tensor,
+        counts: Tensor,
+        offsets_px: Tensor,
+        count_scale: Tensor,
+        step_size: Tensor,
+        root: Tensor,
+        n_canvas: int,
     ) -> Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.adam.variables)
             expected = self.model.call(inputs, offsets_px, n_canvas)
-            loss = poisson_nll(counts, expected, self.model.good_pixels)
+            loss = poisson_nll(counts, count_scale * expected, self.model.good_pixels)
         self.adam.apply(self._gradients(tape, loss, self.adam.variables), step_size, root)
         return loss
 
     def train_step(self, batch: Batch, learning_rate: float) -> float:
         """One Adam step; the loss before it."""
         step_size, root = self.adam.factors(learning_rate, self.precision)
-        tensors = [self._tensor(array) for array in (batch.inputs, batch.counts, batch.offsets_px)]
+        tensors = [self._tensor(a) for a in (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)]
         return float(self._step(*tensors, step_size, root, batch.n_canvas))
 
     def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
@@ -288,7 +295,7 @@ class KerasNetwork:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
             expected = self.model.call(inputs, self._tensor(batch.offsets_px), batch.n_canvas, taps)
-            loss = poisson_nll(self._tensor(batch.counts), expected, self.model.good_pixels)
+            loss = poisson_nll(self._tensor(batch.counts), batch.count_scale * expected, self.model.good_pixels)
         names = ["inputs", *self.trainable]
         arrays = {name: np.asarray(tap.numpy()) for name, tap in taps.items()}
         arrays["loss"] = np.asarray(loss.numpy())
