@@ -22,7 +22,7 @@ Config = TypeVar("Config")
 
 
 def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed or isinstance(value, bool) != isinstance(allowed[0], bool):
+    if not isinstance(value, type(allowed[0])) or isinstance(value, bool) or value not in allowed:
         raise ConfigError(f"{name} is {value!r}; must be one of {list(allowed)}.")
 
 
