@@ -1,0 +1,78 @@
+"""What importing costs and what it must not load. Every measurement runs in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import ptyint
+
+FRAMEWORKS = ("tensorflow", "keras", "torch")
+HEAVY = ("scipy", "skimage", "h5py", "pooch", "matplotlib", "papermill", "nbconvert", "tqdm", "ptychodus")
+BACKENDS = {"tensorflow": "ptyint.backends.tensorflow", "pytorch": "ptyint.backends.pytorch"}
+
+TRAIN = """
+import numpy as np
+from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.dispatcher import train
+from ptyint.scan import Scan
+rng = np.random.default_rng(0)
+probe = np.zeros((1, 64, 64), np.complex64)
+probe[:, 20:44, 20:44] = 1
+scan = Scan(rng.poisson(9, (2, 64, 64)), rng.uniform(32, 40, (2, 2)), probe)
+config = TrainingConfig(model=ModelConfig(n_filters_scale=1), nepochs=1, batch_size=2, **CHOICE)
+result = train(scan, config)
+"""
+
+
+def python(code: str) -> str:
+    """The last line that `code` prints in a fresh interpreter."""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout.strip().splitlines()[-1]
+
+
+def loaded(code: str, *names: str) -> list[str]:
+    """Which of the top-level modules `names` are loaded after `code`."""
+    wanted = f"[name for name in {names!r} if name in sys.modules]"
+    found: list[str] = json.loads(python(f"{code}\nimport sys, json\nprint(json.dumps({wanted}))"))
+    return found
+
+
+def test_import_takes_under_half_a_second() -> None:
+    code = "import time; start = time.perf_counter(); import ptyint; print(time.perf_counter() - start)"
+    assert min(float(python(code)) for _ in range(3)) < 0.5
+
+
+def test_import_loads_neither_framework_nor_anything_heavy() -> None:
+    assert loaded("import ptyint", *FRAMEWORKS, *HEAVY) == []
+
+
+def test_dispatcher_takes_under_half_a_second_and_loads_neither_framework() -> None:
+    code = "import time; start = time.perf_counter(); import ptyint.dispatcher; print(time.perf_counter() - start)"
+    assert min(float(python(code)) for _ in range(3)) < 0.5
+    assert loaded("import ptyint.dispatcher", *FRAMEWORKS, *HEAVY) == []
+
+
+def test_only_the_backends_modules_load_a_framework() -> None:
+    modules = [m.name for m in pkgutil.walk_packages(ptyint.__path__, "ptyint.") if m.name not in BACKENDS.values()]
+    assert {"ptyint.dispatcher", "ptyint.bundle", "ptyint.scan_io.npz", "ptyint.backends.base"} <= set(modules)
+    assert loaded("import " + ", ".join(modules), *FRAMEWORKS) == []
+
+
+@pytest.mark.parametrize(
+    ("choice", "chosen", "other"),
+    [("{}", "tensorflow", "torch"), ("{'backend': 'tensorflow'}", "tensorflow", "torch"),
+     ("{'backend': 'pytorch'}", "torch", "tensorflow")],
+    ids=["default", "tensorflow", "pytorch"],
+)
+def test_training_imports_the_chosen_framework_and_never_the_other(choice: str, chosen: str, other: str) -> None:
+    code = f"CHOICE = {choice}\n{TRAIN}"
+    module = BACKENDS["pytorch" if chosen == "torch" else "tensorflow"]
+    (unchosen,) = set(BACKENDS.values()) - {module}
+    foreign = [other, unchosen, *(["keras"] if chosen == "torch" else [])]
+    assert loaded(code, chosen, module, *foreign) == [chosen, module]
