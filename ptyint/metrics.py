@@ -200,7 +200,7 @@ def ssim(candidate: Real, reference: Real, *, data_range: float, mask: Mask | No
         size = f"{_SSIM_WINDOW_PX} x {_SSIM_WINDOW_PX}"
         raise ComparisonError(f"No window of {size} px lies inside the mask of {mask.sum()} px.")
     images = (np.where(mask, image, 0).astype(np.float64) for image in (reference, candidate))
-    _, local = structural_similarity(  # type: ignore[no-untyped-call]
+    _, local = structural_similarity(
         *images, win_size=_SSIM_WINDOW_PX, data_range=data_range, full=True
     )
     return float(local[whole].mean())
@@ -216,7 +216,7 @@ def psnr(candidate: Real, reference: Real, *, data_range: float, mask: Mask | No
     mask = _checked_real(candidate, reference, data_range, mask)
     true, test = _inside(reference, mask), _inside(candidate, mask)
     with np.errstate(divide="ignore"):
-        return float(peak_signal_noise_ratio(true, test, data_range=data_range))  # type: ignore[no-untyped-call]
+        return float(peak_signal_noise_ratio(true, test, data_range=data_range))
 
 
 def nrmse(candidate: Real, reference: Real, *, mask: Mask | None = None) -> float:

@@ -6,6 +6,7 @@ of it, in NumPy; a backend brings a :class:`Network` that knows how to make a st
 
 from __future__ import annotations
 
+import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -18,6 +19,9 @@ from numpy.typing import NDArray
 from ptyint.batches import Batch, GroupedScan
 from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.weights import Weights
+
+PROGRESS_VARIABLE = "PTYINT_PROGRESS"
+"""Environment variable: "text" makes progress bars plain text, which batch runs can show and keep."""
 
 Taps = dict[str, Any]
 """Named intermediate tensors of one forward pass, in data-flow order."""
@@ -118,6 +122,15 @@ class Plateau:
         return self.since_best >= config.early_stop_patience
 
 
+def progress_bar(n_epochs: int, description: str) -> Any:
+    """A tqdm bar over epochs: a widget in interactive notebooks, text elsewhere or where the environment says so."""
+    if os.environ.get(PROGRESS_VARIABLE) == "text":
+        from tqdm import tqdm
+    else:
+        from tqdm.auto import tqdm
+    return tqdm(total=n_epochs, unit="epoch", desc=description)
+
+
 class NetworkBackend(ABC):
     """A backend made from a :class:`Network`: training loop, inference and trace are written once, here."""
 
@@ -170,12 +183,10 @@ class NetworkBackend(ABC):
         FloatingPointError
             The loss stopped being finite.
         """
-        from tqdm.auto import tqdm
-
         network = self.build(config, weights, data.scan.good_pixels)
         generator = np.random.default_rng(config.seed)
         plateau, history = Plateau(config), History()
-        with tqdm(total=config.nepochs, unit="epoch", desc=f"{self.name} training") as bar:
+        with progress_bar(config.nepochs, f"{self.name} training") as bar:
             for number in range(1, config.nepochs + 1):
                 start, rate = time.perf_counter(), plateau.learning_rate
                 total = 0.0

@@ -256,7 +256,7 @@ class TorchNetwork:
             group["lr"] = learning_rate
         self.optimizer.zero_grad(set_to_none=True)
         loss = self._loss(batch, self._tensor(batch.inputs))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         return float(loss.detach())
 

@@ -1,0 +1,199 @@
+"""Two reconstructions of one scan: are they comparable, how good is each, and do they agree?"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ptyint.atomic import atomic_path
+from ptyint.errors import ConfigError
+from ptyint.metrics import ObjectComparison, compare_objects
+from ptyint.reconstruction import Reconstruction
+
+NAME = "comparison.json"
+
+SAME = ("scan_sha256", "groups_sha256", "initial_weights_sha256", "config")
+"""Facts that must be equal before any image is looked at; `config` apart from the backend and the output folder."""
+
+
+@dataclass(frozen=True)
+class Criteria:
+    """Bounds, declared before anything is measured.
+
+    Attributes
+    ----------
+    min_phase_correlation, min_amplitude_correlation : float
+        Of each backend with the ground truth, where there is one, after gauge removal in the scanned region.
+    max_difference : float
+        By which the two backends' correlations with the truth may differ.
+    min_agreement : float
+        Phase correlation of the two backends with each other.
+    max_scale_difference : float
+        Relative amplitude scale between the two reconstructions: a scale is part of the gauge, so it is removed
+        before comparing, but two backends that need a different one are not doing the same thing.
+
+    Raises
+    ------
+    ConfigError
+        A bound lies outside [0, 1].
+    """
+
+    min_phase_correlation: float = 0.9
+    min_amplitude_correlation: float = 0.8
+    max_difference: float = 0.02
+    min_agreement: float = 0.9
+    max_scale_difference: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        for name, value in asdict(self).items():
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name} is {value!r}; must lie between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question with a yes or no: the measured value beside its bound. NaN is never a yes."""
+
+    name: str
+    measured: float
+    relation: Literal[">=", "<=", "=="]
+    bound: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the measured value keeps the bound."""
+        if self.relation == ">=":
+            return self.measured >= self.bound
+        return self.measured <= self.bound if self.relation == "<=" else self.measured == self.bound
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Everything that the comparison page shows.
+
+    Attributes
+    ----------
+    reference, candidate : Reconstruction
+    agreement : ObjectComparison
+        The candidate in the gauge of the reference.
+    truth : dict of str to ObjectComparison
+        Backend to its comparison with the ground truth; empty where none is known.
+    checks : list of Check
+    """
+
+    reference: Reconstruction
+    candidate: Reconstruction
+    agreement: ObjectComparison
+    truth: dict[str, ObjectComparison]
+    checks: list[Check] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """True only when there are checks and each passed."""
+        return bool(self.checks) and all(check.passed for check in self.checks)
+
+    @property
+    def backends(self) -> tuple[Reconstruction, Reconstruction]:
+        """Reference and candidate."""
+        return self.reference, self.candidate
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON: verdict, checks, metrics, the gauge that was removed, facts of each backend."""
+        comparisons = {**{f"{name} vs truth": c for name, c in self.truth.items()}, "agreement": self.agreement}
+        return {
+            "passed": self.passed,
+            "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
+            "metrics": {name: c.values for name, c in comparisons.items()},
+            "gauge_removed": {
+                name: {
+                    "phase_rad": c.gauge.phase_rad,
+                    "ramp_rad_per_px": c.gauge.ramp_rad_per_px,
+                    "scale": c.gauge.scale,
+                    "shift_px": c.gauge.shift_px,
+                    "residual_before": c.gauge.residual_before,
+                    "residual_after": c.gauge.residual_after,
+                }
+                for name, c in comparisons.items()
+            },
+            "facts": {r.backend: r.facts for r in self.backends},
+        }
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Write ``comparison.json`` into `folder`, whole or not at all."""
+        target = Path(folder) / NAME
+        with atomic_path(target) as temporary:
+            temporary.write_text(json.dumps(self.to_mapping(), indent=2))
+        return target
+
+
+def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Criteria | None = None) -> Comparison:
+    """Compare two reconstructions of the same scan.
+
+    Parameters
+    ----------
+    reference, candidate : Reconstruction
+        From two backends.
+    criteria : Criteria, optional
+
+    Returns
+    -------
+    Comparison
+
+    Raises
+    ------
+    ComparisonError
+        The objects have different shapes, no common scanned pixel, or values that are not finite.
+    """
+    bounds = criteria or Criteria()
+    mask = reference.scanned & candidate.scanned
+    pixel = reference.facts["pixel_size_m"]
+    agreement = compare_objects(candidate.object_, reference.object_, mask, pixel_size_m=pixel)
+    truth: dict[str, ObjectComparison] = {}
+    if reference.ground_truth is not None:
+        for one in (reference, candidate):
+            truth[one.backend] = compare_objects(one.object_, reference.ground_truth, mask, pixel_size_m=pixel)
+    checks = _contract_checks(reference, candidate) + _truth_checks(truth, bounds)
+    scale = abs(float(np.log(agreement.gauge.scale)))
+    checks += [
+        Check("phase correlation of the two backends", _value(agreement, "phase"), ">=", bounds.min_agreement),
+        Check("relative amplitude scale between them", scale, "<=", bounds.max_scale_difference),
+    ]
+    return Comparison(reference, candidate, agreement, truth, checks)
+
+
+def _value(comparison: ObjectComparison, part: str) -> float:
+    value = comparison.values[f"{part}_correlation"]
+    return float("nan") if value is None else value
+
+
+def _contract_checks(reference: Reconstruction, candidate: Reconstruction) -> list[Check]:
+    checks = []
+    for name in SAME:
+        a, b = (_comparable(one.facts[name]) for one in (reference, candidate))
+        checks.append(Check(f"same {name.removesuffix('_sha256').replace('_', ' ')}", float(a == b), "==", 1.0))
+    distinct = float(reference.backend != candidate.backend)
+    return [*checks, Check("two different backends", distinct, "==", 1.0)]
+
+
+def _comparable(fact: Any) -> Any:
+    ignored = ("backend", "output_dir")
+    return {k: v for k, v in fact.items() if k not in ignored} if isinstance(fact, dict) else fact
+
+
+def _truth_checks(truth: dict[str, ObjectComparison], bounds: Criteria) -> list[Check]:
+    checks = []
+    for part, bound in (("phase", bounds.min_phase_correlation), ("amplitude", bounds.min_amplitude_correlation)):
+        values = {backend: _value(comparison, part) for backend, comparison in truth.items()}
+        checks += [Check(f"{part} correlation with the truth, {b}", v, ">=", bound) for b, v in values.items()]
+        if len(values) == 2:
+            a, b = values.values()
+            checks.append(
+                Check(f"{part} correlations with the truth differ by", abs(a - b), "<=", bounds.max_difference)
+            )
+    return checks
