@@ -47,7 +47,7 @@ def load(name: str) -> Backend:
     title, module, command = INSTALL[name]
     try:
         backend: Backend = importlib.import_module(MODULES[name]).BACKEND
-    except ImportError as error:
+    except Exception as error:  # a broken installation raises OSError, ValueError, ... as well as ImportError
         raise BackendUnavailableError(
             f"{title} backend selected (backend={name!r}), but {module!r} cannot be imported: {error}. "
             f"Install it with `{command}`, or select another backend: {sorted(set(MODULES) - {name})}."
