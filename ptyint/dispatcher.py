@@ -42,7 +42,7 @@ class InferenceResult:
     object_patches : ndarray of complex64, (n_groups, C, N, N)
         In units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts.
     probe : ndarray of complex64, (modes, N, N)
-        The model's probe, with the energy of the scan's.
+        The model's probe, with the energy of the scan's (before the mask, where ``config.model.probe_mask``).
     stitched : Stitched
         The patches' centres placed by position, on the grid of the scan's object.
     """
@@ -130,6 +130,7 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     backend = select_backend(config)
     from ptyint.batches import GroupedScan
     from ptyint.bundle import load_bundle
+    from ptyint.physics import probe_mask
     from ptyint.stitch import stitch
     from ptyint.weights import scan_units
 
@@ -142,6 +143,8 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     patches = backend.infer(data, weights, config)
     seconds = time.perf_counter() - start
     factor, probe = scan_units(weights, scan.probe)
+    if config.model.probe_mask:
+        probe *= probe_mask(scan.N).astype(np.float32)
     patches *= np.float32(factor * np.sqrt(data.count_scale))
     positions = scan.probe_positions_px[data.groups.indices].reshape(-1, 2)
     stitched = stitch(patches.reshape(-1, scan.N, scan.N), positions, object_shape(scan))
