@@ -40,7 +40,8 @@ class InferenceResult:
     Attributes
     ----------
     object_patches : ndarray of complex64, (n_groups, C, N, N)
-        In units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts.
+        In units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts. Each group's
+        constant phase, which its patterns cannot tell, has been fixed by its neighbours.
     probe : ndarray of complex64, (modes, N, N)
         The model's probe, with the energy of the scan's (before the mask, where ``config.model.probe_mask``).
     stitched : Stitched
@@ -105,7 +106,7 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
 
 
 def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -> InferenceResult:
-    """Apply a trained model to a scan and stitch the patches.
+    """Apply a trained model to a scan, bring its patches to a common phase and stitch them.
 
     Parameters
     ----------
@@ -131,7 +132,7 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     from ptyint.batches import GroupedScan
     from ptyint.bundle import load_bundle
     from ptyint.physics import probe_mask
-    from ptyint.stitch import stitch
+    from ptyint.stitch import stitch, synchronise_phases
     from ptyint.weights import scan_units
 
     if weights is None:
@@ -146,8 +147,12 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     if config.model.probe_mask:
         probe *= probe_mask(scan.N).astype(np.float32)
     patches *= np.float32(factor * np.sqrt(data.count_scale))
+    shape, flat = object_shape(scan), patches.reshape(-1, scan.N, scan.N)
     positions = scan.probe_positions_px[data.groups.indices].reshape(-1, 2)
-    stitched = stitch(patches.reshape(-1, scan.N, scan.N), positions, object_shape(scan))
+    labels = np.repeat(np.arange(data.groups.n_groups), data.groups.n_channels)
+    phases = synchronise_phases(flat, positions, shape, labels)
+    flat *= np.exp(1j * phases[labels]).astype(np.complex64)[:, None, None]
+    stitched = stitch(flat, positions, shape)
     return InferenceResult(backend.name, config, weights, patches, probe, data.groups, stitched, seconds)
 
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 NAME = "reconstruction.h5"
 
+BEAM_REACH_PX = 5
+"""How far beyond the outermost positions the beam, some 20 px wide, still lights the object well."""
+
 
 @dataclass(frozen=True, eq=False)
 class Reconstruction:
@@ -38,7 +41,7 @@ class Reconstruction:
     coverage : ndarray of float64, (H, W)
         How many patches saw each pixel.
     scanned : ndarray of bool, (H, W)
-        Inside the convex hull of the positions and covered: where it is fair to judge.
+        Covered and in the :func:`scanned_region`: where it is fair to judge.
     probe, initial_probe : ndarray of complex64, (modes, N, N)
         As the model ended with it, and as the scan gave it.
     positions_px : ndarray of float64, (n, 2)
@@ -160,7 +163,7 @@ def reconstruct(
     result = Reconstruction(
         object_=inferred.stitched.object_.astype(np.complex64),
         coverage=inferred.stitched.coverage,
-        scanned=inferred.stitched.covered & hull(scan.probe_positions_px, inferred.stitched.covered.shape),
+        scanned=inferred.stitched.covered & scanned_region(scan.probe_positions_px, inferred.stitched.covered.shape),
         probe=inferred.probe,
         initial_probe=scan.probe,
         positions_px=scan.probe_positions_px,
@@ -174,12 +177,14 @@ def reconstruct(
     return result
 
 
-def hull(positions_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """Pixels (H, W) inside the convex hull of the positions (n, 2)."""
+def scanned_region(positions_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels (H, W) inside the convex hull of the positions (n, 2), widened by `BEAM_REACH_PX`."""
     from scipy.spatial import Delaunay
 
+    corners = BEAM_REACH_PX * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    points = (positions_px[:, None] + corners).reshape(-1, 2)
     pixels = np.moveaxis(np.indices(shape), 0, -1)
-    return np.asarray(Delaunay(positions_px, qhull_options="QJ").find_simplex(pixels) >= 0)
+    return np.asarray(Delaunay(points, qhull_options="QJ").find_simplex(pixels) >= 0)
 
 
 def peak_memory_bytes() -> int:

@@ -5,8 +5,9 @@ Patch pixel ``[N // 2, N // 2]`` lies at the patch's position in the object (see
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,29 +74,73 @@ def stitch(
     ConfigError
         M or `shape` is out of range.
     """
-    patches = np.asarray(patches)
-    if patches.ndim != 3 or patches.shape[1] != patches.shape[2]:
-        raise ScanError(f"patches has shape {patches.shape}; expected (k, N, N).")
-    if not np.iscomplexobj(patches):
-        raise ScanError(f"patches has dtype {patches.dtype}; expected complex64 or complex128.")
-    positions = _checked_positions(positions_px, len(patches))
-    N = patches.shape[1]
-    if M % 2 or not 2 <= M <= N // 2:
-        raise ConfigError(f"M is {M}; with patches of {N} x {N} it must be even and from 2 to {N // 2}.")
-    if len(shape) != 2 or min(shape) < 1:
-        raise ConfigError(f"shape is {shape}; expected (H, W), both 1 or more.")
-
-    start = N // 2 - M // 2
-    centre = patches[:, start - 1 : start + M + 1, start - 1 : start + M + 1]
-    total = np.zeros(shape, dtype=np.complex128)
-    coverage = np.zeros(shape)
-    step = max(1, _CHUNK_PIXELS // (M + 1) ** 2)
-    for first in range(0, len(patches), step):
-        _scatter(centre[first : first + step], positions[first : first + step] - M // 2, total, coverage)
+    pixels = int(np.prod(shape))
+    total = np.zeros(pixels, dtype=np.complex128)
+    coverage = np.zeros(pixels)
+    for place in _places(patches, positions_px, shape, M):
+        total.real += np.bincount(place.pixel, place.value.real, pixels)
+        total.imag += np.bincount(place.pixel, place.value.imag, pixels)
+        coverage += np.bincount(place.pixel, place.weight, pixels)
     covered = coverage > 0
-    object_ = np.zeros(shape, dtype=np.complex128)
+    object_ = np.zeros(pixels, dtype=np.complex128)
     object_[covered] = total[covered] / coverage[covered]
-    return Stitched(object_.astype(patches.dtype), coverage)
+    return Stitched(object_.reshape(shape).astype(np.asarray(patches).dtype), coverage.reshape(shape))
+
+
+def synchronise_phases(
+    patches: NDArray[np.complexfloating[Any, Any]],
+    positions_px: NDArray[np.float64],
+    shape: tuple[int, int],
+    labels: NDArray[np.integer[Any]],
+    *,
+    M: int = 20,
+) -> NDArray[np.float64]:
+    """Constant phase of each group of patches that makes overlapping patches agree.
+
+    A diffraction pattern fixes its exit wave up to one constant phase, and a group of patches that were reconstructed
+    together has one such constant. Before stitching they are found by angular synchronisation (Singer, Appl. Comput.
+    Harmon. Anal. 30 (2011) 20; for ptychography Marchesini et al., Appl. Comput. Harmon. Anal. 41 (2016) 815): with W
+    holding group j's patches, placed and weighted, in column j and c the coverage, the phases of the leading
+    eigenvector of the normalised ``W^H diag(1/c) W`` maximise the consistency of the stitched object.
+
+    Parameters
+    ----------
+    patches, positions_px, shape, M
+        As for :func:`stitch`.
+    labels : ndarray of int, (k,)
+        Group of each patch, 0 to n_groups - 1.
+
+    Returns
+    -------
+    ndarray of float64, (n_groups,)
+        Phase in rad; multiply the patches of group g by ``exp(1j * phase[g])``. Zero where a group touches no other,
+        or its patches are not finite.
+
+    Raises
+    ------
+    ScanError, ConfigError
+        As :func:`stitch`.
+    """
+    from scipy.sparse import coo_array, diags_array
+    from scipy.sparse.linalg import eigsh
+
+    labels = np.asarray(labels)
+    n_groups, pixels = int(labels.max()) + 1, int(np.prod(shape))
+    if n_groups < 3 or not np.isfinite(patches).all():
+        return np.zeros(n_groups)
+    coverage = np.zeros(pixels)
+    W = coo_array((pixels, n_groups), dtype=np.complex128).tocsr()
+    for place in _places(patches, positions_px, shape, M):
+        coverage += np.bincount(place.pixel, place.weight, pixels)
+        W = W + coo_array((place.value, (place.pixel, labels[place.patch])), shape=(pixels, n_groups)).tocsr()
+    norm = np.sqrt(np.asarray(abs(W).power(2).sum(axis=0)).ravel())
+    unit = diags_array(np.divide(1, norm, out=np.zeros(n_groups), where=norm > 0))
+    weighted = diags_array(np.divide(1, coverage, out=np.zeros(pixels), where=coverage > 0)) @ W @ unit
+    consistency = (W @ unit).conj().T @ weighted
+    _, vectors = eigsh(consistency, k=1, which="LA", v0=np.ones(n_groups, np.complex128))
+    leading = vectors[:, 0]
+    leading *= np.exp(-1j * np.angle(leading.sum()))
+    return np.asarray(np.where(abs(leading) > 1e-6 * abs(leading).max(), np.angle(leading), 0.0))
 
 
 def extract_patches(
@@ -145,13 +190,45 @@ def extract_patches(
     return np.asarray(block[:, :, :-1] * (1 - fraction[:, 1]) + block[:, :, 1:] * fraction[:, 1])
 
 
-def _scatter(
-    tiles: NDArray[np.complexfloating[Any, Any]],
-    corners: NDArray[np.float64],
-    total: NDArray[np.complex128],
-    coverage: NDArray[np.float64],
-) -> None:
-    """Add tiles (k, M + 2, M + 2), whose pixel [1, 1] lies at `corners`, and their weights."""
+class _Place(NamedTuple):
+    """Where a chunk of patches goes: one entry for each object pixel that a patch reaches."""
+
+    patch: NDArray[np.int64]
+    pixel: NDArray[np.int64]
+    value: NDArray[np.complexfloating[Any, Any]]
+    weight: NDArray[np.float64]
+
+
+def _places(
+    patches: NDArray[np.complexfloating[Any, Any]],
+    positions_px: NDArray[np.float64],
+    shape: tuple[int, int],
+    M: int,
+) -> Iterator[_Place]:
+    """Check, then place the patches' centres, chunk by chunk; values come multiplied by their weights."""
+    patches = np.asarray(patches)
+    if patches.ndim != 3 or patches.shape[1] != patches.shape[2]:
+        raise ScanError(f"patches has shape {patches.shape}; expected (k, N, N).")
+    if not np.iscomplexobj(patches):
+        raise ScanError(f"patches has dtype {patches.dtype}; expected complex64 or complex128.")
+    positions = _checked_positions(positions_px, len(patches))
+    N = patches.shape[1]
+    if M % 2 or not 2 <= M <= N // 2:
+        raise ConfigError(f"M is {M}; with patches of {N} x {N} it must be even and from 2 to {N // 2}.")
+    if len(shape) != 2 or min(shape) < 1:
+        raise ConfigError(f"shape is {shape}; expected (H, W), both 1 or more.")
+    start = N // 2 - M // 2
+    centre = patches[:, start - 1 : start + M + 1, start - 1 : start + M + 1]
+    step = max(1, _CHUNK_PIXELS // (M + 1) ** 2)
+    for first in range(0, len(patches), step):
+        place = _place(centre[first : first + step], positions[first : first + step] - M // 2, shape)
+        yield place._replace(patch=place.patch + first)
+
+
+def _place(
+    tiles: NDArray[np.complexfloating[Any, Any]], corners: NDArray[np.float64], shape: tuple[int, int]
+) -> _Place:
+    """Place tiles (k, M + 2, M + 2), whose pixel [1, 1] lies at `corners`."""
     k, M = len(tiles), tiles.shape[1] - 2
     origin = np.floor(corners).astype(np.int64)
     ty, tx = (corners - origin).T[:, :, None]
@@ -161,16 +238,12 @@ def _scatter(
     inner = np.ones((k, M - 1))
     wy, wx = (np.hstack([1 - t, inner, t]) for t in (ty, tx))
     weight = wy[:, :, None] * wx[:, None, :]
-    H, W = total.shape
+    H, W = shape
     rows = (origin[:, 0, None] + np.arange(M + 1))[:, :, None]
     cols = (origin[:, 1, None] + np.arange(M + 1))[:, None, :]
     inside = (rows >= 0) & (rows < H) & (cols >= 0) & (cols < W) & (weight > 0)
-    flat = (rows * W + cols)[inside]
     weight = weight[inside]
-    value = value[inside] * weight
-    total.real += np.bincount(flat, value.real, H * W).reshape(H, W)
-    total.imag += np.bincount(flat, value.imag, H * W).reshape(H, W)
-    coverage += np.bincount(flat, weight, H * W).reshape(H, W)
+    return _Place(np.nonzero(inside)[0], (rows * W + cols)[inside], value[inside] * weight, weight)
 
 
 def _checked_positions(positions_px: NDArray[np.float64], count: int | None = None) -> NDArray[np.float64]:
