@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from ptyint.backends.base import NetworkBackend, Taps
 from ptyint.batches import Batch
@@ -327,7 +328,7 @@ class TensorFlowBackend(NetworkBackend):
             "version": f"{tf.__version__} (Keras {keras.__version__})",
             "device": tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu",
             "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
-            "deterministic": tf.config.experimental.is_op_determinism_enabled(),
+            "deterministic": is_op_determinism_enabled(),
         }
 
 
