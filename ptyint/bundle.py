@@ -15,6 +15,7 @@ import os
 import platform
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,7 +83,8 @@ def save_bundle(path: str | os.PathLike[str], weights: Weights, config: Training
     import h5py
 
     target = Path(path) / NAME if Path(path).is_dir() else Path(path)
-    _check_weights(weights, config.model, target)
+    _check_shapes({name: array.shape for name, array in weights.items()}, config.model, target)
+    _check_finite(weights, target)
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, array in weights.items():
@@ -139,32 +141,37 @@ def load_bundle(path: str | os.PathLike[str], expected: ModelConfig | None = Non
             f"{source} holds a model with {config.model}, but {expected} was asked for; "
             "set the model configuration to that of the bundle."
         )
-    weights = _read_weights(members[WEIGHTS], source)
-    _check_weights(weights, config.model, source)
-    return Bundle(weights, config, manifest)
+    return Bundle(_read_weights(members[WEIGHTS], config.model, source), config, manifest)
 
 
 def _read_members(source: Path) -> dict[str, bytes]:
+    members = {}
     try:
         with zipfile.ZipFile(source) as archive:
             names = sorted(info.filename for info in archive.infolist())
             if names != sorted(SIZE_LIMITS):
                 raise BundleError(f"{source} holds {names}; a bundle holds exactly {sorted(SIZE_LIMITS)}. {ADVICE}")
             for name, limit in SIZE_LIMITS.items():
-                size = archive.getinfo(name).file_size
-                if size > limit:
-                    raise BundleError(f"{source}: {name} would unpack to {size} bytes; allowed are {limit}. {ADVICE}")
-            return {name: archive.read(name) for name in SIZE_LIMITS}
+                info = archive.getinfo(name)
+                if info.file_size > limit:
+                    raise BundleError(
+                        f"{source}: {name} would unpack to {info.file_size} bytes; allowed are {limit}. {ADVICE}"
+                    )
+                if info.compress_type != zipfile.ZIP_DEFLATED:
+                    raise BundleError(f"{source}: {name} is packed by method {info.compress_type}, not 8. {ADVICE}")
+                with archive.open(info) as file:  # archive.read would unpack more than the declared size
+                    members[name] = file.read(info.file_size)
     except FileNotFoundError as error:
         raise BundleError(f"No model bundle at {source}. Train a model first, or give the path to one.") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
         raise BundleError(f"{source} is not a readable bundle: {error}. {ADVICE}") from error
+    return members
 
 
 def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BundleError(f"{source}: {MANIFEST} is not JSON: {error}. {ADVICE}") from error
     found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else manifest
     if found != (FORMAT, VERSION):
@@ -176,36 +183,51 @@ def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _read_weights(payload: bytes, source: Path) -> Weights:
+def _read_weights(payload: bytes, config: ModelConfig, source: Path) -> Weights:
+    """Names, shapes and total size are checked before a number is read: a few bytes of HDF5 may declare terabytes."""
     import h5py
 
-    weights: Weights = {}
     try:
         with h5py.File(io.BytesIO(payload), "r") as file:
-            for name in file:
-                item = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
-                if not isinstance(item, h5py.Dataset) or item.dtype != np.float32 or item.external or item.is_virtual:
-                    raise BundleError(f"{source}: {name!r} in {WEIGHTS} is not a plain float32 dataset. {ADVICE}")
-                if item.size > SIZE_LIMITS[WEIGHTS] // 4:
-                    raise BundleError(f"{source}: {name!r} in {WEIGHTS} has shape {item.shape}: too large. {ADVICE}")
-                weights[name] = np.array(item[()])
+            items = {name: _plain_dataset(file, name, source) for name in file}
+            _check_shapes({name: item.shape for name, item in items.items()}, config, source)
+            size = sum(item.nbytes for item in items.values())
+            if size > len(payload):
+                raise BundleError(f"{source}: {WEIGHTS} has {len(payload)} bytes, but declares {size}. {ADVICE}")
+            weights = {name: np.asarray(item[()]) for name, item in items.items()}
     except BundleError:
         raise
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise BundleError(f"{source}: {WEIGHTS} is not a readable HDF5 file: {error}. {ADVICE}") from error
+    _check_finite(weights, source)
     return weights
 
 
-def _check_weights(weights: Weights, config: ModelConfig, source: Path) -> None:
-    probe = weights.get("probe.real")
-    if probe is None or probe.ndim != 3:
+def _plain_dataset(file: Any, name: str, source: Path) -> Any:
+    """The float32 dataset `name`, stored in the file itself."""
+    import h5py
+
+    item: Any = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    plain = isinstance(item, h5py.Dataset) and item.dtype == np.float32 and item.shape is not None
+    if not plain or item.external or item.is_virtual:
+        raise BundleError(f"{source}: {name!r} in {WEIGHTS} is not a plain float32 dataset. {ADVICE}")
+    return item
+
+
+def _check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig, source: Path) -> None:
+    probe = found.get("probe.real", ())
+    if len(probe) != 3 or probe[0] < 1:
         raise BundleError(f"{source}: the weight 'probe.real' is missing or not (modes, N, N). {ADVICE}")
-    shapes = weight_shapes(config, probe.shape[0])
-    missing, unknown = sorted(set(shapes) - set(weights)), sorted(set(weights) - set(shapes))
+    shapes = weight_shapes(config, probe[0])
+    missing, unknown = sorted(set(shapes) - set(found)), sorted(set(found) - set(shapes))
     if missing or unknown:
         raise BundleError(f"{source}: weights missing: {missing}; weights unknown to {config}: {unknown}. {ADVICE}")
     for name, shape in shapes.items():
-        if weights[name].shape != shape:
-            raise BundleError(f"{source}: weight {name!r} has shape {weights[name].shape}; needs {shape}. {ADVICE}")
-        if not np.isfinite(weights[name]).all():
+        if found[name] != shape:
+            raise BundleError(f"{source}: weight {name!r} has shape {found[name]}; needs {shape}. {ADVICE}")
+
+
+def _check_finite(weights: Weights, source: Path) -> None:
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
             raise BundleError(f"{source}: weight {name!r} holds NaN or Inf. {ADVICE}")
