@@ -39,7 +39,7 @@ CONFIG = TrainingConfig(
 def make_weights(model: ModelConfig = CONFIG.model, modes: int = 2) -> Weights:
     rng = np.random.default_rng(0)
     weights = initial_weights(model, rng.normal(size=(modes, 64, 64)) + 0j, 1)
-    return {name: np.asarray(np.round(array, 2), np.float32) for name, array in weights.items()}  # compresses well
+    return {name: np.asarray(np.round(array, 1), np.float32) for name, array in weights.items()}  # compresses well
 
 
 WEIGHTS = make_weights()
@@ -69,7 +69,7 @@ def parts(bundle: bytes) -> tuple[dict[str, Any], bytes]:
 
 def archive_of(members: dict[str, bytes] | list[tuple[str, bytes]], compression: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as archive:
+    with zipfile.ZipFile(buffer, "w", compression, compresslevel=1) as archive:
         for name, content in members.items() if isinstance(members, dict) else members:
             archive.writestr(name, content)
     return buffer.getvalue()
