@@ -225,6 +225,7 @@ class TorchNetwork:
             lr=config.learning_rate,
             betas=(config.adam_beta1, config.adam_beta2),
             eps=config.adam_epsilon,
+            fused=True,
         )
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
