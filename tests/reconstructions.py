@@ -9,7 +9,9 @@ import numpy as np
 from ptyint.reconstruction import Reconstruction
 
 
-def make(backend: str, *, noise: float = 0.0, factor: complex = 1.0, truth: bool = True, **facts: Any) -> Reconstruction:
+def make(
+    backend: str, *, noise: float = 0.0, factor: complex = 1.0, truth: bool = True, **facts: Any
+) -> Reconstruction:
     """A smooth complex object of 48 x 48 with `noise` on it, times `factor`."""
     y, x = np.indices((48, 48)) / 48
     object_ = (0.8 + 0.15 * np.sin(9 * x + 4 * y)) * np.exp(0.6j * np.cos(11 * y - 5 * x * y))

@@ -81,7 +81,9 @@ def test_saved_comparison_holds_verdict_checks_metrics_and_gauge(tmp_path: Path)
     comparison.save(tmp_path)
     saved = json.loads((tmp_path / NAME).read_text())
     assert saved["passed"] is False
-    assert {check["name"] for check in saved["checks"] if not check["passed"]} == {"relative amplitude scale between them"}
+    assert {check["name"] for check in saved["checks"] if not check["passed"]} == {
+        "relative amplitude scale between them"
+    }
     assert saved["gauge_removed"]["agreement"]["scale"] == pytest.approx(1.5, rel=1e-3)
     assert saved["metrics"]["pytorch vs truth"]["phase_correlation"] == pytest.approx(1, abs=1e-3)
     assert [path.name for path in tmp_path.iterdir()] == [NAME]

@@ -33,7 +33,12 @@ def test_pictures_are_png_with_numbers_in_their_alt_text(comparison) -> None:  #
 
 def test_side_by_side_shows_truth_backends_and_difference_on_shared_limits(comparison) -> None:  # noqa: ANN001
     axes = figures.side_by_side(comparison).figure.axes[:8]
-    assert [ax.get_title().split(":")[0] for ax in axes[:4]] == ["truth", "TensorFlow", "PyTorch", "PyTorch - TensorFlow"]
+    assert [ax.get_title().split(":")[0] for ax in axes[:4]] == [
+        "truth",
+        "TensorFlow",
+        "PyTorch",
+        "PyTorch - TensorFlow",
+    ]
     for row in (axes[:4], axes[4:]):
         limits = [ax.images[0].get_clim() for ax in row]
         assert limits[0] == limits[1] == limits[2]
