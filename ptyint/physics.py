@@ -18,6 +18,9 @@ AMPLITUDE_LEVEL = 0.5
 BORDER_WEIGHT = 1e-2
 """Weight of a patch's border, against 1 for its centre, where overlapping patches are merged."""
 
+MIN_COVERAGE = 1e-3 * BORDER_WEIGHT
+"""Merged weight up to which a pixel counts as uncovered: at whole-pixel offsets rounding alone covers the outer rim."""
+
 COUNT_FLOOR = 1e-2
 """Background in counts per pixel, added to the predicted counts: keeps the logarithm of the likelihood finite."""
 
@@ -246,7 +249,8 @@ def merge_patches(object_patches: ArrayLike, offsets_px: ArrayLike, n_canvas: in
     weight = merge_weight(patches.shape[-1])
     total = translate(weight * patches, offsets_px, n_canvas).sum(axis=1)
     covered = translate(np.broadcast_to(weight, patches.shape), offsets_px, n_canvas).sum(axis=1)
-    return np.asarray(np.where(covered > 0, total / np.where(covered > 0, covered, 1.0), 0.0))
+    reached = covered > MIN_COVERAGE
+    return np.asarray(np.where(reached, total / np.where(reached, covered, 1.0), 0.0))
 
 
 def cut_patches(region: ArrayLike, offsets_px: ArrayLike, N: int) -> Complex:

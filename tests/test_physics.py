@@ -207,6 +207,18 @@ def test_equal_patches_at_equal_positions_merge_to_themselves() -> None:
     np.testing.assert_allclose(merged, patch[:, 0], atol=1e-14)
 
 
+@pytest.mark.parametrize("rounding", [0.0, 1e-15, 3e-6])
+def test_rounding_covers_nothing(rounding: float) -> None:
+    """A pixel that a patch misses by rounding is uncovered, not filled with the quotient of two rounding errors."""
+    patches = 2 + random_field(1, 4, N, N)
+    offsets = np.array([[[3.0, -4.0], [-3.0, 4.0], [2.0, 2.0], [-2.0, -2.0]]])
+    exact = physics.merge_patches(patches, offsets, N + 8)
+    rounded = physics.merge_patches(patches, offsets * (1 + rounding), N + 8)
+    np.testing.assert_array_equal(rounded == 0, exact == 0)
+    assert (exact == 0).sum() > 100
+    np.testing.assert_allclose(rounded, exact, atol=1e-13 + 1000 * rounding)
+
+
 def test_groups_do_not_mix() -> None:
     patches = random_field(2, 4, N, N)
     n_canvas = physics.canvas_size(N, OFFSETS)

@@ -18,6 +18,7 @@ from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights, convolution_shapes, trainable_names
 
 BORDER_WEIGHT = 1e-2
+MIN_COVERAGE = 1e-5
 COUNT_FLOOR = 1e-2
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -63,7 +64,7 @@ def merge_patches(patches: Tensor, offsets_px: Tensor, n_canvas: int) -> Tensor:
     layers = torch.stack([patches.real * weight, patches.imag * weight, weight.expand(B, C, N, N)], dim=2)
     moved = translate(layers.reshape(B * C, 3, N, N), offsets_px.reshape(B * C, 2), n_canvas)
     real, imag, covered = moved.reshape(B, C, 3, n_canvas, n_canvas).sum(dim=1).unbind(dim=1)
-    divisor = torch.where(covered > 0, covered, torch.ones_like(covered))
+    divisor = torch.where(covered > MIN_COVERAGE, covered, torch.full_like(covered, math.inf))
     return torch.complex(real / divisor, imag / divisor)
 
 

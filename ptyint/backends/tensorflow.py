@@ -21,6 +21,7 @@ from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
 
 BORDER_WEIGHT = 1e-2
+MIN_COVERAGE = 1e-5
 COUNT_FLOOR = 1e-2
 
 ACTIVATIONS = {"sigmoid": tf.sigmoid, "swish": tf.nn.silu, "softplus": tf.nn.softplus, "relu": tf.nn.relu}
@@ -60,8 +61,8 @@ def merge_patches(patches: Tensor, offsets_px: Tensor, n_canvas: int) -> Tensor:
     weight = center + BORDER_WEIGHT * (1 - center)
     layers = tf.stack([real * weight, imag * weight, tf.broadcast_to(weight, tf.shape(real))])
     real, imag, covered = tf.unstack(tf.reduce_sum(translate(layers, offsets_px[None], n_canvas), axis=2))
-    real, imag = tf.math.divide_no_nan(real, covered), tf.math.divide_no_nan(imag, covered)
-    return tf.complex(real, imag)
+    covered = tf.where(covered > MIN_COVERAGE, covered, tf.zeros_like(covered))
+    return tf.complex(tf.math.divide_no_nan(real, covered), tf.math.divide_no_nan(imag, covered))
 
 
 def cut_patches(region: Tensor, offsets_px: Tensor, N: int) -> Tensor:
