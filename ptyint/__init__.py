@@ -1,1 +1,53 @@
-"""Does the PyTorch backend of a ptychography reconstruction do the same science as the TensorFlow backend?"""
+"""Does the PyTorch backend of a ptychography reconstruction do the same science as the TensorFlow backend?
+
+The names below are the public interface. Importing them loads no framework: the dispatcher imports the backend that a
+configuration names, when it is called.
+"""
+
+from ptyint.bundle import load_bundle, save_bundle
+from ptyint.comparison import Criteria, compare
+from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.dispatcher import infer, train
+from ptyint.errors import (
+    BackendUnavailableError,
+    BundleError,
+    ConfigError,
+    FixtureError,
+    PtyintError,
+    ScanError,
+    UnknownBackendError,
+)
+from ptyint.fixtures import fixture_info, fixture_names, load_fixture
+from ptyint.params import update_legacy_dict
+from ptyint.reconstruction import Reconstruction, reconstruct
+from ptyint.scan import Scan, validate_scan
+from ptyint.scan_io import read_scan, write_scan
+
+__all__ = [
+    "BackendUnavailableError",
+    "BundleError",
+    "ConfigError",
+    "Criteria",
+    "FixtureError",
+    "InferenceConfig",
+    "ModelConfig",
+    "PtyintError",
+    "Reconstruction",
+    "Scan",
+    "ScanError",
+    "TrainingConfig",
+    "UnknownBackendError",
+    "compare",
+    "fixture_info",
+    "fixture_names",
+    "infer",
+    "load_bundle",
+    "load_fixture",
+    "read_scan",
+    "reconstruct",
+    "save_bundle",
+    "train",
+    "update_legacy_dict",
+    "validate_scan",
+    "write_scan",
+]

@@ -16,7 +16,7 @@ from ptyint.errors import ConfigError
 
 PATTERN_SIZES = (64, 128, 256)
 ACTIVATIONS = ("sigmoid", "swish", "softplus", "relu")
-SCHEDULERS = ("Default", "ReduceLROnPlateau")
+SCHEDULERS = ("Default", "ReduceLROnPlateau", "WarmupCosine")
 
 Config = TypeVar("Config")
 
@@ -119,8 +119,10 @@ class TrainingConfig:
     adam_beta1, adam_beta2, adam_epsilon : float
         Adam by one formula in both backends, ``w -= lr * m_hat / (sqrt(v_hat) + epsilon)`` (Kingma & Ba 2015,
         algorithm 1).
-    scheduler : {'Default', 'ReduceLROnPlateau'}
+    scheduler : {'Default', 'ReduceLROnPlateau', 'WarmupCosine'}
         'Default' keeps the learning rate.
+    lr_warmup_epochs, lr_min_ratio
+        'WarmupCosine': a linear rise over the first epochs, then a half cosine down to the ratio in the last epoch.
     plateau_factor, plateau_patience, plateau_min_lr, plateau_threshold
         The learning rate is multiplied by the factor once the epoch loss has failed to improve by the relative
         threshold for more than `plateau_patience` epochs.
@@ -153,6 +155,8 @@ class TrainingConfig:
     adam_beta2: float = 0.999
     adam_epsilon: float = 1e-7
     scheduler: str = "Default"
+    lr_warmup_epochs: int = 0
+    lr_min_ratio: float = 0.1
     plateau_factor: float = 0.5
     plateau_patience: int = 2
     plateau_min_lr: float = 5e-5
@@ -171,11 +175,12 @@ class TrainingConfig:
             _flag(name, getattr(self, name))
         for name in ("learning_rate", "adam_epsilon"):
             _number(name, getattr(self, name), above=0)
-        for name in ("adam_beta1", "adam_beta2", "plateau_threshold"):
+        for name in ("adam_beta1", "adam_beta2", "lr_min_ratio", "plateau_threshold"):
             _number(name, getattr(self, name), above=0, at_least=True)
             if getattr(self, name) >= 1:
                 raise ConfigError(f"{name} is {getattr(self, name)!r}; must be below 1.")
         _one_of("scheduler", self.scheduler, SCHEDULERS)
+        _number("lr_warmup_epochs", self.lr_warmup_epochs, above=0, at_least=True, whole=True)
         _number("plateau_factor", self.plateau_factor, above=0)
         if self.plateau_factor >= 1:
             raise ConfigError(f"plateau_factor is {self.plateau_factor!r}; must be below 1.")
@@ -200,6 +205,8 @@ class InferenceConfig:
         Groups per forward pass.
     n_groups, neighbor_count, seed
         As in :class:`TrainingConfig`.
+    M : int
+        Edge of each patch's centre that is stitched, in pixels; even, at most N / 2.
     output_dir : Path
     backend : str
 
@@ -216,6 +223,7 @@ class InferenceConfig:
     n_groups: int | None = None
     neighbor_count: int = 4
     seed: int = 0
+    M: int = 20
     output_dir: Path = Path("inference_outputs")
     backend: str = "tensorflow"
 
@@ -223,6 +231,9 @@ class InferenceConfig:
         """Validate."""
         _check_common(self)
         _number("batch_size", self.batch_size, above=1, at_least=True, whole=True)
+        _number("M", self.M, above=2, at_least=True, whole=True)
+        if self.M % 2 or self.M > self.model.N // 2:
+            raise ConfigError(f"M is {self.M!r}; must be even and at most N / 2 = {self.model.N // 2}.")
 
 
 def _check_common(config: TrainingConfig | InferenceConfig) -> None:

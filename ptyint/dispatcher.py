@@ -150,9 +150,9 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     shape, flat = object_shape(scan), patches.reshape(-1, scan.N, scan.N)
     positions = scan.probe_positions_px[data.groups.indices].reshape(-1, 2)
     labels = np.repeat(np.arange(data.groups.n_groups), data.groups.n_channels)
-    phases = synchronise_phases(flat, positions, shape, labels)
+    phases = synchronise_phases(flat, positions, shape, labels, M=config.M)
     flat *= np.exp(1j * phases[labels]).astype(np.complex64)[:, None, None]
-    stitched = stitch(flat, positions, shape)
+    stitched = stitch(flat, positions, shape, M=config.M)
     return InferenceResult(backend.name, config, weights, patches, probe, data.groups, stitched, seconds)
 
 

@@ -177,8 +177,12 @@ def generate_fixture(name: str) -> Scan:
     if fixture.generator not in _GENERATORS:
         raise FixtureError(f"{name} ({fixture.kind}) has no generator; known: {', '.join(_GENERATORS)}.")
     scan = replace(_GENERATORS[fixture.generator](), name=name)
-    _compare(f"{name}: the generated arrays", scan_digest(scan), fixture.sha256[ARRAYS],
-             "this code, NumPy or CPU makes other numbers than the registry froze; compare them before any report")
+    _compare(
+        f"{name}: the generated arrays",
+        scan_digest(scan),
+        fixture.sha256[ARRAYS],
+        "this code, NumPy or CPU makes other numbers than the registry froze; compare them before any report",
+    )
     return scan
 
 
@@ -241,16 +245,19 @@ def _data_file(fixture: Fixture, file: str) -> Path:
         return _checked(Path(folder) / file, fixture.sha256[file])
     state = f"{DATA_VARIABLE}={folder} lacks it" if folder else f"{DATA_VARIABLE} is not set"
     if not fixture.url:
-        raise FixtureError(f"{fixture.name} needs the local file {file}, but {state}: set {DATA_VARIABLE} to the "
-                           "folder that holds it.")
+        raise FixtureError(
+            f"{fixture.name} needs the local file {file}, but {state}: set {DATA_VARIABLE} to the folder that holds it."
+        )
     import pooch
 
     try:
         found = pooch.retrieve(fixture.url, f"sha256:{fixture.sha256[file]}", fname=file, path=pooch.os_cache("ptyint"))
     except (OSError, ValueError) as error:
-        raise FixtureError(f"{fixture.name} cannot be fetched from {fixture.url} ({type(error).__name__}: {error}), "
-                           f"and {state}: offline, set {DATA_VARIABLE} to a folder that holds {file} with the sha256 "
-                           f"{fixture.sha256[file]}.") from error
+        raise FixtureError(
+            f"{fixture.name} cannot be fetched from {fixture.url} ({type(error).__name__}: {error}), "
+            f"and {state}: offline, set {DATA_VARIABLE} to a folder that holds {file} with the sha256 "
+            f"{fixture.sha256[file]}."
+        ) from error
     return Path(found)
 
 
@@ -286,8 +293,9 @@ def _load_tike(fixture: Fixture) -> Scan:
     counts = np.fft.fftshift(patterns, axes=(-2, -1))[:, centre, centre].astype(np.uint16)  # float32 integers below 964
     positions, shape = simulate.place(corners * (N / M), N)
     notes = ("the object is flat, no truth is known", "the probe is the file's guess and not photon-normalised")
-    return Scan(counts, positions, _crop_spectrum(modes, centre), np.ones(shape, np.complex64), name=fixture.name,
-                notes=notes)
+    return Scan(
+        counts, positions, _crop_spectrum(modes, centre), np.ones(shape, np.complex64), name=fixture.name, notes=notes
+    )
 
 
 def _crop_spectrum(probe: NDArray[np.complex64], centre: slice) -> NDArray[np.complex64]:
@@ -325,8 +333,9 @@ def _tiny() -> Scan:
 def _synthetic(photons_per_pattern: float, seed: int) -> Scan:
     positions, shape = simulate.place(simulate.grid_positions((24, 24), 6.0, jitter_px=1.5, seed=6401), 64)
     object_ = simulate.dead_leaves_object(shape, seed=6402)
-    return simulate.simulate_scan(object_, simulate.defocused_probe(64), positions,
-                                  photons_per_pattern=photons_per_pattern, seed=seed)
+    return simulate.simulate_scan(
+        object_, simulate.defocused_probe(64), positions, photons_per_pattern=photons_per_pattern, seed=seed
+    )
 
 
 def _spiral() -> Scan:

@@ -273,9 +273,7 @@ class _Problem:
         ref, cand = (window * (image - np.average(image, weights=window)) for image in (self.ref, moved))
         if not ref.any() or not cand.any():
             return np.zeros(2)
-        found, _, _ = phase_cross_correlation(
-            ref, cand, upsample_factor=10, normalization=None
-        )
+        found, _, _ = phase_cross_correlation(ref, cand, upsample_factor=10, normalization=None)
         shift: NDArray[np.float64] = -np.asarray(found, dtype=np.float64)
         return shift if np.abs(shift).max() <= self.max_shift else np.zeros(2)
 

@@ -200,9 +200,7 @@ def ssim(candidate: Real, reference: Real, *, data_range: float, mask: Mask | No
         size = f"{_SSIM_WINDOW_PX} x {_SSIM_WINDOW_PX}"
         raise ComparisonError(f"No window of {size} px lies inside the mask of {mask.sum()} px.")
     images = (np.where(mask, image, 0).astype(np.float64) for image in (reference, candidate))
-    _, local = structural_similarity(
-        *images, win_size=_SSIM_WINDOW_PX, data_range=data_range, full=True
-    )
+    _, local = structural_similarity(*images, win_size=_SSIM_WINDOW_PX, data_range=data_range, full=True)
     return float(local[whole].mean())
 
 

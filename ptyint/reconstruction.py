@@ -107,7 +107,7 @@ class Reconstruction:
 
 
 def reconstruct(
-    scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], on_epoch: OnEpoch | None = None
+    scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], *, M: int = 20, on_epoch: OnEpoch | None = None
 ) -> Reconstruction:
     """Train, save the bundle, load it, infer, stitch; write bundle and reconstruction into `folder`.
 
@@ -118,6 +118,8 @@ def reconstruct(
         ``config.backend`` says who does it.
     folder : path-like
         Gets ``wts.h5.zip`` and ``reconstruction.h5``; made if need be.
+    M : int
+        Edge of each patch's centre that is stitched, in pixels.
     on_epoch : callable, optional
         Called with each finished epoch.
 
@@ -139,6 +141,7 @@ def reconstruct(
         model_path=path,
         neighbor_count=config.neighbor_count,
         seed=config.seed,
+        M=M,
         output_dir=directory,
         backend=config.backend,
     )
@@ -154,6 +157,7 @@ def reconstruct(
         "groups_sha256": trained.groups.sha256(),
         "initial_weights_sha256": weights_sha256(initial_weights(config.model, scan.probe, config.seed)),
         "config": to_mapping(config),
+        "M": M,
         "ended": trained.history.ended,
         "training_seconds": trained.seconds,
         "inference_seconds": inferred.seconds,

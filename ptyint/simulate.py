@@ -278,8 +278,15 @@ def place(positions_px: Float, N: int, *, margin_px: int = 2) -> tuple[Float, tu
 # Acquisition
 
 
-def simulate_scan(object_: Complex64, probe: Complex64, positions_px: Float, *, photons_per_pattern: float, seed: int,
-                  name: str = "simulated") -> Scan:
+def simulate_scan(
+    object_: Complex64,
+    probe: Complex64,
+    positions_px: Float,
+    *,
+    photons_per_pattern: float,
+    seed: int,
+    name: str = "simulated",
+) -> Scan:
     """Measure an object: Poisson counts of the far field at every position.
 
     The object patch is cut at whole pixels; the rest of the position shifts the *probe*, by a Fourier shift.
@@ -315,8 +322,10 @@ def simulate_scan(object_: Complex64, probe: Complex64, positions_px: Float, *, 
     if outside.any():
         i = int(np.flatnonzero(outside)[0])
         y, x = (float(value) for value in positions_px[i])
-        raise ScanError(f"{name}: position {i} at (y, x) = ({y:g}, {x:g}) puts its {N} x {N} patch outside the object "
-                        f"of shape {object_.shape}; enlarge the object or move the positions (see place).")
+        raise ScanError(
+            f"{name}: position {i} at (y, x) = ({y:g}, {x:g}) puts its {N} x {N} patch outside the object "
+            f"of shape {object_.shape}; enlarge the object or move the positions (see place)."
+        )
 
     def intensities(chunk: slice, beam: Complex64) -> Float:
         patches = np.stack([object_[y : y + N, x : x + N] for y, x in corners[chunk]])
@@ -328,8 +337,16 @@ def simulate_scan(object_: Complex64, probe: Complex64, positions_px: Float, *, 
     rng = np.random.RandomState(seed)
     counts = np.concatenate([rng.poisson(np.round(intensities(chunk, scaled), 3)) for chunk in chunks])
     if counts.max() > np.iinfo(np.uint32).max:
-        raise ScanError(f"{name}: a pixel counts {counts.max()} photons, more than uint32 holds "
-                        f"({np.iinfo(np.uint32).max}); lower photons_per_pattern ({photons_per_pattern:g}).")
+        raise ScanError(
+            f"{name}: a pixel counts {counts.max()} photons, more than uint32 holds "
+            f"({np.iinfo(np.uint32).max}); lower photons_per_pattern ({photons_per_pattern:g})."
+        )
     dtype = np.uint16 if counts.max() <= np.iinfo(np.uint16).max else np.uint32
-    return Scan(counts.astype(dtype), np.asarray(positions_px, np.float64), scaled, object_=object_,
-                object_is_truth=True, name=name)
+    return Scan(
+        counts.astype(dtype),
+        np.asarray(positions_px, np.float64),
+        scaled,
+        object_=object_,
+        object_is_truth=True,
+        name=name,
+    )

@@ -120,7 +120,7 @@ def test_choices_are_listed() -> None:
         ModelConfig(N=65)
     with pytest.raises(ConfigError, match=r"'sigmoid', 'swish', 'softplus', 'relu'"):
         ModelConfig(amp_activation="gelu")
-    with pytest.raises(ConfigError, match=r"\['Default', 'ReduceLROnPlateau'\]"):
+    with pytest.raises(ConfigError, match=r"\['Default', 'ReduceLROnPlateau', 'WarmupCosine'\]"):
         TrainingConfig(scheduler="Cosine")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint.backends.base import Epoch, History, NetworkBackend, Plateau
+from ptyint.backends.base import Epoch, History, NetworkBackend, Schedule
 from ptyint.batches import Batch, GroupedScan
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError
@@ -150,10 +150,10 @@ NAN = float("nan")
 
 def rates(losses: list[float], **settings: Any) -> tuple[list[float], int | None]:
     """The rate that each epoch runs at, and the epoch after which training stops."""
-    plateau, ran = Plateau(TrainingConfig(learning_rate=0.8, **settings)), []
+    schedule, ran = Schedule(TrainingConfig(learning_rate=0.8, **settings)), []
     for number, loss in enumerate(losses, 1):
-        ran.append(plateau.learning_rate)
-        if plateau.should_stop(loss):
+        ran.append(schedule.learning_rate)
+        if schedule.should_stop(loss):
             return ran, number
     return ran, None
 
@@ -188,6 +188,12 @@ REDUCE: dict[str, Any] = {"scheduler": "ReduceLROnPlateau", "plateau_min_lr": 0.
         ({**REDUCE, "plateau_patience": 0, "plateau_threshold": 0.5}, [1, 0, -0.1, -0.12], [0.8] * 4),
         # 'Default' keeps the rate whatever happens
         ({"scheduler": "Default", "plateau_patience": 0}, [5, 5, 6, 7, 8], [0.8] * 5),
+        # half a cosine over five epochs: (1 + cos(k pi / 4)) / 2, whatever the loss does
+        ({"scheduler": "WarmupCosine", "nepochs": 5, "lr_min_ratio": 0.0}, [5, 5, 6, 7, 8],
+         [0.8, 0.8 * 0.8535534, 0.4, 0.8 * 0.1464466, 0.0]),
+        # half the rate in the one epoch of warm-up, then from 1 over 3/4 to 1/2 of it
+        ({"scheduler": "WarmupCosine", "nepochs": 4, "lr_min_ratio": 0.5, "lr_warmup_epochs": 1}, [4, 3, 2, 1],
+         [0.4, 0.8, 0.6, 0.4]),
     ],
 )  # fmt: skip
 def test_the_learning_rate_of_each_epoch(settings: dict[str, Any], losses: list[float], expected: list[float]) -> None:
@@ -195,7 +201,7 @@ def test_the_learning_rate_of_each_epoch(settings: dict[str, Any], losses: list[
     assert ran == pytest.approx(expected) and stopped is None
 
 
-@pytest.mark.parametrize("scheduler", ["Default", "ReduceLROnPlateau"])
+@pytest.mark.parametrize("scheduler", ["Default", "ReduceLROnPlateau", "WarmupCosine"])
 @pytest.mark.parametrize(
     "patience, losses, stops",
     [

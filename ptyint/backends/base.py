@@ -6,6 +6,7 @@ of it, in NumPy; a backend brings a :class:`Network` that knows how to make a st
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from abc import ABC, abstractmethod
@@ -91,24 +92,45 @@ class Backend(Protocol):
         """Name, version, device, threads, determinism flags."""
 
 
-class Plateau:
-    """Learning-rate reduction and early stopping on the epoch loss; one rule for both backends.
+class Schedule:
+    """Learning rate and early stopping, epoch by epoch; one rule for both backends.
 
-    An epoch improves when its loss lies below the best by more than ``plateau_threshold * |best|``. After more than
-    ``plateau_patience`` epochs without improvement the learning rate is multiplied by ``plateau_factor`` (never below
-    ``plateau_min_lr``); after ``early_stop_patience`` of them training stops.
+    'WarmupCosine' rises linearly over ``lr_warmup_epochs`` and then falls, as half a cosine, to
+    ``lr_min_ratio * learning_rate`` in the last epoch. 'ReduceLROnPlateau' multiplies the rate by ``plateau_factor``
+    (never below ``plateau_min_lr``) after more than ``plateau_patience`` epochs without improvement. An epoch improves
+    when its loss lies below the best by more than ``plateau_threshold * |best|``. Under every scheduler training stops
+    after ``early_stop_patience`` epochs without improvement.
     """
 
     def __init__(self, config: TrainingConfig) -> None:
         self.config = config
-        self.learning_rate = config.learning_rate
+        self.epoch = 1
+        self.reduction = 1.0
         self.best = np.inf
         self.waiting = 0
         self.since_best = 0
 
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the epoch that comes."""
+        config = self.config
+        if config.scheduler == "WarmupCosine":
+            return config.learning_rate * self._warmup_cosine()
+        reduced = max(config.learning_rate * self.reduction, config.plateau_min_lr)
+        return min(config.learning_rate, reduced)
+
+    def _warmup_cosine(self) -> float:
+        config = self.config
+        if self.epoch <= config.lr_warmup_epochs:
+            return self.epoch / (config.lr_warmup_epochs + 1)
+        span = max(1, config.nepochs - config.lr_warmup_epochs - 1)
+        part = min(1.0, (self.epoch - config.lr_warmup_epochs - 1) / span)
+        return config.lr_min_ratio + (1 - config.lr_min_ratio) * (1 + math.cos(math.pi * part)) / 2
+
     def should_stop(self, loss: float) -> bool:
         """Take an epoch's loss in; True when training should end."""
         config = self.config
+        self.epoch += 1
         margin = config.plateau_threshold * abs(self.best) if np.isfinite(self.best) else 0.0
         if loss < self.best - margin:
             self.best, self.waiting, self.since_best = loss, 0, 0
@@ -116,8 +138,7 @@ class Plateau:
         self.waiting += 1
         self.since_best += 1
         if config.scheduler == "ReduceLROnPlateau" and self.waiting > config.plateau_patience:
-            reduced = max(self.learning_rate * config.plateau_factor, config.plateau_min_lr)
-            self.learning_rate = min(self.learning_rate, reduced)
+            self.reduction *= config.plateau_factor
             self.waiting = 0
         return self.since_best >= config.early_stop_patience
 
@@ -185,10 +206,10 @@ class NetworkBackend(ABC):
         """
         network = self.build(config, weights, data.scan.good_pixels)
         generator = np.random.default_rng(config.seed)
-        plateau, history = Plateau(config), History()
+        schedule, history = Schedule(config), History()
         with progress_bar(config.nepochs, f"{self.name} training") as bar:
             for number in range(1, config.nepochs + 1):
-                start, rate = time.perf_counter(), plateau.learning_rate
+                start, rate = time.perf_counter(), schedule.learning_rate
                 total = 0.0
                 for batch in data.batches(config.batch_size, generator):
                     total += network.train_step(batch, rate) * len(batch.inputs)
@@ -202,7 +223,7 @@ class NetworkBackend(ABC):
                 bar.update()
                 if on_epoch is not None:
                     on_epoch(history.epochs[-1])
-                if plateau.should_stop(loss):
+                if schedule.should_stop(loss):
                     history.ended = f"no improvement for {config.early_stop_patience} epochs"
                     break
         return network.get_weights(), history
