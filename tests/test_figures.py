@@ -11,11 +11,11 @@ from ptyint.comparison import compare
 
 
 @pytest.fixture(scope="module")
-def comparison():  # noqa: ANN201
+def comparison():
     return compare(make("tensorflow", noise=0.02), make("pytorch", noise=0.05))
 
 
-def test_pictures_are_png_with_numbers_in_their_alt_text(comparison) -> None:  # noqa: ANN001
+def test_pictures_are_png_with_numbers_in_their_alt_text(comparison) -> None:
     both = comparison.backends
     pictures = [
         figures.side_by_side(comparison),
@@ -31,7 +31,7 @@ def test_pictures_are_png_with_numbers_in_their_alt_text(comparison) -> None:  #
         assert re.search(r"\d", picture.alt) and len(picture.alt) > 40
 
 
-def test_side_by_side_shows_truth_backends_and_difference_on_shared_limits(comparison) -> None:  # noqa: ANN001
+def test_side_by_side_shows_truth_backends_and_difference_on_shared_limits(comparison) -> None:
     axes = figures.side_by_side(comparison).figure.axes[:8]
     assert [ax.get_title().split(":")[0] for ax in axes[:4]] == [
         "truth",
@@ -55,7 +55,7 @@ def test_without_truth_two_images_and_their_difference() -> None:
     assert titles == ["TensorFlow", "PyTorch", "PyTorch - TensorFlow"]
 
 
-def test_verdict_says_pass_or_names_what_failed(comparison) -> None:  # noqa: ANN001
+def test_verdict_says_pass_or_names_what_failed(comparison) -> None:
     good = report.verdict(compare(make("tensorflow"), make("pytorch"))).html
     assert "✓ PASS" in good and "✗" not in good
     bad = report.verdict(compare(make("tensorflow"), make("pytorch", factor=2))).html

@@ -55,7 +55,7 @@ def pages(folder: Path) -> list[Path]:
     return found
 
 
-def test_the_run_folder_is_named_by_time_and_complete(run) -> None:  # noqa: ANN001
+def test_the_run_folder_is_named_by_time_and_complete(run) -> None:
     _, folder = run
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d{6}Z", folder.name)
     for backend in ("tensorflow", "pytorch"):
@@ -63,14 +63,14 @@ def test_the_run_folder_is_named_by_time_and_complete(run) -> None:  # noqa: ANN
         assert Reconstruction.load(folder / backend).backend == backend
 
 
-def test_an_unconverged_run_is_red_in_exit_code_file_and_page(run) -> None:  # noqa: ANN001
+def test_an_unconverged_run_is_red_in_exit_code_file_and_page(run) -> None:
     done, folder = run
     result = json.loads((folder / "comparison.json").read_text())
     assert result["passed"] is False and done.returncode == 1
     assert "FAIL" in done.stdout and "✗ FAIL" in Page(folder / "index.html").text
 
 
-def test_both_backends_started_from_the_same_and_stayed_close(run) -> None:  # noqa: ANN001
+def test_both_backends_started_from_the_same_and_stayed_close(run) -> None:
     _, folder = run
     checks = {check["name"]: check for check in json.loads((folder / "comparison.json").read_text())["checks"]}
     for name in ("same scan", "same groups", "same initial weights", "same config", "two different backends"):
@@ -79,7 +79,7 @@ def test_both_backends_started_from_the_same_and_stayed_close(run) -> None:  # n
     assert abs(a.losses / b.losses - 1).max() < 1e-4
 
 
-def test_pages_fetch_nothing_run_nothing_and_describe_their_images(run) -> None:  # noqa: ANN001
+def test_pages_fetch_nothing_run_nothing_and_describe_their_images(run) -> None:
     for path in pages(run[1]):
         page = Page(path)
         assert page.scripts == 0
@@ -108,7 +108,7 @@ def requests_of(page: Path, folder: Path) -> set[str]:
     return {event["url"] for event in started if event["initiator"] != "not an origin"}
 
 
-def test_a_browser_asks_for_nothing_but_the_page(run, tmp_path: Path) -> None:  # noqa: ANN001
+def test_a_browser_asks_for_nothing_but_the_page(run, tmp_path: Path) -> None:
     asked = requests_of(run[1] / "index.html", tmp_path)
     assert all(url.startswith(("file:", "data:")) for url in asked), asked
 
