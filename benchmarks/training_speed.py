@@ -1,0 +1,77 @@
+"""Training speed of each backend as a ratio to the matrix product of the same machine.
+
+Each backend runs in a process of its own; rounds of training steps alternate with rounds of a 2048 x 2048 float32
+matrix product, so that both see the same machine. Run it on an idle one:
+
+    .venv/bin/python benchmarks/training_speed.py [--gridsize 2] [--rounds 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+BATCH_SIZE, STEPS, EDGE, PRODUCTS = 16, 12, 2048, 6
+
+
+def measure(backend: str, gridsize: int, rounds: int) -> dict[str, list[float]]:
+    """Groups per second and GFLOP/s, round by round."""
+    from ptyint.backends import load
+    from ptyint.batches import GroupedScan
+    from ptyint.config import ModelConfig, TrainingConfig
+    from ptyint.fixtures import load_fixture
+    from ptyint.weights import initial_weights
+
+    scan = load_fixture("synthetic-64")
+    model = ModelConfig(N=64, gridsize=gridsize, n_filters_scale=1)
+    config = TrainingConfig(model, batch_size=BATCH_SIZE, probe_trainable=True)
+    data = GroupedScan.from_config(scan, config)
+    network = load(backend).build(config, initial_weights(model, scan.probe, 0))
+    batch = data.batch(np.arange(BATCH_SIZE))
+    matrix = np.random.default_rng(0).random((EDGE, EDGE), np.float32)
+    for _ in range(3):
+        network.train_step(batch, 1e-3)
+        matrix @ matrix
+    found: dict[str, list[float]] = {"groups_per_s": [], "gflop_per_s": []}
+    for _ in range(rounds):
+        start = time.perf_counter()
+        for _ in range(PRODUCTS):
+            matrix @ matrix
+        found["gflop_per_s"].append(PRODUCTS * 2 * EDGE**3 / (time.perf_counter() - start) / 1e9)
+        start = time.perf_counter()
+        for _ in range(STEPS):
+            network.train_step(batch, 1e-3)
+        found["groups_per_s"].append(STEPS * BATCH_SIZE / (time.perf_counter() - start))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gridsize", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--backend", help="only this one, as JSON (what the parent process asks for)")
+    options = parser.parse_args()
+    if options.backend:
+        print(json.dumps(measure(options.backend, options.gridsize, options.rounds)))
+        return
+    print(
+        f"gridsize {options.gridsize}, N 64, n_filters_scale 1, batch {BATCH_SIZE}: medians of {options.rounds} rounds"
+    )
+    for backend in ("tensorflow", "pytorch"):
+        command = [sys.executable, __file__, "--backend", backend]
+        command += ["--gridsize", str(options.gridsize), "--rounds", str(options.rounds)]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        found = json.loads(done.stdout.splitlines()[-1])
+        speed, product = (statistics.median(found[name]) for name in ("groups_per_s", "gflop_per_s"))
+        ratio = statistics.median(a / b for a, b in zip(found["groups_per_s"], found["gflop_per_s"], strict=True))
+        print(f"{backend:11} {speed:6.1f} groups/s at {product:5.0f} GFLOP/s, {ratio:.2f} groups per GFLOP")
+
+
+if __name__ == "__main__":
+    main()
