@@ -25,6 +25,9 @@ STYLES: dict[str, dict[str, Any]] = {
 """Colour, line and marker of a backend: never told apart by colour alone."""
 
 PHASE_MAP = "twilight_shifted"
+PHASE_HEADROOM = 2.0
+"""Limits of the cyclic map over the largest phase shown: its two ends look alike, so phases stay off them."""
+
 DPI = 120
 
 Complex = NDArray[np.complexfloating]
@@ -83,7 +86,7 @@ def side_by_side(comparison: Comparison) -> Picture:
         values = np.concatenate([image[inside] for image in parts[row].values()])
         low, high = np.percentile(values, [0.5, 99.5])
         if what == "phase":
-            high = min(np.pi, 1.05 * max(abs(low), abs(high)))
+            high = min(np.pi, PHASE_HEADROOM * max(abs(low), abs(high)))
             low = -high
         for ax, (name, image) in zip(axes[row], parts[row].items(), strict=False):
             shown = np.ma.array(image, mask=~inside)[rows, columns]
@@ -205,7 +208,7 @@ def reconstruction(one: Reconstruction) -> Picture:
     inside = one.object_[one.scanned]
     low, high = np.percentile(abs(inside), [0.5, 99.5])
     phase = np.angle(one.object_ * np.exp(-1j * np.angle(inside.sum())))
-    limit = min(np.pi, 1.05 * float(np.percentile(abs(phase[one.scanned]), 99.5)))
+    limit = min(np.pi, PHASE_HEADROOM * float(np.percentile(abs(phase[one.scanned]), 99.5)))
     hidden = ~one.scanned
     panels: tuple[tuple[str, Real, str, float, float], ...] = (
         ("amplitude", abs(one.object_), "gray", low, high),

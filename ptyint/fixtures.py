@@ -332,16 +332,14 @@ def _tiny() -> Scan:
 
 def _synthetic(photons_per_pattern: float, seed: int) -> Scan:
     positions, shape = simulate.place(simulate.grid_positions((24, 24), 6.0, jitter_px=1.5, seed=6401), 64)
-    object_ = simulate.dead_leaves_object(shape, seed=6402)
-    return simulate.simulate_scan(
-        object_, simulate.defocused_probe(64), positions, photons_per_pattern=photons_per_pattern, seed=seed
-    )
+    object_, probe = simulate.siemens_star_object(shape, seed=6402), simulate.gaussian_probe(64)
+    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=photons_per_pattern, seed=seed)
 
 
 def _spiral() -> Scan:
     positions, shape = simulate.place(simulate.spiral_positions(500, 6.0), 64)
-    object_ = simulate.siemens_star_object(shape, seed=6502)
-    return simulate.simulate_scan(object_, simulate.gaussian_probe(64), positions, photons_per_pattern=1e6, seed=6503)
+    object_, probe = simulate.dead_leaves_object(shape, seed=6502), simulate.defocused_probe(64)
+    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=1e6, seed=6503)
 
 
 def _grid_128() -> Scan:

@@ -102,11 +102,7 @@ def _unit_energy(probe: NDArray[np.complex128]) -> Complex64:
 
 
 def dead_leaves_object(shape: tuple[int, int], *, seed: int) -> Complex64:
-    """Overlapping disks ("dead leaves"), drawn independently for amplitude (0.6 to 1) and phase (within 1 rad).
-
-    One pattern cannot tell the mean phase of its patch. So that perfect patches of single patterns (gridsize 1) do
-    stitch to nearly the true phase, the phase has nothing much wider than the probe: it is freed of its own Gaussian
-    blur of 8 px.
+    """Overlapping disks ("dead leaves"), drawn independently for amplitude (0.4 to 1) and phase (-0.6 to 0.6 rad).
 
     Parameters
     ----------
@@ -117,42 +113,39 @@ def dead_leaves_object(shape: tuple[int, int], *, seed: int) -> Complex64:
     Returns
     -------
     ndarray of complex64, (H, W)
-        Edges are blurred by a Gaussian of 2 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
+        Edges are blurred by a Gaussian of 1.5 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
     """
     rng = np.random.RandomState(seed)
-    amplitude = 0.6 + 0.4 * _dead_leaves(shape, rng)
-    phase = 1.8 * _dead_leaves(shape, rng)
-    phase -= _gaussian_blur(phase, 8.0)
+    amplitude = 0.4 + 0.6 * _dead_leaves(shape, rng)
+    phase = 1.2 * _dead_leaves(shape, rng) - 0.6
     return _smooth_object(*mark_orientation(amplitude, phase))
 
 
 def siemens_star_object(shape: tuple[int, int], *, seed: int, spokes: int = 16) -> Complex64:
-    """A Siemens star in phase (-0.7 to 0.7 rad) upon a cloudy amplitude (0.6 to 1) that it hardly attenuates.
+    """A Siemens star in phase (-0.6 to 0.6 rad) and, independent of it, dead leaves in amplitude (0.4 to 1).
+
+    What crosses from one into the other shows at a glance.
 
     Parameters
     ----------
     shape : tuple of int
         (H, W).
     seed : int
-        Of the clouds.
+        Of the leaves.
     spokes : int
         The star ends inside where a spoke gets narrower than 4 px.
 
     Returns
     -------
     ndarray of complex64, (H, W)
-        Edges are blurred by a Gaussian of 2 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
+        Edges are blurred by a Gaussian of 1.5 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
     """
-    rng = np.random.RandomState(seed)
+    amplitude = 0.4 + 0.6 * _dead_leaves(shape, np.random.RandomState(seed))
     y, x = np.indices(shape) - (np.asarray(shape)[:, None, None] - 1) / 2
     r = np.hypot(y, x)
     inside = (r > 4 * spokes / np.pi) & (r < 0.46 * min(shape))
     star = inside & (np.sin(spokes * np.arctan2(y, x) + 0.3) > 0)
-    clouds = _gaussian_blur(rng.uniform(size=shape), 5.0)
-    clouds = np.clip(0.5 + 0.22 * (clouds - clouds.mean()) / clouds.std(), 0, 1)
-    amplitude = (0.65 + 0.35 * clouds) * np.where(star, 0.93, 1.0)
-    phase = np.where(star, 0.7, -0.7)
-    return _smooth_object(*mark_orientation(amplitude, phase))
+    return _smooth_object(*mark_orientation(amplitude, np.where(star, 0.6, -0.6)))
 
 
 def mark_orientation(amplitude: Float, phase: Float) -> tuple[Float, Float]:
@@ -172,7 +165,7 @@ def mark_orientation(amplitude: Float, phase: Float) -> tuple[Float, Float]:
     H, W = phase.shape
     unit = max(2, min(H, W) // 60)
     top, left = H // 2 - 9 * unit, W // 2 + 3 * unit
-    for pad, values in ((unit, (1.0, -0.9)), (0, (0.6, 0.9))):
+    for pad, values in ((unit, (1.0, -0.8)), (0, (0.4, 0.8))):
         long_arm = np.s_[top - pad : top + 7 * unit + pad, left - pad : left + 2 * unit + pad]
         short_arm = np.s_[top + 5 * unit - pad : top + 7 * unit + pad, left - pad : left + 5 * unit + pad]
         for arm in (long_arm, short_arm):
@@ -181,11 +174,11 @@ def mark_orientation(amplitude: Float, phase: Float) -> tuple[Float, Float]:
 
 
 def _dead_leaves(shape: tuple[int, int], rng: np.random.RandomState) -> Float:
-    """Disks of 4 to 8 px radius (density as r**-3) and uniform grey values, four layers deep; values in [0, 1]."""
+    """Disks of 5 to 16 px radius (density as r**-3) and uniform grey values, four layers deep; values in [0, 1]."""
     image = np.full(shape, 0.5)
     y, x = np.ogrid[: shape[0], : shape[1]]
-    for _ in range(shape[0] * shape[1] // 23):
-        r = 1 / np.sqrt(rng.uniform(8**-2, 4**-2))
+    for _ in range(shape[0] * shape[1] // 50):
+        r = 1 / np.sqrt(rng.uniform(16**-2, 5**-2))
         cy, cx = rng.uniform(0, shape[0]), rng.uniform(0, shape[1])
         image[(y - cy) ** 2 + (x - cx) ** 2 < r**2] = rng.uniform()
     return image
@@ -198,7 +191,7 @@ def _gaussian_blur(image: Float, sigma_px: float) -> Float:
 
 
 def _smooth_object(amplitude: Float, phase: Float) -> Complex64:
-    return settle(_gaussian_blur(amplitude, 2.0) * np.exp(1j * _gaussian_blur(phase, 2.0)))
+    return settle(_gaussian_blur(amplitude, 1.5) * np.exp(1j * _gaussian_blur(phase, 1.5)))
 
 
 # Positions
