@@ -21,9 +21,9 @@ UPSTREAM_MODEL = {
 UPSTREAM_TRAINING = {
     "train_data_file": None, "test_data_file": None, "batch_size": 16, "nepochs": 50, "neighbor_count": 4,
     "probe_trainable": False, "intensity_scale_trainable": True, "learning_rate": 1e-3, "adam_beta1": 0.9,
-    "adam_beta2": 0.999, "scheduler": "Default", "plateau_factor": 0.5, "plateau_patience": 2, "plateau_min_lr": 5e-5,
-    "plateau_threshold": 0.0, "early_stop_patience": 100, "output_dir": Path("training_outputs"),
-    "backend": "tensorflow",
+    "adam_beta2": 0.999, "scheduler": "Default", "lr_warmup_epochs": 0, "lr_min_ratio": 0.1, "plateau_factor": 0.5,
+    "plateau_patience": 2, "plateau_min_lr": 5e-5, "plateau_threshold": 0.0, "early_stop_patience": 100,
+    "output_dir": Path("training_outputs"), "backend": "tensorflow",
 }
 UPSTREAM_INFERENCE = {
     "n_groups": None, "neighbor_count": 4, "output_dir": Path("inference_outputs"), "backend": "tensorflow",
@@ -61,6 +61,8 @@ BAD_TRAINING: dict[str, list[Any]] = {
     "plateau_factor": [0, 1, 1.5, *NUMBERS],
     "plateau_patience": [-1, 1.5, *NUMBERS],
     "plateau_min_lr": [-1e-9, *NUMBERS],
+    "lr_warmup_epochs": [-1, 1.0, 1.5, *NUMBERS],
+    "lr_min_ratio": [-0.1, 1, *NUMBERS],
     "scheduler": ["default", "Exponential", None, True],
     "seed": [-1, 0.0, *NUMBERS],
     "model": [None, {}, ModelConfig, TrainingConfig()],
@@ -71,6 +73,7 @@ BAD_INFERENCE: dict[str, list[Any]] = {
     "n_groups": [0, -1, 1.5, True],
     "neighbor_count": [0, 2.0],
     "seed": [-1],
+    "M": [0, -2, 3, 34, 20.0, True, "20"],
     "model": [None],
     "backend": [None],
 }

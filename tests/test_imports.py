@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import pkgutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -76,3 +78,21 @@ def test_training_imports_the_chosen_framework_and_never_the_other(choice: str, 
     (unchosen,) = set(BACKENDS.values()) - {module}
     foreign = [other, unchosen, *(["keras"] if chosen == "torch" else [])]
     assert loaded(code, chosen, module, *foreign) == [chosen, module]
+
+
+@pytest.mark.parametrize(
+    "module, own, foreign", [("tensorflow", "tensorflow", "torch"), ("pytorch", "torch", "tensorflow")]
+)
+def test_the_backends_are_independent(module: str, own: str, foreign: str) -> None:
+    """Neither imports the referee's operators or the other backend, anywhere in its source."""
+    source = Path(ptyint.__path__[0], "backends", f"{module}.py").read_text()
+    imported = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            imported |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
+    assert own in {name.split(".")[0] for name in imported}
+    assert foreign not in {name.split(".")[0] for name in imported}
+    others = {"ptyint.physics", "ptyint.stitch", *BACKENDS.values()}
+    assert not others & imported

@@ -74,8 +74,16 @@ ADAM = {
     ),
 }
 
-TRAINING = TrainingConfig(model=ModelConfig(n_filters_scale=1), nepochs=8, batch_size=5, seed=4)
-INFERENCE = InferenceConfig(model=TRAINING.model, batch_size=7)
+TRAINING = {
+    gridsize: TrainingConfig(
+        model=ModelConfig(n_filters_scale=1, gridsize=gridsize), nepochs=6, batch_size=5, seed=4, n_groups=16
+    )
+    for gridsize in (1, 2)
+}
+
+
+def inference(gridsize: int, **settings: Any) -> InferenceConfig:
+    return InferenceConfig(**{"model": TRAINING[gridsize].model, "batch_size": 7, "n_groups": 16, **settings})
 
 
 # --- the same for both: scans, batches, weights, random operands ---
@@ -199,36 +207,58 @@ def adam_steps(backend: Any) -> dict[str, Any]:
 
 def training(name: str, backend: Any, folder: Path) -> dict[str, Any]:
     """Train, save, load and infer on the tiny fixture, whose 16 groups make a partial last batch of 1."""
-    scan = load_fixture("tiny-64")
-    config = replace(TRAINING, backend=name)
-    result = train(scan, config)
-    path = save_bundle(folder / f"{name}.zip", result.weights, config, result.backend)
-    loaded = load_bundle(path, config.model)
-    found = infer(scan, replace(INFERENCE, backend=name, model_path=path))
-    data = GroupedScan.from_config(scan, INFERENCE)
-    return {
-        "losses": result.history.losses,
-        "backends": np.array([result.backend, found.backend, loaded.manifest["backend"]]),
-        "patches": found.object_patches,
-        "patches, one by one": backend.infer(data, loaded.weights, replace(INFERENCE, batch_size=1)),
-        "patches, at once": backend.infer(data, loaded.weights, replace(INFERENCE, batch_size=16)),
-        "probe": found.probe,
-        **{f"trained/{key}": value for key, value in result.weights.items()},
-    }
+    scan, arrays = load_fixture("tiny-64"), {}
+    for gridsize, plain in TRAINING.items():
+        config = replace(plain, backend=name)
+        result = train(scan, config)
+        path = save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
+        loaded = load_bundle(path, config.model)
+        found = infer(scan, inference(gridsize, backend=name, model_path=path))
+        data = GroupedScan.from_config(scan, inference(gridsize))
+        outcome = {
+            "losses": result.history.losses,
+            "backends": np.array([result.backend, found.backend, loaded.manifest["backend"]]),
+            "patches": found.object_patches,
+            "patches, one by one": backend.infer(data, loaded.weights, inference(gridsize, batch_size=1)),
+            "patches, at once": backend.infer(data, loaded.weights, inference(gridsize, batch_size=16)),
+            "stitched": found.stitched.object_,
+            **{f"trained/{key}": value for key, value in result.weights.items()},
+        }
+        arrays.update({f"train/{gridsize}/{key}": value for key, value in outcome.items()})
+    return arrays
+
+
+def count_calls(model: Any) -> list[int]:
+    """Make a network class count how often Python runs its forward pass."""
+    calls, method = [0], "call" if hasattr(model, "call") else "forward"
+    forward = getattr(model, method)
+
+    def counting(*arguments: Any, **keywords: Any) -> Any:
+        calls[0] += 1
+        return forward(*arguments, **keywords)
+
+    setattr(model, method, counting)
+    return calls
 
 
 def run(name: str, folder: Path, other: str | None) -> None:
     backend = backends.load(name)
     if other is not None:
-        scan = load_fixture("tiny-64")
-        result = infer(scan, replace(INFERENCE, backend=name, model_path=folder / f"{other}.zip"))
-        np.savez(folder / f"{name}-from-{other}.npz", patches=result.object_patches, backend=np.array(result.backend))
+        patches = {}
+        for gridsize in TRAINING:
+            config = inference(gridsize, backend=name, model_path=folder / f"{other}-{gridsize}.zip")
+            result = infer(load_fixture("tiny-64"), config)
+            assert result.backend == name
+            patches[str(gridsize)] = result.object_patches
+        np.savez(folder / f"{name}-from-{other}.npz", **patches)
         return
     module: ModuleType = sys.modules[backends.MODULES[name]]
     arrays = {f"operator/{key}": value for key, value in operators(name, module).items()}
     arrays.update(traces(backend))
     arrays.update(adam_steps(backend))
+    calls = count_calls(module.PtychoNet)
     arrays.update(training(name, backend, folder))
+    arrays["forward calls"] = np.array(calls[0])
     arrays["describe"] = np.array(json.dumps(backend.describe()))
     arrays["frameworks"] = np.array(sorted({"tensorflow", "torch"} & set(sys.modules)))
     np.savez(folder / f"{name}.npz", **arrays)
