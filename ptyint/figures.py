@@ -127,7 +127,7 @@ def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
 
 def ring_correlation(comparison: Comparison) -> Picture:
     """FRC of each backend with the truth (resolution) and of the backends with each other (agreement)."""
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     ax = figure.subplots()
     curves = {f"{title(name)} with truth": (c.frc, style(name)) for name, c in comparison.truth.items()}
     curves["backends with each other (agreement)"] = (comparison.agreement.frc, {"color": "#222222", "linestyle": ":"})
@@ -150,7 +150,7 @@ def ring_correlation(comparison: Comparison) -> Picture:
         ylim=(-0.1, 1.05),
         xlim=(0, 0.5),
     )
-    ax.legend(fontsize=8, ncols=2)
+    figure.legend(loc="outside lower center", fontsize=8, ncols=3)
     ax.grid(alpha=0.3)
     return Picture(figure, "Fourier ring correlation; half-bit threshold: " + "; ".join(alts) + ".")
 
