@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.config import InferenceConfig, TrainingConfig
-from ptyint.errors import ConfigError
+from ptyint.errors import ConfigError, ScanError
 from ptyint.groups import Groups, group_positions
 from ptyint.physics import canvas_size
 from ptyint.scan import Scan
@@ -86,7 +86,10 @@ class GroupedScan:
         """Mean over all patterns of the counts in a pattern, as measured (read in slices)."""
         n, step = self.scan.n, PATTERNS_PER_READ
         sums = (self.scan.counts(slice(i, i + step)).sum(dtype=np.float64) for i in range(0, n, step))
-        return float(sum(sums)) / n
+        mean = float(sum(sums)) / n
+        if not mean > 0:
+            raise ScanError(f"The mean counts in a pattern of {self.scan.name!r} are {mean}; give a scan with counts.")
+        return mean
 
     @property
     def mean_total_counts(self) -> float:

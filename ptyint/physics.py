@@ -140,7 +140,7 @@ def initial_log_intensity_scale(probe: ArrayLike) -> float:
     Parameters
     ----------
     probe : array_like, (modes, N, N)
-        The normalised probe.
+        The normalised probe, masked where the model masks it.
 
     Returns
     -------

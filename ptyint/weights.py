@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.physics import initial_log_intensity_scale, normalise_probe
+from ptyint.physics import initial_log_intensity_scale, normalise_probe, probe_mask
 
 Weights = dict[str, NDArray[np.floating]]
 
@@ -126,7 +126,8 @@ def initial_weights(config: ModelConfig, probe: ArrayLike, seed: int) -> Weights
             weights[name] = np.zeros(shape, np.float32)
     weights["probe.real"] = normalised.real.astype(np.float32)
     weights["probe.imag"] = normalised.imag.astype(np.float32)
-    scale = initial_log_intensity_scale(normalised)
+    illuminating = normalised * probe_mask(config.N) if config.probe_mask else normalised
+    scale = initial_log_intensity_scale(illuminating)
     weights[INTENSITY_SCALE] = np.asarray(scale, np.float32)
     return weights
 

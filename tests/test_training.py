@@ -15,7 +15,7 @@ import pytest
 from ptyint.backends.base import Epoch, History, NetworkBackend, Schedule
 from ptyint.batches import Batch, GroupedScan
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
-from ptyint.errors import ConfigError
+from ptyint.errors import ConfigError, ScanError
 from ptyint.fixtures import load_fixture
 from ptyint.scan import Scan
 
@@ -103,6 +103,12 @@ def test_counts_are_taken_as_they_are() -> None:
     data = grouped()
     assert data.mean_total_counts == data.measured_total_counts == 6 * N * N  # the mean of 1 .. 11 is 6
     np.testing.assert_allclose(data.batch(np.arange(11)).counts[:, 0, 0, 0], np.arange(1, 12), rtol=1e-7)
+
+
+def test_a_scan_without_counts_is_refused() -> None:
+    dark = Scan(np.zeros((2, N, N), np.uint16), np.full((2, 2), 40.0), np.ones((1, N, N), np.complex64), name="dark")
+    with pytest.raises(ScanError, match=r"'dark' are 0\.0"):
+        grouped(scan=dark).batch(np.arange(1))
 
 
 @pytest.mark.parametrize("nphotons", [1e4, 3.5e9])

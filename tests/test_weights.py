@@ -126,11 +126,13 @@ def test_the_probe_is_normalised_and_its_scale_of_no_importance(modes: int) -> N
         np.testing.assert_allclose(again[name], weights[name], rtol=1e-5, atol=1e-7)
 
 
-def test_an_object_of_half_amplitude_explains_the_data_at_the_start() -> None:
-    """Headroom of two below a sigmoid's ceiling."""
-    weights = initial_weights(ModelConfig(n_filters_scale=1), probe(2), 0)
+@pytest.mark.parametrize("masked", [False, True])
+def test_an_object_of_half_amplitude_explains_the_data_at_the_start(masked: bool) -> None:
+    """Headroom of two below a sigmoid's ceiling, with the probe that the model uses."""
+    weights = initial_weights(ModelConfig(n_filters_scale=1, probe_mask=masked), probe(2), 0)
     scale = np.exp(weights["log_intensity_scale"])
-    energy = ((scale * diffraction_amplitudes(probe_of(weights), np.full((1, 64, 64), 0.5))) ** 2).sum()
+    used = probe_of(weights) * (probe_mask(64) if masked else 1)
+    energy = ((scale * diffraction_amplitudes(used, np.full((1, 64, 64), 0.5))) ** 2).sum()
     assert energy == pytest.approx(32.0**2, rel=1e-4)
 
 

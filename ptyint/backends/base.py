@@ -84,7 +84,12 @@ class Backend(Protocol):
         """Object patches (n_groups, C, N, N) of all groups, in their order."""
 
     def trace(
-        self, batch: Batch, weights: Weights, config: TrainingConfig, precision: str = "float32"
+        self,
+        batch: Batch,
+        weights: Weights,
+        config: TrainingConfig,
+        good_pixels: NDArray[np.bool_] | None = None,
+        precision: str = "float32",
     ) -> dict[str, NDArray[Any]]:
         """Taps, loss and gradients of one batch."""
 
@@ -246,7 +251,12 @@ class NetworkBackend(ABC):
         return np.concatenate(patches).astype(np.complex64)
 
     def trace(
-        self, batch: Batch, weights: Weights, config: TrainingConfig, precision: str = "float32"
+        self,
+        batch: Batch,
+        weights: Weights,
+        config: TrainingConfig,
+        good_pixels: NDArray[np.bool_] | None = None,
+        precision: str = "float32",
     ) -> dict[str, NDArray[Any]]:
         """Every tap of one batch at the given precision; see :meth:`Network.trace`."""
-        return self.build(config, weights, None, precision).trace(batch)
+        return self.build(config, weights, good_pixels, precision).trace(batch)

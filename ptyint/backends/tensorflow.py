@@ -20,6 +20,8 @@ from ptyint.batches import Batch
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
 
+tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 means float32, on a GPU too
+
 BORDER_WEIGHT = 1e-2
 MIN_COVERAGE = 1e-5
 COUNT_FLOOR = 1e-2

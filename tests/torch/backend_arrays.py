@@ -172,10 +172,7 @@ def traces(backend: Any) -> dict[str, Any]:
     for name, case in CASES.items():
         for precision in PRECISIONS:
             batch, weights, good = inputs_of(case, precision)
-            if good is None:
-                taps = backend.trace(batch, weights, case.config, precision)
-            else:
-                taps = backend.build(case.config, weights, good, precision).trace(batch)
+            taps = backend.trace(batch, weights, case.config, good, precision)
             kept = {tap: array for tap, array in taps.items() if tap in (case.kept or taps)}
             arrays.update({f"trace/{name}/{precision}/{tap}": array for tap, array in kept.items()})
             given = {"inputs": batch.inputs, "counts": batch.counts, "offsets": batch.offsets_px}
