@@ -245,8 +245,8 @@ class KerasNetwork:
         self.set_weights(weights)
         self.trainable = trainable_names(config, list(self.variables))
         self.adam = Adam([self.variables[name] for name in self.trainable], config)
-        self._step = tf.function(self._step_eagerly, reduce_retracing=True)
-        self._predict = tf.function(self.model.object_patches, reduce_retracing=True)
+        self._step = tf.function(self._step_eagerly, reduce_retracing=True, autograph=False)
+        self._predict = tf.function(self.model.object_patches, reduce_retracing=True, autograph=False)
 
     def _tensor(self, array: NDArray[Any] | float) -> Tensor:
         return tf.constant(array, self.precision)
