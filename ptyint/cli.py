@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import json
 import os
 import sys
@@ -103,10 +104,11 @@ def _page(notebook: str, folder: Path, name: str, parameters: dict[str, Any]) ->
 
 
 def _value(text: str) -> Any:
-    """A parameter from the command line as papermill reads it: numbers, True, False, None, else text."""
-    from papermill.cli import _resolve_type
-
-    return _resolve_type(text)
+    """A parameter from the command line: a Python literal (number, True, None, quoted text), else the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
 
 
 if __name__ == "__main__":

@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TrainingResult:
-    """What :func:`train` returns; `backend` is the one that really ran."""
+    """What :func:`train` returns: what really ran, what it started from, and what came out."""
 
     backend: str
     config: TrainingConfig
     weights: Weights
+    initial_weights_sha256: str
     history: History
     groups: Groups
     seconds: float
@@ -46,6 +47,8 @@ class InferenceResult:
         The model's probe, with the energy of the scan's (before the mask, where ``config.model.probe_mask``).
     stitched : Stitched
         The patches' centres placed by position, on the grid of the scan's object.
+    positions_px : ndarray of float64, (n, 2)
+        All positions on that grid; see :func:`object_grid`.
     """
 
     backend: str
@@ -55,6 +58,7 @@ class InferenceResult:
     probe: NDArray[np.complex64]
     groups: Groups
     stitched: Stitched
+    positions_px: NDArray[np.float64]
     seconds: float
 
 
@@ -96,13 +100,14 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     """
     backend = select_backend(config)
     from ptyint.batches import GroupedScan
-    from ptyint.weights import initial_weights
+    from ptyint.weights import initial_weights, weights_sha256
 
     data = GroupedScan.from_config(scan, config)
     weights = initial_weights(config.model, scan.probe, config.seed)
+    digest = weights_sha256(weights)
     start = time.perf_counter()
     trained, history = backend.train(data, config, weights, on_epoch)
-    return TrainingResult(backend.name, config, trained, history, data.groups, time.perf_counter() - start)
+    return TrainingResult(backend.name, config, trained, digest, history, data.groups, time.perf_counter() - start)
 
 
 def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -> InferenceResult:
@@ -147,18 +152,24 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     if config.model.probe_mask:
         probe *= probe_mask(scan.N).astype(np.float32)
     patches *= np.float32(factor * np.sqrt(data.count_scale))
-    shape, flat = object_shape(scan), patches.reshape(-1, scan.N, scan.N)
-    positions = scan.probe_positions_px[data.groups.indices].reshape(-1, 2)
+    shape, positions = object_grid(scan)
+    flat, placed = patches.reshape(-1, scan.N, scan.N), positions[data.groups.indices].reshape(-1, 2)
     labels = np.repeat(np.arange(data.groups.n_groups), data.groups.n_channels)
-    phases = synchronise_phases(flat, positions, shape, labels, M=config.M)
+    phases = synchronise_phases(flat, placed, shape, labels, M=config.M)
     flat *= np.exp(1j * phases[labels]).astype(np.complex64)[:, None, None]
-    stitched = stitch(flat, positions, shape, M=config.M)
-    return InferenceResult(backend.name, config, weights, patches, probe, data.groups, stitched, seconds)
+    stitched = stitch(flat, placed, shape, M=config.M)
+    return InferenceResult(backend.name, config, weights, patches, probe, data.groups, stitched, positions, seconds)
 
 
-def object_shape(scan: Scan) -> tuple[int, int]:
-    """Grid of the reconstruction: that of the scan's object, else one that holds every patch."""
+def object_grid(scan: Scan) -> tuple[tuple[int, int], NDArray[np.float64]]:
+    """Shape (H, W) of the reconstruction and the positions (n, 2) on it.
+
+    The grid of the scan's object where it has one. Else the positions' frame is arbitrary: the grid begins where the
+    first patch does, and is as large as all patches need.
+    """
+    positions = scan.probe_positions_px
     if scan.object_ is not None:
-        return (int(scan.object_.shape[0]), int(scan.object_.shape[1]))
-    height, width = np.ceil(scan.probe_positions_px.max(axis=0)).astype(int) + scan.N // 2 + 1
-    return int(height), int(width)
+        return (int(scan.object_.shape[0]), int(scan.object_.shape[1])), positions
+    moved = positions - np.floor(positions.min(axis=0)) + scan.N // 2
+    height, width = np.ceil(moved.max(axis=0)).astype(int) + scan.N // 2
+    return (int(height), int(width)), moved

@@ -18,7 +18,6 @@ from ptyint.atomic import atomic_path
 from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
 from ptyint.errors import ScanError
 from ptyint.fixtures import scan_digest
-from ptyint.weights import initial_weights, weights_sha256
 
 if TYPE_CHECKING:
     from ptyint.backends.base import OnEpoch
@@ -155,7 +154,7 @@ def reconstruct(
         "n_patterns": scan.n,
         "n_groups": trained.groups.n_groups,
         "groups_sha256": trained.groups.sha256(),
-        "initial_weights_sha256": weights_sha256(initial_weights(config.model, scan.probe, config.seed)),
+        "initial_weights_sha256": trained.initial_weights_sha256,
         "config": to_mapping(config),
         "M": M,
         "ended": trained.history.ended,
@@ -167,10 +166,10 @@ def reconstruct(
     result = Reconstruction(
         object_=inferred.stitched.object_.astype(np.complex64),
         coverage=inferred.stitched.coverage,
-        scanned=inferred.stitched.covered & scanned_region(scan.probe_positions_px, inferred.stitched.covered.shape),
+        scanned=inferred.stitched.covered & scanned_region(inferred.positions_px, inferred.stitched.covered.shape),
         probe=inferred.probe,
         initial_probe=scan.probe,
-        positions_px=scan.probe_positions_px,
+        positions_px=inferred.positions_px,
         losses=trained.history.losses,
         learning_rates=np.array([epoch.learning_rate for epoch in epochs]),
         epoch_seconds=np.array([epoch.seconds for epoch in epochs]),

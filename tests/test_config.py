@@ -15,18 +15,42 @@ from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig, from_map
 from ptyint.errors import ConfigError
 
 UPSTREAM_MODEL = {
-    "N": 64, "gridsize": 1, "n_filters_scale": 2, "amp_activation": "sigmoid", "object_big": True, "probe_big": True,
-    "probe_mask": False, "probe_scale": 4.0,
+    "N": 64,
+    "gridsize": 1,
+    "n_filters_scale": 2,
+    "amp_activation": "sigmoid",
+    "object_big": True,
+    "probe_big": True,
+    "probe_mask": False,
+    "probe_scale": 4.0,
 }
 UPSTREAM_TRAINING = {
-    "train_data_file": None, "test_data_file": None, "batch_size": 16, "nepochs": 50, "neighbor_count": 4,
-    "probe_trainable": False, "intensity_scale_trainable": True, "learning_rate": 1e-3, "adam_beta1": 0.9,
-    "adam_beta2": 0.999, "scheduler": "Default", "lr_warmup_epochs": 0, "lr_min_ratio": 0.1, "plateau_factor": 0.5,
-    "plateau_patience": 2, "plateau_min_lr": 5e-5, "plateau_threshold": 0.0, "early_stop_patience": 100,
-    "output_dir": Path("training_outputs"), "backend": "tensorflow",
+    "train_data_file": None,
+    "test_data_file": None,
+    "batch_size": 16,
+    "nepochs": 50,
+    "neighbor_count": 4,
+    "probe_trainable": False,
+    "intensity_scale_trainable": True,
+    "learning_rate": 1e-3,
+    "adam_beta1": 0.9,
+    "adam_beta2": 0.999,
+    "scheduler": "Default",
+    "lr_warmup_epochs": 0,
+    "lr_min_ratio": 0.1,
+    "plateau_factor": 0.5,
+    "plateau_patience": 2,
+    "plateau_min_lr": 5e-5,
+    "plateau_threshold": 0.0,
+    "early_stop_patience": 100,
+    "output_dir": Path("training_outputs"),
+    "backend": "tensorflow",
 }
 UPSTREAM_INFERENCE = {
-    "n_groups": None, "neighbor_count": 4, "output_dir": Path("inference_outputs"), "backend": "tensorflow",
+    "n_groups": None,
+    "neighbor_count": 4,
+    "output_dir": Path("inference_outputs"),
+    "backend": "tensorflow",
 }
 
 NUMBERS = [math.nan, math.inf, -math.inf, "1", None, True, [1]]
@@ -137,8 +161,14 @@ def test_replace_validates_too() -> None:
     [
         ModelConfig(N=256, gridsize=2, amp_activation="relu", probe_scale=2.5),
         TrainingConfig(
-            model=ModelConfig(N=128), train_data_file=Path("a/b.npz"), nphotons=1e7, n_groups=7, seed=3,
-            scheduler="ReduceLROnPlateau", output_dir=Path("x"), backend="pytorch",
+            model=ModelConfig(N=128),
+            train_data_file=Path("a/b.npz"),
+            nphotons=1e7,
+            n_groups=7,
+            seed=3,
+            scheduler="ReduceLROnPlateau",
+            output_dir=Path("x"),
+            backend="pytorch",
         ),
         TrainingConfig(),
         InferenceConfig(model=ModelConfig(probe_mask=True), model_path=Path("m/wts.h5.zip"), n_groups=2),

@@ -206,9 +206,11 @@ print("LOADED", other)
 
 @pytest.mark.parametrize(
     "error",
-    ["ModuleNotFoundError('No module named torch', name='torch')",
-     "OSError('libtorch_cpu.so: cannot open shared object file')",
-     "ValueError('numpy.dtype size changed, may indicate binary incompatibility')"],
+    [
+        "ModuleNotFoundError('No module named torch', name='torch')",
+        "OSError('libtorch_cpu.so: cannot open shared object file')",
+        "ValueError('numpy.dtype size changed, may indicate binary incompatibility')",
+    ],
     ids=["missing", "broken library", "other ABI"],
 )
 def test_torch_not_importable_is_a_clear_error_and_no_fallback(error: str) -> None:
@@ -300,10 +302,16 @@ def test_probe_and_patches_come_back_in_the_units_of_the_scan(probe_mask: bool, 
 
 def test_the_object_grid_holds_every_patch_when_the_scan_has_no_object() -> None:
     scan = make_scan(truth=False)
-    height, width = dispatcher.object_shape(scan)
-    # the last patch spans [52 - 32, 52 + 32)
-    assert height >= 84 and width >= 84 and max(height, width) <= 90
-    assert dispatcher.object_shape(make_scan()) == (90, 100)
+    for origin in ((0.0, 0.0), (-165.25, 400.5)):
+        moved = replace(scan, probe_positions_px=scan.probe_positions_px + origin)
+        shape, positions = dispatcher.object_grid(moved)
+        assert (positions >= N / 2).all() and (positions + N / 2 <= shape).all()
+        assert (np.array(shape) <= np.ptp(scan.probe_positions_px, axis=0) + N + 2).all()
+        steps = np.diff(moved.probe_positions_px, axis=0)
+        np.testing.assert_allclose(np.diff(positions, axis=0), steps, atol=1e-9)
+    shape, positions = dispatcher.object_grid(make_scan())
+    assert shape == (90, 100)
+    np.testing.assert_array_equal(positions, make_scan().probe_positions_px)
 
 
 def test_weights_are_read_from_the_bundle(tmp_path: Path, spied: Any) -> None:

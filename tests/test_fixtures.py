@@ -145,9 +145,12 @@ def test_the_digest_is_defined_by_names_dtypes_shapes_and_bytes():
     patterns, positions = np.arange(8, dtype=np.uint16).reshape(2, 2, 2), np.array([[1.0, 2.0], [3.0, 4.5]])
     probe = np.full((1, 2, 2), 1 + 2j, np.complex64)
     expected = hashlib.sha256(
-        b"diffraction_patterns <u2 (2, 2, 2)\n" + bytes([0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0])
-        + b"probe_positions_px <f8 (2, 2)\n" + positions.astype("<f8").tobytes()
-        + b"probe <c8 (1, 2, 2)\n" + probe.astype("<c8").tobytes()
+        b"diffraction_patterns <u2 (2, 2, 2)\n"
+        + bytes([0, 0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0])
+        + b"probe_positions_px <f8 (2, 2)\n"
+        + positions.astype("<f8").tobytes()
+        + b"probe <c8 (1, 2, 2)\n"
+        + probe.astype("<c8").tobytes()
         + b"object_ None\n"
     ).hexdigest()
     scan = Scan(patterns, positions, probe)

@@ -68,8 +68,11 @@ def test_only_the_backends_modules_load_a_framework() -> None:
 
 @pytest.mark.parametrize(
     ("choice", "chosen", "other"),
-    [("{}", "tensorflow", "torch"), ("{'backend': 'tensorflow'}", "tensorflow", "torch"),
-     ("{'backend': 'pytorch'}", "torch", "tensorflow")],
+    [
+        ("{}", "tensorflow", "torch"),
+        ("{'backend': 'tensorflow'}", "tensorflow", "torch"),
+        ("{'backend': 'pytorch'}", "torch", "tensorflow"),
+    ],
     ids=["default", "tensorflow", "pytorch"],
 )
 def test_training_imports_the_chosen_framework_and_never_the_other(choice: str, chosen: str, other: str) -> None:

@@ -169,7 +169,7 @@ def test_the_zero_frequency_at_the_corner_is_reported(
 def test_a_hot_pixel_near_the_corner_does_not_pass_for_the_zero_frequency() -> None:
     patterns = np.full((n, N, N), 0.1)
     y, x = np.indices((N, N)) - N // 2
-    patterns += 300 * np.exp(-np.hypot(y, x) ** 2 / 50)
+    patterns += 300 * np.exp(-(np.hypot(y, x) ** 2) / 50)
     patterns[:, 2, 2] = 1e6
     validate_scan(make_scan(diffraction_patterns=patterns))
     assert "at the corner" in violations(make_scan(diffraction_patterns=dc_at_corner(patterns)))[0]

@@ -152,9 +152,7 @@ def test_scan_units_undo_the_normalisation() -> None:
 @pytest.mark.parametrize("probe_trainable", [False, True])
 @pytest.mark.parametrize("intensity_scale_trainable", [False, True])
 def test_what_the_optimiser_moves(probe_trainable: bool, intensity_scale_trainable: bool) -> None:
-    config = TrainingConfig(
-        probe_trainable=probe_trainable, intensity_scale_trainable=intensity_scale_trainable
-    )
+    config = TrainingConfig(probe_trainable=probe_trainable, intensity_scale_trainable=intensity_scale_trainable)
     names = list(weight_shapes(config.model, 1))
     frozen = [] if probe_trainable else ["probe.real", "probe.imag"]
     frozen += [] if intensity_scale_trainable else ["log_intensity_scale"]
