@@ -100,8 +100,10 @@ def synchronise_phases(
     A diffraction pattern fixes its exit wave up to one constant phase, and a group of patches that were reconstructed
     together has one such constant. Before stitching they are found by angular synchronisation (Singer, Appl. Comput.
     Harmon. Anal. 30 (2011) 20; for ptychography Marchesini et al., Appl. Comput. Harmon. Anal. 41 (2016) 815): with W
-    holding group j's patches, placed and weighted, in column j and c the coverage, the phases of the leading
-    eigenvector of the normalised ``W^H diag(1/c) W`` maximise the consistency of the stitched object.
+    holding group j's patches, placed and weighted, in column j and c the coverage, the off-diagonal entries of
+    ``W^H diag(1/c) W`` say how much, and with which phase, two groups overlap; the phases of the leading eigenvector of
+    that matrix, normalised by its degrees, make the overlaps agree best. Groups that no chain of overlaps connects are
+    solved apart, each with a mean phase of zero.
 
     Parameters
     ----------
@@ -113,8 +115,8 @@ def synchronise_phases(
     Returns
     -------
     ndarray of float64, (n_groups,)
-        Phase in rad; multiply the patches of group g by ``exp(1j * phase[g])``. Zero where a group touches no other,
-        or its patches are not finite.
+        Phase in rad; multiply the patches of group g by ``exp(1j * phase[g])``. Zero where a group touches no other;
+        all zero where patches are not finite.
 
     Raises
     ------
@@ -122,25 +124,41 @@ def synchronise_phases(
         As :func:`stitch`.
     """
     from scipy.sparse import coo_array, diags_array
-    from scipy.sparse.linalg import eigsh
+    from scipy.sparse.csgraph import connected_components
 
     labels = np.asarray(labels)
     n_groups, pixels = int(labels.max()) + 1, int(np.prod(shape))
-    if n_groups < 3 or not np.isfinite(patches).all():
-        return np.zeros(n_groups)
+    phases = np.zeros(n_groups)
+    if not np.isfinite(patches).all():
+        return phases
     coverage = np.zeros(pixels)
     W = coo_array((pixels, n_groups), dtype=np.complex128).tocsr()
     for place in _places(patches, positions_px, shape, M):
         coverage += np.bincount(place.pixel, place.weight, pixels)
         W = W + coo_array((place.value, (place.pixel, labels[place.patch])), shape=(pixels, n_groups)).tocsr()
-    norm = np.sqrt(np.asarray(abs(W).power(2).sum(axis=0)).ravel())
-    unit = diags_array(np.divide(1, norm, out=np.zeros(n_groups), where=norm > 0))
-    weighted = diags_array(np.divide(1, coverage, out=np.zeros(pixels), where=coverage > 0)) @ W @ unit
-    consistency = (W @ unit).conj().T @ weighted
-    _, vectors = eigsh(consistency, k=1, which="LA", v0=np.ones(n_groups, np.complex128))
-    leading = vectors[:, 0]
-    leading *= np.exp(-1j * np.angle(leading.sum()))
-    return np.asarray(np.where(abs(leading) > 1e-6 * abs(leading).max(), np.angle(leading), 0.0))
+    inverse = np.divide(1, coverage, out=np.zeros(pixels), where=coverage > 0)
+    links = (W.conj().T @ (diags_array(inverse) @ W)).tocsr()
+    links.setdiag(0)
+    degree = np.asarray(abs(links).sum(axis=0)).ravel()
+    root = diags_array(np.divide(1, np.sqrt(degree), out=np.zeros(n_groups), where=degree > 0))
+    links = (root @ links @ root).tocsr()
+    n_islands, island = connected_components(abs(links) > 0, directed=False)
+    for number in range(n_islands):
+        members = np.flatnonzero(island == number)
+        if len(members) > 1:
+            leading = _leading_eigenvector(links[members][:, members])
+            phases[members] = np.angle(leading * np.exp(-1j * np.angle(leading.sum())))
+    return phases
+
+
+def _leading_eigenvector(matrix: Any) -> NDArray[np.complex128]:
+    """Of a sparse Hermitian matrix; Lanczos from a fixed start, dense where the matrix is small."""
+    from scipy.sparse.linalg import eigsh
+
+    n = matrix.shape[0]
+    if n <= 64:
+        return np.asarray(np.linalg.eigh(matrix.toarray())[1][:, -1])
+    return np.asarray(eigsh(matrix, k=1, which="LA", v0=np.ones(n, np.complex128))[1][:, 0])
 
 
 def extract_patches(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ptyint.errors import ConfigError, ScanError
-from ptyint.stitch import extract_patches, stitch
+from ptyint.stitch import extract_patches, stitch, synchronise_phases
 
 RNG = np.random.default_rng
 
@@ -162,3 +162,44 @@ def test_extraction_refuses_overhang():
         extract_patches(object_, np.array([[8.0, 8.0]]), 0)
     with pytest.raises(ScanError, match=r"\(1, 70, 90\)"):
         extract_patches(object_[None], np.array([[8.0, 8.0]]), 16)
+
+
+def smooth_object(shape: tuple[int, int]) -> np.ndarray:
+    y, x = np.indices(shape)
+    return (0.8 + 0.1 * np.sin(x / 7)) * np.exp(0.9j * np.cos(y / 9 - x / 13))
+
+
+@pytest.mark.parametrize("side, per_group", [(2, 1), (9, 1), (9, 3)])
+def test_phases_of_groups_come_back_up_to_one_constant(side: int, per_group: int) -> None:
+    generator = np.random.default_rng(side)
+    grid = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
+    positions = 20 + 6.0 * grid + generator.uniform(-1, 1, grid.shape)
+    shape = (40 + 6 * side, 40 + 6 * side)
+    patches = extract_patches(smooth_object(shape), positions, 32)
+    labels = np.arange(len(positions)) // per_group
+    phases = generator.uniform(-np.pi, np.pi, labels.max() + 1)
+    turned = patches * np.exp(1j * phases[labels])[:, None, None]
+    found = synchronise_phases(turned, positions, shape, labels, M=12)
+    left = np.exp(1j * (phases + found))
+    assert np.abs(np.angle(left / left.mean())).max() < 0.02
+    noisy = turned + 0.3 * (generator.normal(size=patches.shape) + 1j * generator.normal(size=patches.shape))
+    left = np.exp(1j * (phases + synchronise_phases(noisy, positions, shape, labels, M=12)))
+    assert np.abs(np.angle(left / left.mean())).max() < 0.3
+
+
+def test_phases_of_patches_that_already_agree_are_left_alone() -> None:
+    positions = np.array([(20, 20), (20, 26), (26, 20), (26, 26), (32, 23)], float)
+    patches = extract_patches(smooth_object((60, 60)), positions, 32)
+    np.testing.assert_allclose(synchronise_phases(patches, positions, (60, 60), np.arange(5), M=12), 0, atol=0.02)
+
+
+def test_a_group_far_from_all_others_and_patches_that_are_not_finite_get_phase_zero() -> None:
+    positions = np.array([(20, 20), (20, 26), (26, 20), (26, 26), (80, 80)], float)
+    patches = extract_patches(smooth_object((120, 120)), positions, 32) * np.exp(
+        [[[0.0]], [[0.5j]], [[0.0]], [[0.0]], [[2j]]]
+    )
+    found = synchronise_phases(patches, positions, (120, 120), np.arange(5), M=12)
+    assert found[4] == 0
+    assert found[1] - found[0] == pytest.approx(-0.5, abs=0.02)
+    patches[0, 16, 16] = np.nan
+    np.testing.assert_array_equal(synchronise_phases(patches, positions, (120, 120), np.arange(5), M=12), np.zeros(5))
