@@ -87,11 +87,10 @@ def verdict(comparison: Comparison) -> Fragment:
     ]
     for part in ("phase", "amplitude"):
         values = {title(name): c.values[f"{part}_correlation"] for name, c in comparison.truth.items()}
-        values["each other"] = comparison.agreement.values[f"{part}_correlation"]
-        lines.append(
-            f"{part.capitalize()} correlation with the truth: " if comparison.truth else f"{part.capitalize()} "
-        )
-        lines[-1] += ", ".join(f"{name} {_number(value)}" for name, value in values.items()) + "."
+        truth = ", ".join(f"{name} {_number(value)}" for name, value in values.items())
+        agreement = _number(comparison.agreement.values[f"{part}_correlation"])
+        known = f"with the truth: {truth}; " if truth else ""
+        lines.append(f"{part.capitalize()} correlation {known}of the two backends: {agreement}.")
     return _render("verdict.html.j2", passed=comparison.passed, sentence=sentence, headline=lines)
 
 
