@@ -254,7 +254,7 @@ def _data_file(fixture: Fixture, file: str) -> Path:
         found = pooch.retrieve(fixture.url, f"sha256:{fixture.sha256[file]}", fname=file, path=pooch.os_cache("ptyint"))
     except (OSError, ValueError) as error:
         raise FixtureError(
-            f"{fixture.name} cannot be fetched from {fixture.url} ({type(error).__name__}: {error}), "
+            f"{fixture.name} cannot be fetched from {fixture.url} ({type(error).__name__}), "
             f"and {state}: offline, set {DATA_VARIABLE} to a folder that holds {file} with the sha256 "
             f"{fixture.sha256[file]}."
         ) from error
@@ -343,7 +343,7 @@ def _spiral() -> Scan:
 
 
 def _grid_128() -> Scan:
-    positions, shape = simulate.place(simulate.grid_positions((14, 14), 12.0, jitter_px=3.0, seed=12801), 128)
+    positions, shape = simulate.place(simulate.grid_positions((14, 14), 12.0), 128)
     object_ = simulate.dead_leaves_object(shape, seed=12802)
     probe = simulate.defocused_probe(128)
     return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=1e6, seed=12803)
