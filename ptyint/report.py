@@ -172,8 +172,10 @@ def write_page(notebook: str | os.PathLike[str], page: str | os.PathLike[str], p
     """
     import nbformat
     from nbconvert import HTMLExporter
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])
+    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     resources = {"metadata": {"title": page_title}, "ptyint_css": (TEMPLATES / "page.css").read_text()}
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), resources)
     target = Path(page)

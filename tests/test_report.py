@@ -108,6 +108,13 @@ def requests_of(page: Path, folder: Path) -> set[str]:
     return {event["url"] for event in started if event["initiator"] != "not an origin"}
 
 
+def test_a_progress_bar_is_one_log_that_ends_with_its_last_state(run) -> None:
+    page = Page(run[1] / "pytorch.html").text
+    assert page.count("<summary>log</summary>") == 1
+    log = re.search(r"<summary>log</summary>\s*<pre>(.*?)</pre>", page, re.DOTALL)
+    assert log is not None and "2/2" in log[1] and "0/2" not in log[1]
+
+
 def test_a_browser_asks_for_nothing_but_the_page(run, tmp_path: Path) -> None:
     asked = requests_of(run[1] / "index.html", tmp_path)
     assert all(url.startswith(("file:", "data:")) for url in asked), asked
