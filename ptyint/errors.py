@@ -31,3 +31,11 @@ class BackendUnavailableError(PtyintError, RuntimeError):
 
 class BundleError(PtyintError, ValueError):
     """A model bundle is damaged, truncated, foreign or does not fit the configuration."""
+
+
+class ComparisonError(PtyintError, ValueError):
+    """Two arrays cannot be compared: shapes differ, values are not finite, or nothing is left to compare."""
+
+
+class NotebookError(PtyintError, RuntimeError):
+    """A notebook stopped before its end."""

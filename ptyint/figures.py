@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ptyint.comparison import Comparison
-from ptyint.metrics import THRESHOLDS
+from ptyint.frc import THRESHOLDS
 from ptyint.reconstruction import Reconstruction
 
 if TYPE_CHECKING:

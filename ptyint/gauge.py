@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.errors import ConfigError, PtyintError
+from ptyint.errors import ComparisonError, ConfigError
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 Mask = NDArray[np.bool_]
@@ -28,10 +28,6 @@ _SPLINE_REACH = 4
 _MAX_ITERATIONS = 30
 _CONVERGED = 1e-6
 """Steps smaller than this, in pixels (shift) or rad over half the field (ramp), are not taken."""
-
-
-class ComparisonError(PtyintError, ValueError):
-    """Two arrays cannot be compared: shapes differ, values are not finite, or nothing is left to compare."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,13 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ptyint.backends.base import PROGRESS_VARIABLE
-from ptyint.errors import ConfigError, PtyintError
+from ptyint.errors import ConfigError, NotebookError
 
 FOLDER = Path(__file__).parents[1] / "notebooks"
-
-
-class NotebookError(PtyintError, RuntimeError):
-    """A notebook stopped before its end."""
 
 
 def notebook_path(name: str) -> Path:

@@ -3,15 +3,12 @@ import pytest
 import skimage.metrics
 from scipy import ndimage
 
-from ptyint.errors import ConfigError
-from ptyint.gauge import ComparisonError
+from ptyint.errors import ComparisonError, ConfigError
+from ptyint.frc import FRC, THRESHOLDS, frc
 from ptyint.metrics import (
-    FRC,
-    THRESHOLDS,
     amplitude_correlation,
     compare_objects,
     correlation,
-    frc,
     nrmse,
     phase_correlation,
     phase_error_rad,

@@ -9,8 +9,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from ptyint.errors import ConfigError
-from ptyint.notebooks import FOLDER, NotebookError, check_parameters, execute, notebook_path
+from ptyint.errors import ConfigError, NotebookError
+from ptyint.notebooks import FOLDER, check_parameters, execute, notebook_path
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
