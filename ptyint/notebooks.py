@@ -89,6 +89,8 @@ def execute(name: str, output: str | os.PathLike[str], parameters: Mapping[str, 
             progress_bar=False,
             stderr_file=sys.stderr,
         )
-    except (PapermillExecutionError, DeadKernelError, CellTimeoutError) as error:
+    except PapermillExecutionError as error:
+        raise NotebookError(f"{path.name} stopped: {error.ename}: {error.evalue}") from error
+    except (DeadKernelError, CellTimeoutError) as error:
         raise NotebookError(f"{path.name} stopped: {error}") from error
     return target
