@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ptyint import comparison
-from ptyint.errors import PtyintError
+from ptyint.errors import ConfigError, PtyintError
 
 BACKENDS = ("tensorflow", "pytorch")
 
@@ -73,6 +73,14 @@ def _report(options: argparse.Namespace) -> int:
     from ptyint.notebooks import check_parameters, notebook_path
 
     shared = {name: _value(text) for name, text in options.p}
+    for name, instead in (
+        ("backend", "both run"),
+        ("output_dir", "--reports"),
+        ("fixture", "--fixture"),
+        ("scan_file", "--scan"),
+    ):
+        if name in shared:
+            raise ConfigError(f"-p {name} cannot be given to a report; it has {instead} for that.")
     shared |= {"scan_file": str(options.scan.resolve())} if options.scan else {"fixture": options.fixture}
     pages = {name: {**shared, "backend": name, "output_dir": name} for name in BACKENDS}
     for parameters in pages.values():

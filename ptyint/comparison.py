@@ -11,14 +11,14 @@ from typing import Any, Literal
 import numpy as np
 
 from ptyint.atomic import atomic_path
-from ptyint.errors import ConfigError
+from ptyint.errors import ComparisonError, ConfigError
 from ptyint.metrics import ObjectComparison, compare_objects
 from ptyint.reconstruction import Reconstruction
 
 NAME = "comparison.json"
 
-SAME = ("scan_sha256", "groups_sha256", "initial_weights_sha256", "config")
-"""Facts that must be equal before any image is looked at; `config` apart from the backend and the output folder."""
+SAME = ("scan_sha256", "groups_sha256", "initial_weights_sha256", "config", "M")
+"""Facts that must be equal for the images to be comparable; `config` apart from the backend and the output folder."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +151,11 @@ def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Crit
         The objects have different shapes, no common scanned pixel, or values that are not finite.
     """
     bounds = criteria or Criteria()
+    if reference.object_.shape != candidate.object_.shape:
+        raise ComparisonError(
+            f"The objects have the shapes {reference.object_.shape} and {candidate.object_.shape}; "
+            "compare two reconstructions of one scan."
+        )
     mask = reference.scanned & candidate.scanned
     pixel = reference.facts["pixel_size_m"]
     agreement = compare_objects(candidate.object_, reference.object_, mask, pixel_size_m=pixel)
@@ -172,11 +177,16 @@ def _value(comparison: ObjectComparison, part: str) -> float:
     return float("nan") if value is None else value
 
 
+def same(fact: str) -> str:
+    """Name of the check that one of the facts `SAME` is equal on both sides."""
+    return f"same {fact.removesuffix('_sha256').replace('_', ' ')}"
+
+
 def _contract_checks(reference: Reconstruction, candidate: Reconstruction) -> list[Check]:
     checks = []
     for name in SAME:
         a, b = (_comparable(one.facts[name]) for one in (reference, candidate))
-        checks.append(Check(f"same {name.removesuffix('_sha256').replace('_', ' ')}", float(a == b), "==", 1.0))
+        checks.append(Check(same(name), float(a == b), "==", 1.0))
     distinct = float(reference.backend != candidate.backend)
     return [*checks, Check("two different backends", distinct, "==", 1.0)]
 

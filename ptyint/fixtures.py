@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from ptyint import simulate
 from ptyint.atomic import atomic_path
 from ptyint.errors import FixtureError
-from ptyint.scan import Scan
+from ptyint.scan import Scan, pattern_slices
 
 DATASETS_VARIABLE = "PTYINT_DATASETS_DIR"
 """Environment variable: the folder with the registry and the committed files, if not the checkout's ``datasets/``."""
@@ -149,10 +149,10 @@ def scan_digest(scan: Scan) -> str:
         if value is None:
             digest.update(f"{field} None\n".encode())
             continue
-        array = np.asarray(value[:])
-        array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-        digest.update(f"{field} {array.dtype.str} {array.shape}\n".encode())
-        digest.update(array.tobytes())
+        dtype = np.dtype(value.dtype).newbyteorder("<")
+        digest.update(f"{field} {dtype.str} {tuple(value.shape)}\n".encode())
+        for rows in pattern_slices(value) if field == "diffraction_patterns" else [slice(None)]:
+            digest.update(np.asarray(value[rows]).astype(dtype).tobytes())
     return digest.hexdigest()
 
 

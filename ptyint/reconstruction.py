@@ -18,6 +18,7 @@ from ptyint.atomic import atomic_path
 from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
 from ptyint.errors import ScanError
 from ptyint.fixtures import scan_digest
+from ptyint.scan import validate_scan
 
 if TYPE_CHECKING:
     from ptyint.backends.base import OnEpoch
@@ -129,8 +130,9 @@ def reconstruct(
     Raises
     ------
     PtyintError
-        See :func:`ptyint.dispatcher.train` and :func:`ptyint.dispatcher.infer`.
+        The scan breaks the data contract; or see :func:`ptyint.dispatcher.train` and :func:`ptyint.dispatcher.infer`.
     """
+    validate_scan(scan)
     directory = Path(folder)
     directory.mkdir(parents=True, exist_ok=True)
     trained = dispatcher.train(scan, config, on_epoch)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptyint.atomic import atomic_path
-from ptyint.comparison import Comparison
+from ptyint.comparison import SAME, Comparison, same
 from ptyint.figures import title
 from ptyint.reconstruction import Reconstruction
 
@@ -77,14 +77,19 @@ def verdict(comparison: Comparison) -> Fragment:
     names = " and ".join(title(one.backend) for one in comparison.backends)
     facts = comparison.reference.facts
     if comparison.passed:
-        sentence = f"{names} reconstruct {facts['scan']} alike; all {len(comparison.checks)} checks passed."
+        how = "reconstruct" if comparison.truth else "agree on"
+        sentence = f"{names} {how} {facts['scan']}{' alike' if comparison.truth else ''}; "
+        sentence += f"all {len(comparison.checks)} checks passed."
     else:
         sentence = f"{len(failed)} of {len(comparison.checks)} checks failed: {'; '.join(failed)}."
     config = facts["config"]["model"]
+    shared = [same(name) for name in SAME if same(name) not in failed]
     lines = [
-        f"Same scan ({facts['n_patterns']} patterns of {config['N']} x {config['N']}), same {facts['n_groups']} groups "
-        f"(gridsize {config['gridsize']}), same initial weights, same batches."
+        f"{facts['n_patterns']} patterns of {config['N']} x {config['N']}, {facts['n_groups']} groups (gridsize "
+        f"{config['gridsize']}) in {title(comparison.reference.backend)}. Shared: {', '.join(shared) or 'nothing'}."
     ]
+    if not comparison.truth:
+        lines.append("No truth is known for this scan: agreement says nothing about how good the images are.")
     for part in ("phase", "amplitude"):
         values = {title(name): c.values[f"{part}_correlation"] for name, c in comparison.truth.items()}
         truth = ", ".join(f"{name} {_number(value)}" for name, value in values.items())

@@ -18,6 +18,9 @@ from ptyint.errors import ScanError
 PATTERN_SIZES = (64, 128, 256)
 """Values of N that the network is built for."""
 
+MAX_SPAN_PX = 20_000
+"""Largest extent of the positions of a scan without an object: more is a unit gone wrong, and would fill the memory."""
+
 CHUNK_PIXELS = 2**23
 """How much of a pattern stack is in memory at a time."""
 
@@ -163,6 +166,8 @@ def _violations(scan: Scan) -> Iterator[str]:
             "diffraction_patterns", f"{height} x {width} px", f"N x N with N in {PATTERN_SIZES}", "Crop or pad."
         )
     yield from _array("probe", scan.probe, np.complex64, (None, height, width), "(modes, N, N)")
+    if scan.probe.size and not np.any(scan.probe):
+        yield _violation("probe", "zero everywhere", "an illumination", "Give at least a guess of the probe.")
     if scan.object_ is not None:
         yield from _array("object_", scan.object_, np.complex64, (None, None), "(H, W)")
     if scan.object_patches is not None:
@@ -203,6 +208,15 @@ def _positions(scan: Scan, n: int) -> Iterator[str]:
     positions = scan.probe_positions_px
     broken = list(_array("probe_positions_px", positions, np.float64, (n, 2), "(n, 2), order (y, x)"))
     yield from broken
+    if not broken and n > 1 and scan.object_ is None:
+        height, width = np.ptp(positions, axis=0)
+        if not 1 <= max(height, width) <= MAX_SPAN_PX:
+            yield _violation(
+                "probe_positions_px",
+                f"a span of {height:.3g} x {width:.3g} px",
+                f"1 to {MAX_SPAN_PX} px",
+                "Give positions in object pixels, not in metres or micrometres.",
+            )
     if broken or scan.object_ is None or scan.object_.ndim != 2:
         return
     outside = np.flatnonzero(((positions < 0) | (positions > np.array(scan.object_.shape) - 1)).any(axis=1))
@@ -253,22 +267,26 @@ def _patterns(patterns: PatternSource, good: NDArray[np.bool_] | None) -> Iterat
             "finite counts of at least 0 in good pixels",
             "Repair the file, or mark defective pixels in good_pixels.",
         )
-    centre, corner = _mean_amplitudes(np.maximum(total, 0))
-    if corner > 1.5 * centre:
-        yield _violation(
-            name,
-            f"the zero frequency at the corner (mean amplitude {corner:.3g} there, {centre:.3g} at the centre)",
-            "the zero frequency at [N // 2, N // 2]",
-            "Apply np.fft.fftshift(patterns, axes=(-2, -1)).",
-        )
+    if not flaws and not total.any():
+        yield _violation(name, "no counts at all", "counts above zero", "Take the detector's data, not a template.")
+    yield from _zero_frequency(np.maximum(total, 0))
 
 
-def _mean_amplitudes(energy: NDArray[np.float64]) -> tuple[float, float]:
-    """Mean root of `energy` within N/8 of the centre, and of the corner: roots, so that a hot pixel cannot decide.
+def _zero_frequency(energy: NDArray[np.float64]) -> Iterator[str]:
+    """Where the zero frequency is, judged by the mean root of `energy` within N/8: a hot pixel cannot decide then.
 
-    A flat pattern gives a ratio of 1 and a few per cent; the central 64 x 64 of a Siemens star at the APS still 1.9.
+    A flat pattern gives a ratio of 1 and a few per cent; the central 64 x 64 of a Siemens star at the APS, shifted to
+    the corner, still 1.9. A shift along one axis alone is not looked for: the ring of a zone plate with a central stop,
+    as that star has, looks the same.
     """
     y, x = (np.arange(size) - size // 2 for size in energy.shape)
     near = np.hypot(y[:, None], x) <= min(energy.shape) / 8
     amplitude = np.sqrt(energy)
-    return float(amplitude[near].mean()), float(amplitude[np.fft.ifftshift(near)].mean())
+    centre, corner = float(amplitude[near].mean()), float(amplitude[np.fft.ifftshift(near)].mean())
+    if corner > 1.5 * centre:
+        yield _violation(
+            "diffraction_patterns",
+            f"the zero frequency at the corner (mean amplitude {corner:.3g} there, {centre:.3g} at the centre)",
+            "the zero frequency at [N // 2, N // 2]",
+            "Apply np.fft.fftshift(patterns, axes=(-2, -1)).",
+        )

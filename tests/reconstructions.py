@@ -30,6 +30,7 @@ def make(
         "groups_sha256": "b",
         "initial_weights_sha256": "c",
         "config": {"model": {"N": 64, "gridsize": 1}, "nepochs": 3, "backend": backend, "output_dir": backend},
+        "M": 12,
         "ended": "all epochs done",
         "training_seconds": 1.5,
         "inference_seconds": 0.25,

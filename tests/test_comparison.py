@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from reconstructions import make
 
 from ptyint.comparison import NAME, Check, Criteria, compare
-from ptyint.errors import ConfigError, PtyintError, ScanError
+from ptyint.errors import ComparisonError, ConfigError, PtyintError, ScanError
 from ptyint.reconstruction import Reconstruction, scanned_region
 
 
@@ -19,7 +20,7 @@ def failed(comparison: object) -> list[str]:
 def test_equal_reconstructions_pass_every_check() -> None:
     comparison = compare(make("tensorflow", noise=0.01), make("pytorch", noise=0.01))
     assert comparison.passed, failed(comparison)
-    assert len(comparison.checks) == 13
+    assert len(comparison.checks) == 14
     assert set(comparison.truth) == {"tensorflow", "pytorch"}
 
 
@@ -59,7 +60,14 @@ def test_without_truth_only_contract_and_agreement_are_checked() -> None:
     comparison = compare(make("tensorflow", truth=False), make("pytorch", truth=False))
     assert comparison.passed
     assert comparison.truth == {}
-    assert len(comparison.checks) == 7
+    assert len(comparison.checks) == 8
+
+
+def test_objects_of_different_shapes_are_not_compared() -> None:
+    other = make("pytorch")
+    cut = dataclasses.replace(other, object_=other.object_[:-1], scanned=other.scanned[:-1])
+    with pytest.raises(ComparisonError, match=r"\(48, 48\) and \(47, 48\)"):
+        compare(make("tensorflow"), cut)
 
 
 def test_nan_is_an_error_not_a_pass() -> None:

@@ -58,6 +58,12 @@ def test_without_truth_two_images_and_their_difference() -> None:
 def test_verdict_says_pass_or_names_what_failed(comparison) -> None:
     good = report.verdict(compare(make("tensorflow"), make("pytorch"))).html
     assert "✓ PASS" in good and "✗" not in good
+    assert "same groups" in good and "No truth" not in good
+    blind = report.verdict(
+        compare(make("tensorflow", truth=False), make("pytorch", truth=False, groups_sha256="x"))
+    ).html
+    assert "No truth is known" in blind and "same scan" in blind
+    assert "same groups" not in blind.split("Shared:")[1]
     bad = report.verdict(compare(make("tensorflow"), make("pytorch", factor=2))).html
     assert "✗ FAIL" in bad and "relative amplitude scale" in bad and "PASS" not in bad
 

@@ -145,6 +145,13 @@ def test_a_misspelt_parameter_stops_before_a_run_folder_exists(
     assert not (tmp_path / "reports").exists()
 
 
+@pytest.mark.parametrize("name", ["backend", "fixture", "scan_file", "output_dir"])
+def test_what_a_report_decides_itself_is_refused(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "-p", name, "x", "--reports", str(tmp_path / "reports")]) == 1
+    assert f"-p {name} cannot be given" in capsys.readouterr().err
+    assert not (tmp_path / "reports").exists()
+
+
 def test_two_runs_in_the_same_second_get_two_folders(tmp_path: Path) -> None:
     names = {final.name for _, final in (new_run_folder(tmp_path) for _ in range(5))}
     assert len(names) == 5

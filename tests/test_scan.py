@@ -55,7 +55,13 @@ def test_every_real_dtype_of_counts_is_allowed(dtype: Any) -> None:
     validate_scan(make_scan(diffraction_patterns=make_scan().counts().astype(dtype)))
 
 
+FAR_APART = np.array([[0, 0], [1e6, 0], [0, 5], [5, 5], [9, 9]], np.float64)
+
 VIOLATIONS: list[tuple[dict[str, Any], str, list[str]]] = [
+    ({"diffraction_patterns": np.zeros((n, N, N))}, "diffraction_patterns", ["no counts", "above zero"]),
+    ({"probe": np.zeros((1, N, N), np.complex64)}, "probe", ["zero everywhere"]),
+    ({"object_": None, "probe_positions_px": FAR_APART}, "probe_positions_px", ["1e+06", "20000 px", "metres"]),
+    ({"object_": None, "probe_positions_px": 1e-8 * FAR_APART}, "probe_positions_px", ["0.01 x", "1 to"]),
     ({"diffraction_patterns": np.ones((n, N))}, "diffraction_patterns", ["(5, 64)", "(n, N, N)"]),
     ({"diffraction_patterns": np.ones((0, N, N))}, "diffraction_patterns", ["(0, 64, 64)", "at least 1"]),
     ({"diffraction_patterns": np.ones((n, N, N), np.complex64)}, "diffraction_patterns", ["complex64", "integer or"]),
@@ -159,7 +165,8 @@ def test_the_zero_frequency_at_the_corner_is_reported(
 ) -> None:
     centred = cut(centred_star(shared_data))
     size = centred.shape[-1]
-    scan = Scan(centred, np.zeros((len(centred), 2)), np.ones((1, size, size), np.complex64), name="star")
+    positions = np.arange(2.0 * len(centred)).reshape(-1, 2)
+    scan = Scan(centred, positions, np.ones((1, size, size), np.complex64), name="star")
     validate_scan(scan)
     (line,) = violations(replace(scan, diffraction_patterns=dc_at_corner(centred)))
     assert "zero frequency at the corner" in line

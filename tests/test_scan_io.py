@@ -459,6 +459,12 @@ PAIR_ERRORS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("diffraction.h5", lambda f: f.__delitem__("patterns"), "dataset patterns is missing"),
     ("diffraction.h5", lambda f: f.__delitem__("indexes"), "dataset indexes is missing"),
     ("diffraction.h5", lambda f: swap(f, "patterns", np.ones((N, N))), r"patterns has shape \(64, 64\)"),
+    (
+        "diffraction.h5",
+        lambda f: swap(f, "patterns", np.ones((n - 2, N, N))),
+        r"indexes has shape \(7,\); must be \(5,\)",
+    ),
+    ("diffraction.h5", lambda f: swap(f, "indexes", np.arange(n - 2)), r"indexes has shape \(5,\); must be \(7,\)"),
 ]
 
 

@@ -212,7 +212,8 @@ def write_patterns(group: Any, name: str, scan: Scan) -> Any:
     h5py.Dataset
     """
     source = scan.diffraction_patterns
-    data = group.create_dataset(name, tuple(source.shape), source.dtype, compression="lzf")
+    chunk = (1, *source.shape[1:])  # one pattern: batches read patterns in any order
+    data = group.create_dataset(name, tuple(source.shape), source.dtype, chunks=chunk, compression="lzf")
     for rows in pattern_slices(source):
         data[rows] = source[rows]
     return data

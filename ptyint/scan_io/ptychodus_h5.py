@@ -83,6 +83,11 @@ def read_ptychodus(path: Path, *, product: Path | None, object_is_truth: bool | 
     notes: list[str] = []
     with open_h5(diffraction) as file:
         indexes = required(file, INDEXES)[()]
+        n_patterns = required(file, PATTERNS).shape[0]
+        if required(file, PATTERNS).ndim == 3 and indexes.shape != (n_patterns,):
+            raise ScanError(
+                f"{diffraction}: {INDEXES} has shape {indexes.shape}; must be ({n_patterns},), one a pattern."
+            )
         bad = required(file, BAD)[()].astype(np.bool_) if BAD in file else np.zeros((), np.bool_)
     with open_h5(product) as file:
         if not file.attrs.get(FAR_FIELD, True):
