@@ -11,7 +11,10 @@ from ptyint.errors import BackendUnavailableError, UnknownBackendError
 if TYPE_CHECKING:
     from ptyint.backends.base import Backend
 
-MODULES = {"pytorch": "ptyint.backends.pytorch", "tensorflow": "ptyint.backends.tensorflow"}
+MODULES = {
+    "pytorch": "ptyint.backends.pytorch",
+    "tensorflow": "ptyint.backends.tensorflow",
+}
 """Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.base.Backend`."""
 
 INSTALL = {

@@ -1,0 +1,129 @@
+"""Where a run ran: git, Python, machine, packages, backends. Loads no framework."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ptyint import backends
+
+VARIABLES = (
+    "CUDA_VISIBLE_DEVICES",
+    "KERAS_BACKEND",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OMP_WAIT_POLICY",
+    "OPENBLAS_NUM_THREADS",
+    "PTYINT_DATASETS_DIR",
+    "PYTHONHASHSEED",
+    "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_ONEDNN_OPTS",
+    "TF_NUM_INTEROP_THREADS",
+    "TF_NUM_INTRAOP_THREADS",
+)
+"""Environment variables that change what is computed, or how fast."""
+
+DESCRIBE = """
+import json, sys
+from ptyint import backends
+try:
+    found = backends.load(sys.argv[1]).describe()
+except RuntimeError as error:
+    found = {"unavailable": str(error)}
+print(json.dumps(found))
+"""
+
+
+def git_state(checkout: Path, ignored: Sequence[Path] = ()) -> dict[str, Any]:
+    """Commit of a checkout, and which files differ from it.
+
+    Parameters
+    ----------
+    checkout : Path
+    ignored : sequence of Path
+        Files and folders that a run writes itself: they make no checkout dirty.
+
+    Returns
+    -------
+    dict
+        ``commit`` (None: not a git checkout), ``dirty``, ``changed``.
+    """
+    excluded = [f":(exclude){path.relative_to(checkout)}" for path in ignored if path.is_relative_to(checkout)]
+    try:
+        commit = _git(checkout, "rev-parse", "HEAD").strip()
+        status = _git(checkout, "status", "--porcelain", "-z", "--no-renames", "--", ".", *excluded)
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None, "changed": []}
+    changed = [line[3:] for line in status.split("\0") if line]
+    return {"commit": commit, "dirty": bool(changed), "changed": changed}
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def describe_backends(names: Sequence[str] = tuple(backends.MODULES)) -> dict[str, dict[str, Any]]:
+    """What each backend says of itself, each asked in a process of its own.
+
+    Returns
+    -------
+    dict of str to dict
+        Backend to its version, device, threads and determinism flags; or to ``{"unavailable": reason}``.
+    """
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(names, pool.map(_describe, names), strict=True))
+
+
+@cache
+def _describe(name: str) -> dict[str, Any]:
+    try:
+        run = subprocess.run([sys.executable, "-c", DESCRIBE, name], capture_output=True, text=True, timeout=120)
+        found: dict[str, Any] = json.loads(run.stdout.strip().splitlines()[-1])
+        return found
+    except subprocess.TimeoutExpired:
+        return {"unavailable": "it did not answer within 120 s."}
+    except (IndexError, ValueError):
+        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
+        return {"unavailable": f"its process ended with {run.returncode}: {last}"}
+
+
+def environment() -> dict[str, Any]:
+    """Everything about the machine and the installation that the manifest keeps."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return {
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "platform": platform.platform(),
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": affinity,
+        "memory_bytes": _memory(),
+        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "packages": dict(sorted((d.name, d.version) for d in metadata.distributions() if d.name)),
+        "backends": describe_backends(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(models, platform.processor() or platform.machine())
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None

@@ -1,0 +1,94 @@
+"""What a notebook reports, kept in its outputs: a record is what the page shows, and cannot be older than the run.
+
+A cell that displays something with a record leaves two representations of it in the executed notebook: HTML for the
+reader, and JSON of type `MIME` for the runner. A plain papermill run or JupyterLab shows the one and keeps the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from ptyint.evidence.checks import Check, from_json, to_json
+
+MIME = "application/vnd.ptyint.record+json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """Checks, numbers and facts that a notebook reports.
+
+    Attributes
+    ----------
+    checks : tuple of Check
+    compared : str
+        One sentence: what was compared or examined.
+    numbers : dict of str to float
+        Name to value. The first three stand on top of the page; all are followed from run to run.
+    commands : tuple of dict
+        ``argv``, ``exit_code``, ``start``, ``end``, ``log`` of each process that the notebook ran.
+    datasets : dict of str to str
+        Dataset to the sha256 of what was really used.
+    parameters : dict
+        Parameter to the value that the kernel held.
+    """
+
+    checks: tuple[Check, ...] = ()
+    compared: str = ""
+    numbers: dict[str, float] = field(default_factory=dict)
+    commands: tuple[dict[str, Any], ...] = ()
+    datasets: dict[str, str] = field(default_factory=dict)
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON; empty fields are left out. Numbers are pairs: a notebook file sorts its keys."""
+        values = {
+            "checks": [check.to_mapping() for check in self.checks],
+            "compared": self.compared,
+            "numbers": [[name, to_json(value)] for name, value in self.numbers.items()],
+            "commands": list(self.commands),
+            "datasets": self.datasets,
+            "parameters": self.parameters,
+        }
+        return {name: value for name, value in values.items() if value}
+
+    @classmethod
+    def from_mapping(cls, values: dict[str, Any]) -> Record:
+        """Read what :meth:`to_mapping` wrote."""
+        return cls(
+            checks=tuple(Check.from_mapping(check) for check in values.get("checks", ())),
+            compared=str(values.get("compared", "")),
+            numbers={str(name): from_json(value) for name, value in values.get("numbers", ())},
+            commands=tuple(values.get("commands", ())),
+            datasets=dict(values.get("datasets", {})),
+            parameters=dict(values.get("parameters", {})),
+        )
+
+
+def merge(records: Iterable[Record]) -> Record:
+    """All that several records report; of what can be said only once, the last word counts."""
+    found = list(records)
+    return Record(
+        checks=tuple(check for record in found for check in record.checks),
+        compared=next((record.compared for record in reversed(found) if record.compared), ""),
+        numbers={name: value for record in found for name, value in record.numbers.items()},
+        commands=tuple(command for record in found for command in record.commands),
+        datasets={name: digest for record in found for name, digest in record.datasets.items()},
+        parameters={name: value for record in found for name, value in record.parameters.items()},
+    )
+
+
+def collect(notebook: Any) -> Record:
+    """What an executed notebook (nbformat 4) reports.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+
+    Returns
+    -------
+    Record
+    """
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    return merge(Record.from_mapping(output["data"][MIME]) for output in outputs if MIME in output.get("data", {}))
