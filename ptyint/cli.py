@@ -1,46 +1,152 @@
-"""The command line: ``ptyint report`` and ``ptyint fixtures``."""
+"""The command line, ``ptyint``."""
 
 from __future__ import annotations
 
 import argparse
 import ast
-import json
-import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ptyint import comparison
-from ptyint.errors import ConfigError, PtyintError
+from ptyint.errors import PtyintError
+from ptyint.evidence.checks import SIGNS
 
-BACKENDS = ("tensorflow", "pytorch")
+
+def parser() -> argparse.ArgumentParser:
+    """Every command with its options."""
+    top = argparse.ArgumentParser(
+        prog="ptyint", description="Does the PyTorch backend do the same science as the TensorFlow backend?"
+    )
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_run(commands)
+    verify = commands.add_parser(
+        "verify",
+        help="check that a run folder is what the run left, and that the run passed",
+        description="Hashes every file again, judges every check again and follows the chain of runs. "
+        "Exit code 0 only for an untouched folder of a run that passed.",
+    )
+    verify.add_argument("folder", type=Path, metavar="RUN", help="a run folder, such as reports/2026-01-31T120000Z")
+    verify.add_argument("--alone", action="store_true", help="the earlier runs and the ledger are not at hand")
+    verify.add_argument("--ledger", type=Path, help="the ledger (default: docs/fix_plan.md beside reports/)")
+    index = commands.add_parser("index", help="make reports/index.html and index.json again from the run folders")
+    index.add_argument(
+        "--reports", type=Path, default=Path("reports"), help="folder of the runs (default: %(default)s)"
+    )
+    commands.add_parser("backends", help="which backends are installed, their versions and devices, or why not")
+    commands.add_parser("fixtures", help="list the datasets that go by name")
+    return top
+
+
+def _add_run(commands: Any) -> None:
+    from ptyint.stages import PROFILES, STAGES
+
+    stages = "\n".join(f"  {name:5} {stage.title}: {stage.about}" for name, stage in STAGES.items())
+    run = commands.add_parser(
+        "run",
+        help="run stages, judge every check, leave a run folder with one page to read",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=f"Stages:\n{stages}\n\nWithout stages: all of the profile ("
+        + "; ".join(f"{name}: {' '.join(PROFILES[name])}" for name in PROFILES)
+        + ").\nThe page to read is reports/<time>/index.html. Exit code 0 only when every check ran and passed.",
+        epilog="examples:\n"
+        "  ptyint run                                     all four stages of the plan, quickly\n"
+        "  ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends\n"
+        "  ptyint run e2d                                 the parity stage only",
+    )
+    run.add_argument("stages", nargs="*", metavar="STAGE", help="which stages to run (default: those of the profile)")
+    run.add_argument("--profile", choices=list(PROFILES), default="quick", help="how much (default: %(default)s)")
+    run.add_argument("--fixture", default="synthetic-64", help="dataset of the stage 'scan' (default: %(default)s)")
+    run.add_argument(
+        "--scan", type=Path, metavar="FILE", help="your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI"
+    )
+    run.add_argument(
+        "-p",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="a parameter of the stages' notebooks; repeat it for more",
+    )
+    run.add_argument("--reports", type=Path, default=Path("reports"), help="folder of the runs (default: %(default)s)")
+    run.add_argument("--ledger", type=Path, help="file that gets an entry (default: docs/fix_plan.md beside reports/)")
+    run.add_argument(
+        "--timeout", type=float, default=900.0, metavar="SECONDS", help="for each notebook (default: %(default)g)"
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 only when every check passed."""
-    parser = argparse.ArgumentParser(prog="ptyint", description=__doc__)
-    commands = parser.add_subparsers(dest="command", required=True)
-    report = commands.add_parser("report", help="reconstruct a scan with both backends and compare them on one page")
-    report.add_argument("--fixture", default="synthetic-64", help="a dataset by name (default: %(default)s)")
-    report.add_argument(
-        "--scan", type=Path, help="your own scan instead: PtychoPINN .npz, Ptychodus .h5 or folder, CXI"
-    )
-    report.add_argument("--reports", type=Path, default=Path("reports"), help="folder of the run folders")
-    report.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"), help="a notebook parameter; repeat it"
-    )
-    commands.add_parser("fixtures", help="list the datasets")
-    options = parser.parse_args(arguments)
+    """Run the command line; return the exit code: 0 only when everything passed."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser().parse_args(given)
     try:
-        return _fixtures() if options.command == "fixtures" else _report(options)
+        return COMMANDS[options.command](options, given)
     except PtyintError as error:
         print(f"ptyint: {error}", file=sys.stderr)
-        return 1
+        return 2
 
 
-def _fixtures() -> int:
+def _run(options: argparse.Namespace, given: list[str]) -> int:
+    from ptyint import runner, stages
+    from ptyint.evidence import index
+    from ptyint.pages import SUMMARY
+
+    names = tuple(options.stages) or stages.PROFILES[options.profile]
+    parameters = {name: _value(text) for name, text in options.p}
+    request = stages.Request(names, options.reports, options.fixture, options.scan, parameters, options.timeout)
+    jobs = stages.jobs_of(request)
+    with _Progress() as progress:
+        done = runner.run(
+            jobs,
+            reports=options.reports,
+            ledger=_ledger(options),
+            argv=["ptyint", *given],
+            profile=options.profile,
+            on_progress=progress.show,
+        )
+    for error in done.errors:
+        print(error, file=sys.stderr)
+    print(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}")
+    print(f"All runs: {done.folder.parent / index.PAGE}")
+    return 0 if done.verdict == "pass" and not done.errors else 1
+
+
+def _verify(options: argparse.Namespace, given: list[str]) -> int:
+    from ptyint.evidence import manifest
+
+    options.reports = options.folder.resolve().parent
+    ledger = None if options.alone else _ledger(options)
+    found = manifest.verify(options.folder, ledger, alone=options.alone)
+    for problem in found.problems:
+        print(f"{SIGNS['fail']} {problem}")
+    if found.verdict is None or found.problems:
+        print(f"{SIGNS['fail']} {found.run} is not the evidence that a run left.")
+    else:
+        print(f"{SIGNS['pass']} {found.run} is as the run left it; its verdict: {SIGNS[found.verdict]} {found.verdict}")
+    return 0 if found.green else 1
+
+
+def _index(options: argparse.Namespace, given: list[str]) -> int:
+    from ptyint.evidence import index
+
+    print(index.write(options.reports))
+    return 0
+
+
+def _backends(options: argparse.Namespace, given: list[str]) -> int:
+    from ptyint.evidence.environment import describe_backends
+
+    found = describe_backends()
+    for name, facts in found.items():
+        if "unavailable" in facts:
+            print(f"{name:12} {SIGNS['fail']} {facts['unavailable']}")
+        else:
+            shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
+            print(f"{name:12} {SIGNS['pass']} {shown}")
+    return 1 if any("unavailable" in facts for facts in found.values()) else 0
+
+
+def _fixtures(options: argparse.Namespace, given: list[str]) -> int:
     from ptyint.fixtures import fixture_info, fixture_names
 
     for name in fixture_names():
@@ -49,66 +155,39 @@ def _fixtures() -> int:
     return 0
 
 
-def new_run_folder(reports: Path) -> tuple[Path, Path]:
-    """A fresh hidden folder to work in, and the name that it gets at the end.
-
-    Two runs in the same second get two names: ``2026-01-31T120000Z`` and ``2026-01-31T120000Z-2``.
-    """
-    reports.mkdir(parents=True, exist_ok=True)
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-    for number in range(1, 1000):
-        name = stamp if number == 1 else f"{stamp}-{number}"
-        working, final = reports / f".{name}.partial", reports / name
-        if final.exists():
-            continue
-        try:
-            working.mkdir()
-        except FileExistsError:
-            continue
-        return working.resolve(), final.resolve()
-    raise PtyintError(f"No free run folder for {stamp} in {reports}; wait a second.")
+COMMANDS = {"run": _run, "verify": _verify, "index": _index, "backends": _backends, "fixtures": _fixtures}
 
 
-def _report(options: argparse.Namespace) -> int:
-    from ptyint.notebooks import check_parameters, notebook_path
-
-    shared = {name: _value(text) for name, text in options.p}
-    for name, instead in (
-        ("backend", "both run"),
-        ("output_dir", "--reports"),
-        ("fixture", "--fixture"),
-        ("scan_file", "--scan"),
-    ):
-        if name in shared:
-            raise ConfigError(f"-p {name} cannot be given to a report; it has {instead} for that.")
-    shared |= {"scan_file": str(options.scan.resolve())} if options.scan else {"fixture": options.fixture}
-    pages = {name: {**shared, "backend": name, "output_dir": name} for name in BACKENDS}
-    for parameters in pages.values():
-        check_parameters(notebook_path("reconstruct"), parameters)
-    working, final = new_run_folder(options.reports)
-    try:
-        for name, parameters in pages.items():
-            _page("reconstruct", working, name, parameters)
-        _page("compare", working, "index", {"reference_dir": BACKENDS[0], "candidate_dir": BACKENDS[1]})
-    finally:
-        os.replace(working, final)
-        print(f"Run folder: {final}")
-    passed = json.loads((final / comparison.NAME).read_text())["passed"]
-    print(f"{'PASS' if passed else 'FAIL'}: open {final / 'index.html'}")
-    return 0 if passed is True else 1
+def _ledger(options: argparse.Namespace) -> Path:
+    """The given ledger, else ``docs/fix_plan.md`` beside the folder of the runs, where a checkout has both."""
+    beside = options.reports.resolve().parent / "docs" / "fix_plan.md"
+    return Path(options.ledger) if options.ledger else beside
 
 
-def _page(notebook: str, folder: Path, name: str, parameters: dict[str, Any]) -> None:
-    """Execute a notebook into `folder`; its page is written whether it ended well or not."""
-    from ptyint.notebooks import execute
-    from ptyint.report import write_page
+class _Progress:
+    """Two bars on stderr: notebooks, and the cells of the one that runs."""
 
-    executed = folder / f"{name}.ipynb"
-    try:
-        execute(notebook, executed, parameters)
-    finally:
-        if executed.exists():
-            write_page(executed, folder / f"{name}.html", f"ptyint: {name} ({folder.name.strip('.')})")
+    def __enter__(self) -> _Progress:
+        self.notebooks: Any = None
+        return self
+
+    def show(self, name: str, number: int, total: int, done: int, cells: int) -> None:
+        from tqdm import tqdm
+
+        if self.notebooks is None:
+            self.notebooks = tqdm(total=total, unit="notebook", desc="run", position=0)
+            self.cells = tqdm(total=cells, unit="cell", position=1, leave=False)
+        if self.cells.desc != f"{name}: ":
+            self.cells.reset(total=cells)
+            self.cells.set_description(name)
+        self.cells.n, self.notebooks.n = done, number + (done == cells)
+        self.cells.refresh()
+        self.notebooks.refresh()
+
+    def __exit__(self, *exception: object) -> None:
+        if self.notebooks is not None:
+            self.cells.close()
+            self.notebooks.close()
 
 
 def _value(text: str) -> Any:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from ptyint.atomic import atomic_path
 from ptyint.errors import ComparisonError, ConfigError
+from ptyint.evidence.checks import Check
 from ptyint.metrics import ObjectComparison, compare_objects
 from ptyint.reconstruction import Reconstruction
 
@@ -56,23 +58,6 @@ class Criteria:
                 raise ConfigError(f"{name} is {value!r}; must lie between 0 and 1.")
 
 
-@dataclass(frozen=True)
-class Check:
-    """A question with a yes or no: the measured value beside its bound. NaN is never a yes."""
-
-    name: str
-    measured: float
-    relation: Literal[">=", "<=", "=="]
-    bound: float
-
-    @property
-    def passed(self) -> bool:
-        """Whether the measured value keeps the bound."""
-        if self.relation == ">=":
-            return self.measured >= self.bound
-        return self.measured <= self.bound if self.relation == "<=" else self.measured == self.bound
-
-
 @dataclass(frozen=True, eq=False)
 class Comparison:
     """Everything that the comparison page shows.
@@ -108,7 +93,7 @@ class Comparison:
         comparisons = {**{f"{name} vs truth": c for name, c in self.truth.items()}, "agreement": self.agreement}
         return {
             "passed": self.passed,
-            "checks": [{**asdict(check), "passed": check.passed} for check in self.checks],
+            "checks": [check.to_mapping() for check in self.checks],
             "metrics": {name: c.values for name, c in comparisons.items()},
             "gauge_removed": {
                 name: {
@@ -166,8 +151,8 @@ def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Crit
     checks = _contract_checks(reference, candidate) + _truth_checks(truth, bounds)
     scale = abs(float(np.log(agreement.gauge.scale)))
     checks += [
-        Check("phase correlation of the two backends", _value(agreement, "phase"), ">=", bounds.min_agreement),
-        Check("relative amplitude scale between them", scale, "<=", bounds.max_scale_difference),
+        Check(AGREEMENT, _value(agreement, "phase"), ">=", bounds.min_agreement),
+        Check(SCALE, scale, "<=", bounds.max_scale_difference),
     ]
     return Comparison(reference, candidate, agreement, truth, checks)
 
@@ -182,13 +167,43 @@ def same(fact: str) -> str:
     return f"same {fact.removesuffix('_sha256').replace('_', ' ')}"
 
 
+def check_names(truth: bool, backends: Sequence[str] = ("tensorflow", "pytorch")) -> list[str]:
+    """Names of the checks of :func:`compare`, known before anything is measured.
+
+    Parameters
+    ----------
+    truth : bool
+        Whether the object that made the patterns is known.
+    backends : sequence of str
+        Reference and candidate.
+    """
+    with_truth = [
+        name
+        for part in ("phase", "amplitude")
+        for name in (*(_with_truth(part, backend) for backend in backends), _truth_differs(part))
+    ]
+    return [*map(same, SAME), DISTINCT, *(with_truth if truth else ()), AGREEMENT, SCALE]
+
+
+DISTINCT = "two different backends"
+AGREEMENT = "phase correlation of the two backends"
+SCALE = "relative amplitude scale between them"
+
+
+def _with_truth(part: str, backend: str) -> str:
+    return f"{part} correlation with the truth, {backend}"
+
+
+def _truth_differs(part: str) -> str:
+    return f"{part} correlations with the truth differ by"
+
+
 def _contract_checks(reference: Reconstruction, candidate: Reconstruction) -> list[Check]:
     checks = []
     for name in SAME:
         a, b = (_comparable(one.facts[name]) for one in (reference, candidate))
-        checks.append(Check(same(name), float(a == b), "==", 1.0))
-    distinct = float(reference.backend != candidate.backend)
-    return [*checks, Check("two different backends", distinct, "==", 1.0)]
+        checks.append(Check.fact(same(name), a == b))
+    return [*checks, Check.fact(DISTINCT, reference.backend != candidate.backend)]
 
 
 def _comparable(fact: Any) -> Any:
@@ -200,10 +215,8 @@ def _truth_checks(truth: dict[str, ObjectComparison], bounds: Criteria) -> list[
     checks = []
     for part, bound in (("phase", bounds.min_phase_correlation), ("amplitude", bounds.min_amplitude_correlation)):
         values = {backend: _value(comparison, part) for backend, comparison in truth.items()}
-        checks += [Check(f"{part} correlation with the truth, {b}", v, ">=", bound) for b, v in values.items()]
+        checks += [Check(_with_truth(part, backend), value, ">=", bound) for backend, value in values.items()]
         if len(values) == 2:
             a, b = values.values()
-            checks.append(
-                Check(f"{part} correlations with the truth differ by", abs(a - b), "<=", bounds.max_difference)
-            )
+            checks.append(Check(_truth_differs(part), abs(a - b), "<=", bounds.max_difference))
     return checks

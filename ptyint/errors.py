@@ -39,3 +39,7 @@ class ComparisonError(PtyintError, ValueError):
 
 class NotebookError(PtyintError, RuntimeError):
     """A notebook stopped before its end."""
+
+
+class EvidenceError(PtyintError, ValueError):
+    """A run folder, its manifest or a stage is not what it must be."""

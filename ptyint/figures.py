@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ptyint.comparison import Comparison
+from ptyint.evidence.checks import from_json
 from ptyint.frc import THRESHOLDS
 from ptyint.reconstruction import Reconstruction
 
@@ -226,6 +230,41 @@ def reconstruction(one: Reconstruction) -> Picture:
         f"{title(one.backend)} reconstruction of {one.facts['scan']}: amplitude {low:.2f} to {high:.2f}, phase within "
     )
     return Picture(figure, f"{alt}{limit:.2f} rad, up to {one.coverage.max():.0f} patches a pixel.")
+
+
+def trend(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> Picture | None:
+    """How numbers went from run to run; None where there is nothing to show.
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        Of :func:`ptyint.evidence.index.index`, the oldest first.
+    names : sequence of str
+        Which of their ``numbers``.
+
+    Returns
+    -------
+    Picture or None
+    """
+    series = {name: [from_json(run["numbers"].get(name, "nan")) for run in runs] for name in names}
+    if not series:
+        return None
+    rows = -(-len(series) // 3)
+    figure = Figure(figsize=(10.8, 2.3 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False).ravel()
+    alts = []
+    for ax, (name, values) in zip(axes, series.items(), strict=False):
+        ax.plot(range(1, len(runs) + 1), values, "o-", color="#1f5fa8", markersize=4)
+        ax.set_title("\n".join(wrap(name, 44)), fontsize=9)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.ticklabel_format(axis="y", useOffset=False)
+        ax.grid(alpha=0.3)
+        finite = [value for value in values if np.isfinite(value)]
+        alts.append(f"{name}: " + (f"{finite[0]:.4g} first, {finite[-1]:.4g} last" if finite else "never measured"))
+    for ax in axes[len(series) :]:
+        ax.set_axis_off()
+    figure.supxlabel(f"run, oldest to newest ({len(runs)})", fontsize=9)
+    return Picture(figure, "; ".join(alts) + ".")
 
 
 def _mark_positions(ax: Axes, one: Reconstruction, rows: slice, columns: slice) -> None:

@@ -74,6 +74,11 @@ class Fixture:
     url: str = ""
     generator: str = ""
 
+    @property
+    def truth_known(self) -> bool:
+        """Whether the object that made the patterns is known: every simulation's, no experiment's."""
+        return self.kind != "fetched"
+
 
 def fixture_names() -> list[str]:
     """Names of all fixtures, in the registry's order."""

@@ -1,27 +1,14 @@
-"""Run folder to HTML: draws and assembles, computes nothing.
-
-Fragments (:func:`verdict`, :func:`checks_table`, ...) display richly in JupyterLab and on the page alike; a page is an
-executed notebook through nbconvert with this package's own template, which refers to nothing outside itself.
-"""
+"""What the notebooks show of reconstructions and their comparison. Draws and assembles, computes nothing."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from html import escape
 
-from ptyint.atomic import atomic_path
 from ptyint.comparison import SAME, Comparison, same
+from ptyint.evidence.record import Record
 from ptyint.figures import title
+from ptyint.fragments import Fragment, Table, number
 from ptyint.reconstruction import Reconstruction
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-TEMPLATES = Path(__file__).parent / "templates"
 
 METRICS = {
     "phase_correlation": "phase correlation",
@@ -40,89 +27,47 @@ METRICS = {
 """What the metrics table shows, and how it calls it."""
 
 
-@dataclass(frozen=True)
-class Fragment:
-    """A piece of HTML that displays itself."""
-
-    html: str
-
-    def _repr_html_(self) -> str:
-        return self.html
+def headline(comparison: Comparison) -> Fragment:
+    """What was compared, in a sentence or two, and the numbers that matter: those that stand on top of the page."""
+    record = Record(compared=" ".join(_compared(comparison)), numbers=_numbers(comparison))
+    lines = [record.compared, *(f"{name}: {number(value)}" for name, value in record.numbers.items())]
+    return Fragment("".join(f"<p>{escape(line)}</p>" for line in lines), record)
 
 
-@cache
-def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
-
-
-def _render(template: str, **values: Any) -> Fragment:
-    return Fragment(_environment().get_template(template).render(**values))
-
-
-def _table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Fragment:
-    return _render("table.html.j2", caption=caption, heads=heads, rows=rows)
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "never crosses"
-    return "nothing resolved" if value == float("inf") else f"{value:.4g}"
-
-
-def verdict(comparison: Comparison) -> Fragment:
-    """The banner at the top: pass or fail in words, what was compared, the numbers that matter."""
-    failed = [check.name for check in comparison.checks if not check.passed]
+def _compared(comparison: Comparison) -> list[str]:
+    facts, candidate = comparison.reference.facts, comparison.candidate.facts
+    config, held = facts["config"]["model"], {check.name for check in comparison.checks if check.passed}
+    shared = [same(name) for name in SAME if same(name) in held]
     names = " and ".join(title(one.backend) for one in comparison.backends)
-    facts = comparison.reference.facts
-    if comparison.passed:
-        how = "reconstruct" if comparison.truth else "agree on"
-        sentence = f"{names} {how} {facts['scan']}{' alike' if comparison.truth else ''}; "
-        sentence += f"all {len(comparison.checks)} checks passed."
-    else:
-        sentence = f"{len(failed)} of {len(comparison.checks)} checks failed: {'; '.join(failed)}."
-    config = facts["config"]["model"]
-    shared = [same(name) for name in SAME if same(name) not in failed]
+    n_groups = " and ".join(dict.fromkeys(str(one["n_groups"]) for one in (facts, candidate)))
     lines = [
-        f"{facts['n_patterns']} patterns of {config['N']} x {config['N']}, {facts['n_groups']} groups (gridsize "
-        f"{config['gridsize']}) in {title(comparison.reference.backend)}. Shared: {', '.join(shared) or 'nothing'}."
+        f"{names} on {facts['scan']}: {facts['n_patterns']} patterns of {config['N']} x {config['N']}, {n_groups} "
+        f"groups (gridsize {config['gridsize']}); {', '.join(shared) or 'nothing shared'}."
     ]
     if not comparison.truth:
         lines.append("No truth is known for this scan: agreement says nothing about how good the images are.")
+    return lines
+
+
+def _numbers(comparison: Comparison) -> dict[str, float]:
+    numbers = {}
     for part in ("phase", "amplitude"):
-        values = {title(name): c.values[f"{part}_correlation"] for name, c in comparison.truth.items()}
-        truth = ", ".join(f"{name} {_number(value)}" for name, value in values.items())
-        agreement = _number(comparison.agreement.values[f"{part}_correlation"])
-        known = f"with the truth: {truth}; " if truth else ""
-        lines.append(f"{part.capitalize()} correlation {known}of the two backends: {agreement}.")
-    return _render("verdict.html.j2", passed=comparison.passed, sentence=sentence, headline=lines)
+        for backend, against in comparison.truth.items():
+            numbers[f"{part} correlation with the truth, {title(backend)}"] = against.values[f"{part}_correlation"]
+        numbers[f"{part} correlation of the backends"] = comparison.agreement.values[f"{part}_correlation"]
+    return {name: float("nan") if value is None else float(value) for name, value in numbers.items()}
 
 
-def checks_table(comparison: Comparison) -> Fragment:
-    """Each check: measured, bound, verdict."""
-    rows = [
-        (
-            check.name,
-            _number(check.measured),
-            f"{check.relation} {check.bound:g}",
-            "✓ pass" if check.passed else "✗ fail",
-        )
-        for check in comparison.checks
-    ]
-    return _table("Checks", ("check", "measured", "required", "verdict"), rows)
-
-
-def metrics_table(comparison: Comparison) -> Fragment:
+def metrics_table(comparison: Comparison) -> Table:
     """Every metric: each backend against the truth, and the backends against each other."""
     columns = {f"{title(name)} vs truth": c.values for name, c in comparison.truth.items()}
     names = [title(one.backend) for one in comparison.backends]
     columns[f"{names[1]} vs {names[0]}"] = comparison.agreement.values
-    rows = [[label, *(_number(values[key]) for values in columns.values())] for key, label in METRICS.items()]
-    return _table("Metrics after gauge removal", ("metric", *columns), rows)
+    rows = [[label, *(number(values[key]) for values in columns.values())] for key, label in METRICS.items()]
+    return Table("Metrics after gauge removal", ("metric", *columns), rows)
 
 
-def gauge_table(comparison: Comparison) -> Fragment:
+def gauge_table(comparison: Comparison, caption: str = "Gauge removed") -> Table:
     """What had to be removed before comparing, and the residual before and after."""
     names = [title(one.backend) for one in comparison.backends]
     columns = {f"{title(name)} vs truth": c.gauge for name, c in comparison.truth.items()}
@@ -135,10 +80,10 @@ def gauge_table(comparison: Comparison) -> Fragment:
         ("relative residual before", *(f"{g.residual_before:.4f}" for g in columns.values())),
         ("relative residual after", *(f"{g.residual_after:.4f}" for g in columns.values())),
     ]
-    return _table("Gauge removed", ("removed", *columns), rows)
+    return Table(caption, ("removed", *columns), rows)
 
 
-def cost_table(*reconstructions: Reconstruction) -> Fragment:
+def cost_table(*reconstructions: Reconstruction) -> Table:
     """Time and memory of each backend."""
     facts = [one.facts for one in reconstructions]
     groups = [one.facts["n_groups"] for one in reconstructions]
@@ -157,33 +102,21 @@ def cost_table(*reconstructions: Reconstruction) -> Fragment:
         ("peak memory / GiB", *(f"{f['peak_memory_bytes'] / 2**30:.2f}" for f in facts)),
         ("training ended", *(str(f["ended"]) for f in facts)),
     ]
-    return _table("Time and memory", ("cost", *(title(one.backend) for one in reconstructions)), rows)
+    return Table("Time and memory", ("cost", *(title(one.backend) for one in reconstructions)), rows)
 
 
-def write_page(notebook: str | os.PathLike[str], page: str | os.PathLike[str], page_title: str) -> Path:
-    """Convert an executed notebook to one self-contained HTML file, whole or not at all.
-
-    Parameters
-    ----------
-    notebook, page : path-like
-        The ``.ipynb`` to read and the ``.html`` to write.
-    page_title : str
-        Shown on the browser's tab.
-
-    Returns
-    -------
-    Path
-        The page.
-    """
-    import nbformat
-    from nbconvert import HTMLExporter
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
-
-    exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])
-    exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    resources = {"metadata": {"title": page_title}, "ptyint_css": (TEMPLATES / "page.css").read_text()}
-    body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4), resources)
-    target = Path(page)
-    with atomic_path(target) as temporary:
-        temporary.write_text(body, encoding="utf-8")
-    return target
+def summary(one: Reconstruction) -> Fragment:
+    """What one backend made of a scan, in a sentence, and the numbers that matter."""
+    facts = one.facts
+    compared = (
+        f"{title(one.backend)} trained on {facts['scan']} alone ({facts['n_patterns']} patterns, {facts['n_groups']} "
+        f"groups, {len(one.losses)} epochs), saved the model, loaded it, inferred and stitched."
+    )
+    numbers = {
+        "last loss": float(one.losses[-1]),
+        "training / s": float(facts["training_seconds"]),
+        "groups per second, best epoch": float(facts["n_groups"] / one.epoch_seconds.min()),
+    }
+    record = Record(compared=compared, numbers=numbers, datasets={facts["scan"]: facts["scan_sha256"]})
+    lines = [compared, *(f"{name}: {number(value)}" for name, value in numbers.items())]
+    return Fragment("".join(f"<p>{escape(line)}</p>" for line in lines), record)

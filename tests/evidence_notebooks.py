@@ -1,0 +1,55 @@
+"""Small notebooks for the runner, and a run of one of them: real papermill, real kernels, no framework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from ptyint import runner
+from ptyint.evidence import manifest
+from ptyint.runner import Finished, Job
+
+PASSES = """
+from ptyint.evidence.checks import Check
+from ptyint.fragments import checks_table
+checks_table([Check("size", float(size), "<=", 10.0)])
+"""
+FILE = "open('made.txt', 'w').write('whole')"
+
+
+def write(path: Path, *cells: str, parameters: str | None = "size = 3  # of it\nname = 'a'") -> Path:
+    """A notebook of code cells; the first is the parameters cell, unless `parameters` is None."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    notebook.cells = [nbformat.v4.new_markdown_cell("# A small notebook")]
+    if parameters is not None:
+        notebook.cells.append(nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    notebook.cells += [nbformat.v4.new_code_cell(cell.strip()) for cell in cells]
+    nbformat.write(notebook, path)
+    return path
+
+
+def job(path: Path, *expects: str, name: str = "small", **options: Any) -> Job:
+    """The notebook as a job that must report `expects`."""
+    return Job("test", name, "A small stage", path, expects=expects, **options)
+
+
+def run(folder: Path, *jobs: Job) -> tuple[Finished, dict[str, Any], str]:
+    """Run jobs below `folder`; what came of it, the manifest, and the text of the first notebook's page."""
+    done = runner.run(
+        jobs, reports=folder / "reports", ledger=folder / "docs" / "fix_plan.md", argv=["ptyint", "run", "test"]
+    )
+    page = done.folder / f"{jobs[0].name}.html"
+    return done, manifest.read(done.folder), page.read_text(encoding="utf-8") if page.exists() else ""
+
+
+def verdicts(content: dict[str, Any]) -> dict[str, str]:
+    """Check to verdict."""
+    return {check["name"]: check["verdict"] for check in content["checks"]}
+
+
+def green(done: Finished) -> bool:
+    """Whether the run verifies as a pass, with its ledger."""
+    return manifest.verify(done.folder, done.folder.parents[1] / "docs" / "fix_plan.md").green

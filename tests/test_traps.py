@@ -1,0 +1,236 @@
+"""Every way in which a notebook looks green and is not, against real papermill and real kernels."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import nbformat
+import pytest
+from evidence_notebooks import FILE, PASSES, green, job, run, verdicts, write
+
+from ptyint import notebooks
+from ptyint.errors import ConfigError
+from ptyint.evidence.manifest import PARAMETERS, REACHED_END
+
+DIES = "import os, signal\nprint('last words', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
+
+
+def test_a_run_in_which_everything_passed_is_green(tmp_path: Path) -> None:
+    """The control: without it the tests below would prove nothing."""
+    path = write(tmp_path / "n.ipynb", PASSES, FILE)
+    done, content, page = run(tmp_path, job(path, "size", artifacts=("made.txt",), parameters={"size": 7}))
+    assert verdicts(content) == dict.fromkeys((REACHED_END, PARAMETERS, "wrote made.txt", "size"), "pass")
+    assert done.verdict == "pass" and content["exit_code"] == 0 and green(done)
+    assert content["notebooks"][0]["echoed"] == {"size": 7, "name": "a"}
+    assert "✓ PASS: all 4 expected checks ran and passed." in page and "Errors" not in page
+
+
+@pytest.mark.parametrize(
+    ("leaves", "says"),
+    [
+        ("import sys; sys.exit(0)", "a cell left early: SystemExit: 0"),
+        ("raise SystemExit", "a cell left early: SystemExit: 0"),
+        ("import os; os._exit(0)", "the kernel died"),
+        ("class Stop(Exception):\n    _render_traceback_ = lambda self: []\nraise Stop", "Stop"),
+    ],
+    ids=["exit", "SystemExit", "_exit", "silent"],
+)
+def test_an_early_exit_is_not_green(leaves: str, says: str, tmp_path: Path) -> None:
+    done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", leaves, PASSES), "size"))
+    assert verdicts(content)[REACHED_END] == "fail" and verdicts(content)["size"] == "not run"
+    assert done.verdict == "fail" and content["exit_code"] == 1 and not green(done)
+    assert says in content["notebooks"][0]["stopped"] and says in page
+    assert '<h2 id="errors">Errors</h2>' in page and "✗ FAIL" in page
+
+
+def test_an_exit_after_the_checks_is_not_green_either(tmp_path: Path) -> None:
+    done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES, "import sys; sys.exit(0)"), "size"))
+    assert verdicts(content)["size"] == "pass" and verdicts(content)[REACHED_END] == "fail"
+    assert done.verdict == "fail" and not green(done)
+
+
+def test_a_killed_kernel_leaves_a_red_run_with_what_was_written_and_marks_the_cell(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", "print('before')", DIES, PASSES)
+    done, content, page = run(tmp_path, job(path, "size", artifacts=("made.txt",)))
+    assert content["notebooks"][0]["exit_code"] == notebooks.KILLED
+    assert verdicts(content) == {
+        REACHED_END: "fail", PARAMETERS: "pass", "wrote made.txt": "not run", "size": "not run"
+    }  # fmt: skip
+    assert done.verdict == "fail" and not green(done)
+    cells = nbformat.read(done.folder / "small.ipynb", as_version=4).cells
+    states = {cell.source: cell.metadata.get("ptyint", {}).get("state") for cell in cells if cell.cell_type == "code"}
+    assert states["print('before')"] is None and states[DIES] == "died" and states[PASSES.strip()] == "not run"
+    died = re.search(r'<section class="died">.*?</section>', page, re.DOTALL)
+    assert died is not None and "os.kill" in died[0] and "The notebook stopped in this cell" in died[0]
+    assert "the kernel died (killed, out of memory, or a crash)" in page and "This cell never ran" in page
+    assert "before" in (done.folder / "small.log").read_text()
+
+
+def test_a_notebook_that_hangs_is_ended_and_red(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", "import time\ntime.sleep(600)", PASSES)
+    done, content, page = run(tmp_path, job(path, "size", timeout=5.0))
+    assert "it took longer than its 5 s" in page and verdicts(content)["size"] == "not run"
+    assert done.verdict == "fail" and not green(done)
+
+
+def test_a_failing_cell_is_red_and_the_next_notebook_runs_all_the_same(tmp_path: Path) -> None:
+    bad, good = write(tmp_path / "bad.ipynb", "1 / 0", PASSES), write(tmp_path / "good.ipynb", PASSES)
+    done, content, page = run(tmp_path, job(bad, "size", name="bad"), job(good, "size", name="good"))
+    assert [entry["verdict"] for entry in content["notebooks"]] == ["fail", "pass"]
+    assert "ZeroDivisionError: division by zero" in page and done.verdict == "fail"
+    summary = (done.folder / "index.html").read_text()
+    assert "✗ FAIL" in summary and "ZeroDivisionError" in summary and '<h2 id="errors">' in summary
+
+
+@pytest.mark.parametrize("hidden", ["raises-exception", "nbconvert-ignore"])
+def test_a_tag_that_allows_errors_hides_none(hidden: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", "assert False, 'hidden'", PASSES)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[2].metadata["tags"] = [hidden]
+    nbformat.write(notebook, path)
+    done, _, page = run(tmp_path, job(path, "size"))
+    assert done.verdict == "fail" and "AssertionError: hidden" in page
+
+
+def test_a_check_that_was_not_reported_is_not_run(tmp_path: Path) -> None:
+    done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", "print('no check here')"), "size", "weight"))
+    assert {verdicts(content)[name] for name in ("size", "weight")} == {"not run"}
+    assert done.verdict == "not run" and content["exit_code"] == 1 and not green(done)
+    assert "○ NOT RUN" in page and "○ not run: size. the notebook did not report it" in page
+
+
+def test_a_check_without_a_measurement_and_one_with_too_little_data_are_no_pass(tmp_path: Path) -> None:
+    cell = PASSES.replace('Check("size", float(size), "<=", 10.0)', "{}")
+    unmeasured = write(tmp_path / "a.ipynb", cell.format('Check("size", None)'))
+    few = write(tmp_path / "b.ipynb", cell.format('Check("size", 1.0, decided=False)'))
+    assert run(tmp_path, job(unmeasured, "size"))[0].verdict == "not run"
+    done, _, page = run(tmp_path, job(few, "size"))
+    assert done.verdict == "underpowered" and not green(done) and "≈ UNDERPOWERED" in page
+
+
+@pytest.mark.parametrize("value", ["float('nan')", "float('inf')"])
+def test_nan_and_infinity_fail(value: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", PASSES.replace("float(size)", value))
+    done, content, page = run(tmp_path, job(path, "size"))
+    assert verdicts(content)["size"] == "fail" and done.verdict == "fail"
+    assert content["checks"][-1]["measured"] in ("nan", "inf") and "✗ fail: size" in page
+
+
+def test_of_two_reports_under_one_name_the_worse_counts(tmp_path: Path) -> None:
+    worse = PASSES.replace("float(size)", "99.0")
+    for cells in ((PASSES, worse), (worse, PASSES)):
+        assert run(tmp_path, job(write(tmp_path / "n.ipynb", *cells), "size"))[0].verdict == "fail"
+
+
+def test_a_check_that_nobody_declared_is_not_green(tmp_path: Path) -> None:
+    done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES)))
+    assert verdicts(content)["size"] == "fail" and done.verdict == "fail"
+    assert content["checks"][-1]["note"] == "reported, but not declared before the run"
+
+
+def test_a_missing_or_empty_artifact_is_not_green(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", PASSES, "open('empty.txt', 'w').close()")
+    done, content, page = run(tmp_path, job(path, "size", artifacts=("made.txt", "empty.txt")))
+    assert verdicts(content)["wrote made.txt"] == verdicts(content)["wrote empty.txt"] == "fail"
+    assert done.verdict == "fail" and "✗ fail: wrote made.txt" in page
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"sise": 3}, "has no parameter 'sise'. Did you mean 'size'?"),
+        ({"colour": 3}, "has no parameter 'colour'. It has ['name', 'size']."),
+        ({"size": "3"}, "size is '3', a str; must be a int, as its default 3 is."),
+        ({"size": True}, "size is True, a bool; must be a int"),
+        ({"size": 3.5}, "size is 3.5, a float; must be a int"),
+        ({"name": 3}, "name is 3, a int; must be a str"),
+    ],
+)
+def test_parameters_are_checked_before_a_kernel_starts_or_a_folder_exists(
+    given: dict[str, object], says: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size", parameters=given))
+    assert not (tmp_path / "reports").exists() and not (tmp_path / "docs").exists()
+
+
+@pytest.mark.parametrize("tag", [None, "parameter"], ids=["untagged", "misspelt"])
+def test_a_notebook_without_the_tag_is_refused(tag: str | None, tmp_path: Path) -> None:
+    """papermill would say in the metadata what was asked, and run the default."""
+    path = write(tmp_path / "n.ipynb", "size = 3", PASSES, parameters=None)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells[1].metadata["tags"] = [tag] if tag else []
+    nbformat.write(notebook, path)
+    with pytest.raises(ConfigError, match=r"n\.ipynb has 0 cells tagged 'parameters'; must have one"):
+        run(tmp_path, job(path, "size", parameters={"size": 4}))
+
+
+def test_a_default_computed_from_another_parameter_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", PASSES, parameters="size = 3\nname = 2 * size")
+    with pytest.raises(ConfigError, match=r"'name = 2 \* size' in the parameters cell.*computed in a later cell"):
+        run(tmp_path, job(path, "size"))
+
+
+def test_a_parameter_that_the_notebook_overwrites_is_not_green(tmp_path: Path) -> None:
+    done, content, page = run(
+        tmp_path, job(write(tmp_path / "n.ipynb", "size = 3", PASSES), "size", parameters={"size": 4})
+    )
+    assert verdicts(content)[PARAMETERS] == "fail" and done.verdict == "fail"
+    assert "size is 3, asked for 4" in page
+    assert content["notebooks"][0]["asked"]["size"] == 4 and content["notebooks"][0]["echoed"]["size"] == 3
+
+
+def test_values_with_equal_signs_quotes_and_line_ends_pass_through(tmp_path: Path) -> None:
+    value = "a=b -p c='d' \"e\" \\ #f\n=g ä"
+    path = write(tmp_path / "n.ipynb", PASSES, parameters="size = 3\nname = 'x=y'")
+    for given, held in (({}, "x=y"), ({"name": value}, value)):
+        done, content, _ = run(tmp_path, job(path, "size", parameters=given))
+        assert done.verdict == "pass" and content["notebooks"][0]["echoed"]["name"] == held
+
+
+def test_what_an_earlier_run_left_in_the_notebook_reports_nothing(tmp_path: Path) -> None:
+    """Outputs of a notebook that was saved after running are not taken for this run's."""
+    path = write(tmp_path / "n.ipynb", PASSES)
+    done, _, _ = run(tmp_path, job(path, "size"))
+    old = nbformat.read(done.folder / "small.ipynb", as_version=4)
+    old.cells = [cell for cell in old.cells if notebooks.ECHO_TAG not in cell.metadata.get("tags", [])]
+    old.cells[-1].source = "pass"
+    assert "data" in old.cells[-1].outputs[0]
+    nbformat.write(old, path)
+    again, content, _ = run(tmp_path, job(path, "size"))
+    assert verdicts(content)["size"] == "not run" and again.verdict == "not run"
+
+
+def test_the_page_of_a_notebook_that_cannot_be_shown_is_red_and_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """nbconvert refuses the page: the run ends all the same, and says so."""
+    from nbconvert import HTMLExporter
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no page today")
+
+    monkeypatch.setattr(HTMLExporter, "from_notebook_node", refuse)
+    done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size"))
+    assert content["errors"] == ["small.ipynb cannot be shown: ValueError: no page today"]
+    assert done.verdict == "fail" and "no page today" in page and "✗ FAIL" in page and not green(done)
+    assert "no page today" in (done.folder / "index.html").read_text()
+
+
+def test_the_log_of_the_kernel_is_kept_whole(tmp_path: Path) -> None:
+    cell = "import sys\nprint('out')\nprint('err', file=sys.stderr)"
+    done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", cell, PASSES), "size"))
+    log = (done.folder / "small.log").read_text()
+    assert "out" in log and "err" in log and "small.log" in content["artifacts"]
+
+
+def test_json_of_the_manifest_is_strict(tmp_path: Path) -> None:
+    """No NaN literals, which other readers refuse."""
+    done, _, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES.replace("float(size)", "float('nan')")), "size"))
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    json.loads((done.folder / "manifest.json").read_text(), parse_constant=refuse)
