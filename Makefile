@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 .PHONY: report test lab lint clean
 .DEFAULT_GOAL := report
 
-# The same scan through both backends, and one page that compares them: reports/<time>/index.html
+# All stages, quickly, and one page to read: reports/<time>/index.html. The real data, if it lies beside the checkout.
+report: export PTYINT_DATA_DIR := $(or $(PTYINT_DATA_DIR),$(realpath ../shared/data))
 report: $(VENV)/.ready
-	$(BIN)/ptyint report $(ARGS)
+	$(BIN)/ptyint run $(ARGS)
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest $(ARGS)

@@ -37,9 +37,5 @@ class ComparisonError(PtyintError, ValueError):
     """Two arrays cannot be compared: shapes differ, values are not finite, or nothing is left to compare."""
 
 
-class NotebookError(PtyintError, RuntimeError):
-    """A notebook stopped before its end."""
-
-
 class EvidenceError(PtyintError, ValueError):
     """A run folder, its manifest or a stage is not what it must be."""

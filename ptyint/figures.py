@@ -140,7 +140,8 @@ def ring_correlation(comparison: Comparison) -> Picture:
         look = {**line, "markersize": 3.5}
         ax.plot(frc.spatial_frequency_per_px, frc.correlation, label=label, **look)
         resolution = frc.resolution_px("half-bit")
-        crossing = "never crosses" if resolution is None else f"crosses at a period of {resolution:.1f} px"
+        never = f"never crosses (lowest correlation {np.nanmin(frc.correlation):.2f})"
+        crossing = never if resolution is None else f"crosses at a period of {resolution:.1f} px"
         alts.append(f"{label} {crossing}")
     frc = comparison.agreement.frc
     dashes: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (6, 1, 1, 1)), "-")

@@ -149,7 +149,7 @@ def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
         if content["red"].keys() != MUST_FAIL.keys() or not isinstance(content["tests_sha256"], dict):
             raise ValueError("it does not name the red states")
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise EvidenceError(
             f"{Path(path).name} does not tell which tests were red ({error}); run stage e2b first: a test that was "
             "never red proves nothing by being green."
