@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_run(commands: Any) -> None:
-    from ptyint.stages import PROFILES, STAGES
+    from ptyint.stages import FIXTURE, PROFILES, STAGES
 
     stages = "\n".join(f"  {name:5} {stage.title}: {stage.about}" for name, stage in STAGES.items())
     run = commands.add_parser(
@@ -56,7 +56,7 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("stages", nargs="*", metavar="STAGE", help="which stages to run (default: those of the profile)")
     run.add_argument("--profile", choices=list(PROFILES), default="quick", help="how much (default: %(default)s)")
-    run.add_argument("--fixture", default="synthetic-64", help="dataset of the stage 'scan' (default: %(default)s)")
+    run.add_argument("--fixture", default="", help=f"dataset of the stage 'scan' (default: {FIXTURE})")
     run.add_argument(
         "--scan", type=Path, metavar="FILE", help="your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI"
     )

@@ -22,7 +22,7 @@ from ptyint.figures import title
 from ptyint.fragments import Fragment, Table, checks_table, number, write_markdown
 from ptyint.reconstruction import NAME as RECONSTRUCTION
 from ptyint.reconstruction import Reconstruction
-from ptyint.report import METRICS
+from ptyint.report import METRICS, metric
 from ptyint.testruns import Outcome, TestRun, command, run_tests
 
 GRIDSIZES = (1, 2)
@@ -180,7 +180,7 @@ def metrics_table(cycles: Cycles) -> Table:
             for backend, against in comparison.truth.items():
                 columns[f"{title(backend)} vs truth, gridsize {gridsize}"] = against.values
             columns[f"PyTorch vs TensorFlow, gridsize {gridsize}"] = comparison.agreement.values
-    rows = [[label, *(number(values[key]) for values in columns.values())] for key, label in METRICS.items()]
+    rows = [[label, *(metric(values[key]) for values in columns.values())] for key, label in METRICS.items()]
     return Table("Metrics after gauge removal", ("metric", *columns), rows)
 
 
@@ -203,7 +203,7 @@ def at_length(folder: str) -> str:
         return ""
     content = json.loads((Path(folder) / COMPARISON).read_text(encoding="utf-8"))
     scan = next(iter(content["facts"].values()))["scan"]
-    values = ", ".join(f"{name} {number(m['phase_correlation'])}" for name, m in content["metrics"].items())
+    values = ", ".join(f"{name} {metric(m['phase_correlation'])}" for name, m in content["metrics"].items())
     verdict = "all checks passed" if content["passed"] else "not all checks passed"
     return f"Trained at length on {scan}: phase correlations {values}; {verdict} (compare.html)."
 
@@ -268,7 +268,7 @@ def qualitative(comparison: Comparison | None, gridsize: int) -> str:
         else f"their Fourier ring correlation falls below half-bit at a period of {period:.1f} px"
     )
     truths = ", ".join(
-        f"{title(b)} {number(c.values['phase_correlation'])} in phase and {number(c.values['amplitude_correlation'])} "
+        f"{title(b)} {metric(c.values['phase_correlation'])} in phase and {metric(c.values['amplitude_correlation'])} "
         "in amplitude"
         for b, c in comparison.truth.items()
     )

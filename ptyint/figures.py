@@ -257,7 +257,8 @@ def trend(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> Picture | Non
     for ax, (name, values) in zip(axes, series.items(), strict=False):
         ax.plot(range(1, len(runs) + 1), values, "o-", color="#1f5fa8", markersize=4)
         ax.set_title("\n".join(wrap(name, 44)), fontsize=9)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        ax.set_xlim(0.5, len(runs) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=min(len(runs), 8), integer=True, min_n_ticks=1))
         ax.ticklabel_format(axis="y", useOffset=False)
         ax.grid(alpha=0.3)
         finite = [value for value in values if np.isfinite(value)]

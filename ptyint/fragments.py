@@ -52,8 +52,12 @@ class Table:
     record: Record | None = None
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        html = render("table.html.j2", caption=self.caption, heads=self.heads, rows=self.rows, verdicts=VERDICT_CELLS)
-        return Fragment(html, self.record)._repr_mimebundle_()
+        return Fragment(self.html, self.record)._repr_mimebundle_()
+
+    @property
+    def html(self) -> str:
+        """The table in HTML, under its caption; what it shows is escaped."""
+        return render("table.html.j2", caption=self.caption, heads=self.heads, rows=self.rows, verdicts=VERDICT_CELLS)
 
     @property
     def markdown(self) -> str:
@@ -75,11 +79,9 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
-def number(value: float | None) -> str:
+def number(value: float) -> str:
     """A number for a reader, in at most four significant digits."""
-    if value is None:
-        return "never crosses"
-    return "nothing resolved" if value == float("inf") else f"{value:.4g}"
+    return f"{value:.4g}"
 
 
 def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:

@@ -127,7 +127,7 @@ def _summary(folder: Path, manifest: dict[str, Any], since: list[str]) -> dict[s
         "stages": _stages(manifest),
         "pictures": pictures,
         "files": ["manifest.json", *dict.fromkeys(made), *(f"{e['name']}.log" for e in notebooks if e["argv"])],
-        "tables": [_html(table) for table in (_datasets(manifest), _commands(manifest), _environment(manifest))],
+        "tables": [table.html for table in (_datasets(manifest), _commands(manifest), _environment(manifest))],
     }
 
 
@@ -140,7 +140,7 @@ def _sentence(checks: list[dict[str, Any]]) -> str:
     if counts["pass"] == len(checks):
         return f"all {len(checks)} expected checks ran and passed."
     others = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n and verdict != "pass")
-    return f"of {len(checks)} expected checks, {counts['pass']} passed: {others}."
+    return f"only {counts['pass']} of {len(checks)} expected checks passed ({others})."
 
 
 def _errors(entry: dict[str, Any], checks: list[dict[str, Any]]) -> list[str]:
@@ -148,11 +148,15 @@ def _errors(entry: dict[str, Any], checks: list[dict[str, Any]]) -> list[str]:
     errors = [f"The notebook stopped: {entry['stopped']}."] if entry["stopped"] else []
     for check in checks:
         if check["verdict"] != "pass":
-            measured = f"measured {check['measured']}, required {check['relation']} {check['bound']:g}. "
+            measured = f"measured {_measured(check)}, required {check['relation']} {check['bound']:g}. "
             note = check["note"] if check["measured"] is None or check["note"] else ""
             shown = measured if check["measured"] is not None else ""
             errors.append(f"{SIGNS[check['verdict']]} {check['verdict']}: {check['name']}. {shown}{note}")
     return errors
+
+
+def _measured(check: dict[str, Any]) -> str:
+    return number(from_json(check["measured"])) if check["measured"] is not None else "nothing"
 
 
 def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
@@ -249,10 +253,6 @@ def _first_picture(path: Path) -> dict[str, str] | None:
                 alt = output.metadata.get("image/png", {}).get("alt", "")
                 return {"png": output.data["image/png"].replace("\n", ""), "alt": alt}
     return None
-
-
-def _html(table: Table) -> str:
-    return str(table._repr_mimebundle_()["text/html"])
 
 
 def _write(path: Path, template: str, **values: Any) -> None:

@@ -27,6 +27,13 @@ METRICS = {
 """What the metrics table shows, and how it calls it."""
 
 
+def metric(value: float | None) -> str:
+    """One of `METRICS` for a reader; a resolution may have no limit, or none at all."""
+    if value is None:
+        return "never crosses"
+    return "nothing resolved" if value == float("inf") else number(value)
+
+
 def headline(comparison: Comparison) -> Fragment:
     """What was compared, in a sentence or two, and the numbers that matter: those that stand on top of the page."""
     record = Record(compared=" ".join(_compared(comparison)), numbers=_numbers(comparison))
@@ -63,7 +70,7 @@ def metrics_table(comparison: Comparison) -> Table:
     columns = {f"{title(name)} vs truth": c.values for name, c in comparison.truth.items()}
     names = [title(one.backend) for one in comparison.backends]
     columns[f"{names[1]} vs {names[0]}"] = comparison.agreement.values
-    rows = [[label, *(number(values[key]) for values in columns.values())] for key, label in METRICS.items()]
+    rows = [[label, *(metric(values[key]) for values in columns.values())] for key, label in METRICS.items()]
     return Table("Metrics after gauge removal", ("metric", *columns), rows)
 
 

@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ptyint import notebooks, pages
+from ptyint.errors import ConfigError
 from ptyint.evidence import folder, index, manifest
 from ptyint.evidence.checks import Verdict, to_json, worst
 from ptyint.evidence.environment import environment, git_state
@@ -97,8 +98,11 @@ def run(
     Raises
     ------
     ConfigError
-        A notebook or a parameter that cannot be; nothing was written.
+        A notebook or a parameter that cannot be, or two under one name; nothing was written.
     """
+    names = [job.name for job in jobs]
+    if not jobs or len(set(names)) < len(names):
+        raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
     entries = [_entry(job) for job in jobs]
     start, surroundings = _now(), environment()
     with folder.claim(reports) as working:

@@ -19,6 +19,8 @@ from ptyint.notebooks import notebook_path, parameter_defaults
 from ptyint.runner import Job
 
 BACKENDS = ("tensorflow", "pytorch")
+FIXTURE = "synthetic-64"
+
 PROFILES = {"quick": ("e2a", "e2b", "e2c", "e2d"), "full": ("e2a", "e2b", "e2c", "scan", "e2d")}
 """Profile to its stages, in the order in which they run."""
 
@@ -44,7 +46,7 @@ class Request:
     stages : tuple of str
     reports : Path
     fixture : str
-        Of the stage ``scan``.
+        Of the stage ``scan``; empty: `FIXTURE`.
     scan : Path, optional
         A scan of the user's, instead of the fixture.
     parameters : dict
@@ -55,7 +57,7 @@ class Request:
 
     stages: tuple[str, ...]
     reports: Path = Path("reports")
-    fixture: str = "synthetic-64"
+    fixture: str = ""
     scan: Path | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 900.0
@@ -81,6 +83,10 @@ def jobs_of(request: Request) -> list[Job]:
     for name in request.stages:
         if name not in STAGES:
             raise ConfigError(f"Unknown stage {name!r}. Must be one of {list(STAGES)}.")
+    if (request.scan or request.fixture) and "scan" not in request.stages:
+        raise ConfigError(f"--scan and --fixture are for the stage 'scan', and only {list(request.stages)} will run.")
+    if request.scan and request.fixture:
+        raise ConfigError(f"--scan {request.scan} and --fixture {request.fixture}: give one of them.")
     for name in request.parameters:
         if name in DECIDED:
             raise ConfigError(f"-p {name} cannot be given to a run: {DECIDED[name]}.")
@@ -128,8 +134,8 @@ def _red_file(request: Request) -> str:
 
 
 def _scan(request: Request) -> list[Job]:
-    source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": request.fixture}
-    title = request.scan.name if request.scan else request.fixture
+    source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": request.fixture or FIXTURE}
+    title = request.scan.name if request.scan else request.fixture or FIXTURE
     jobs = [
         Job(
             stage="scan",
@@ -150,7 +156,7 @@ def _truth_known(request: Request) -> bool:
     from ptyint.scan_io import read_scan
 
     if request.scan is None:
-        return fixture_info(request.fixture).truth_known
+        return fixture_info(request.fixture or FIXTURE).truth_known
     keys = {"product": "product_file", "diffraction_kind": "diffraction_kind"}
     options = {key: request.parameters.get(name) or None for key, name in keys.items()}
     return read_scan(request.scan, **options).object_is_truth

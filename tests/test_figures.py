@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import re
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 from reconstructions import make
 
 from ptyint import figures, report
-from ptyint.comparison import compare
+from ptyint.comparison import check_names, compare
+from ptyint.evidence.record import MIME, Record
+from ptyint.fragments import checks_table
 
 
 @pytest.fixture(scope="module")
@@ -55,17 +58,34 @@ def test_without_truth_two_images_and_their_difference() -> None:
     assert titles == ["TensorFlow", "PyTorch", "PyTorch - TensorFlow"]
 
 
-def test_verdict_says_pass_or_names_what_failed(comparison) -> None:
-    good = report.verdict(compare(make("tensorflow"), make("pytorch"))).html
-    assert "✓ PASS" in good and "✗" not in good
-    assert "same groups" in good and "No truth" not in good
-    blind = report.verdict(
-        compare(make("tensorflow", truth=False), make("pytorch", truth=False, groups_sha256="x"))
-    ).html
-    assert "No truth is known" in blind and "same scan" in blind
-    assert "same groups" not in blind.split("Shared:")[1]
-    bad = report.verdict(compare(make("tensorflow"), make("pytorch", factor=2))).html
-    assert "✗ FAIL" in bad and "relative amplitude scale" in bad and "PASS" not in bad
+def test_the_headline_says_what_was_compared_and_what_was_shared() -> None:
+    good = report.headline(compare(make("tensorflow"), make("pytorch"))).record
+    assert good is not None and "same groups" in good.compared and "No truth" not in good.compared
+    assert list(good.numbers)[:3] == [
+        "phase correlation with the truth, TensorFlow",
+        "phase correlation with the truth, PyTorch",
+        "phase correlation of the backends",
+    ]
+    pair = make("tensorflow", truth=False), make("pytorch", truth=False, groups_sha256="x")
+    blind = report.headline(compare(*pair)).record
+    assert blind is not None and "No truth is known" in blind.compared
+    assert "same scan" in blind.compared and "same groups" not in blind.compared
+
+
+def test_checks_display_as_a_table_and_report_themselves() -> None:
+    bad = compare(make("tensorflow"), make("pytorch", factor=2))
+    bundle = checks_table(bad.checks)._repr_mimebundle_()
+    assert "✗ fail" in bundle["text/html"] and "relative amplitude scale" in bundle["text/html"]
+    assert [check["name"] for check in bundle[MIME]["checks"]] == check_names(truth=True)
+    assert Record.from_mapping(json.loads(json.dumps(bundle[MIME]))).checks == tuple(bad.checks)
+
+
+def test_the_trend_shows_each_number_over_the_runs_and_gaps() -> None:
+    runs = [{"numbers": {"a": 0.5}}, {"numbers": {"b": 1.0}}, {"numbers": {"a": 0.75, "b": "nan"}}]
+    picture = figures.trend(runs, ["a", "b"])
+    assert picture is not None and picture.alt == "a: 0.5 first, 0.75 last; b: 1 first, 1 last."
+    np.testing.assert_array_equal(picture.figure.axes[0].lines[0].get_ydata(), [0.5, np.nan, 0.75])
+    assert figures.trend(runs, []) is None
 
 
 def test_tables_escape_what_they_show() -> None:

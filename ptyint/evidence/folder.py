@@ -142,7 +142,7 @@ def finish(
         content["state"] = "finished"
         digest = manifest.write(working, content)
         final = root / str(content["run"])
-        where = Path(os.path.relpath(final, ledger_path.resolve().parents[1])).as_posix()
+        where = Path(os.path.relpath(final, ledger_path.resolve().parent.parent)).as_posix()
         ledger.append(ledger_path, ledger.attempt(content, digest, where, since[""]))
         os.replace(working, final)
     return final
