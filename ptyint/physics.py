@@ -270,6 +270,23 @@ def cut_patches(region: ArrayLike, offsets_px: ArrayLike, N: int) -> Complex:
     return np.asarray(translate(array, -np.asarray(offsets_px, np.float64), N))
 
 
+def expected_intensity(far_field: ArrayLike, log_intensity_scale: ArrayLike) -> Float:
+    """Intensities, in squared units of the network's input; modes add incoherently.
+
+    Parameters
+    ----------
+    far_field : array_like, (groups, C, modes, N, N)
+    log_intensity_scale : array_like, ()
+
+    Returns
+    -------
+    ndarray of float64, (groups, C, N, N)
+        ``exp(2 w) * sum over modes |far field|**2``.
+    """
+    wave = np.asarray(far_field, np.complex128)
+    return np.asarray(np.exp(2 * np.asarray(log_intensity_scale, np.float64)) * (np.abs(wave) ** 2).sum(axis=2))
+
+
 def poisson_nll(counts: ArrayLike, expected: ArrayLike, good_pixels: ArrayLike | None = None) -> float:
     """Poisson negative log-likelihood without its constant, mean over good pixels.
 

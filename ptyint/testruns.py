@@ -10,12 +10,8 @@ import json
 import os
 import shlex
 import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -26,15 +22,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ptyint.errors import ConfigError
 from ptyint.fragments import Fragment
+from ptyint.processes import follow_parent, run_group
 
 if TYPE_CHECKING:
     import pytest
 
 REPORT_VARIABLE = "PTYINT_TEST_REPORT"
 """Environment variable: the file that the plugin appends to. Unset: the plugin does nothing."""
-
-PARENT_VARIABLE = "PTYINT_TEST_PARENT"
-"""Environment variable: the process that waits for pytest; where it dies, pytest and its children are killed."""
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 """Where the tests are."""
@@ -159,7 +153,6 @@ def run_tests(
         env = {key: value for key, value in os.environ.items() if key not in dropped}
         inherited = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
         env |= {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120", REPORT_VARIABLE: str(report)}
-        env |= {PARENT_VARIABLE: str(os.getpid())}
         env["PYTHONPATH"] = os.pathsep.join([*map(str, path), *inherited])
         options = ["-p", "no:cacheprovider", "-p", __name__, "--color=no"]
         options += [f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
@@ -169,7 +162,7 @@ def run_tests(
             typed = shlex.join(["pytest", *arguments])
             file.write(f"=== state: {state}\n=== command: {typed}\n=== start: {start}\n".encode())
             file.flush()
-            exit_code, timed_out = _run(argv, folder, env, file, timeout)
+            exit_code, timed_out = run_group(argv, folder, env, file, timeout)
             end = _now()
             reason = f" (killed after {timeout:g} s)" if timed_out else ""
             file.write(f"=== exit code: {exit_code}{reason}\n=== end: {end}\n\n".encode())
@@ -273,34 +266,6 @@ def _enter(state: str, scratch: Path) -> tuple[Path, list[Path]]:
     return copy, [copy]
 
 
-def _run(argv: list[str], folder: Path, env: dict[str, str], output: Any, timeout: float) -> tuple[int, bool]:
-    """Exit code, and whether it was killed for taking too long. Nothing that pytest started outlives it."""
-    process = subprocess.Popen(
-        argv,
-        cwd=folder,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        return process.wait(timeout), False
-    except subprocess.TimeoutExpired:
-        _kill_group(process.pid)
-        return process.wait(), True
-    finally:
-        _kill_group(process.pid)
-        process.wait()
-
-
-def _kill_group(group: int) -> None:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
-
-
 def _read_report(report: Path) -> tuple[dict[str, Outcome], tuple[str, ...]]:
     outcomes: dict[str, Outcome] = {}
     collected: tuple[str, ...] = ()
@@ -322,15 +287,7 @@ _phases: dict[str, list[pytest.TestReport]] = {}
 
 def pytest_configure() -> None:
     """Hook: do not outlive the process that asked for this run."""
-    parent = os.environ.get(PARENT_VARIABLE)
-    if parent:
-        threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
-
-
-def _watch(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(0.2)
-    _kill_group(os.getpgrp())
+    follow_parent()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

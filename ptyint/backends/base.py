@@ -10,7 +10,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -24,8 +24,45 @@ from ptyint.weights import Weights
 PROGRESS_VARIABLE = "PTYINT_PROGRESS"
 """Environment variable: "text" makes progress bars plain text, which batch runs can show and keep."""
 
-Taps = dict[str, Any]
-"""Named intermediate tensors of one forward pass, in data-flow order."""
+Operators = dict[str, Callable[..., NDArray[Any]]]
+"""Operator of the model by name, NumPy in, NumPy out; see :meth:`Backend.operators`."""
+
+
+class Tap(Protocol):
+    """What a forward pass calls with each named tensor, and goes on with what it returns."""
+
+    def __call__(self, name: str, tensor: Any, channels_last: bool = False) -> Any:
+        """The tensor to go on with; `channels_last`: it is (B, H, W, C), and reported as (B, C, H, W)."""
+
+
+def untapped(name: str, tensor: Any, channels_last: bool = False) -> Any:
+    """The tap of a pass that nobody watches."""
+    return tensor
+
+
+class Recorder:
+    """A tap that keeps every tensor of a pass, in data-flow order, and the gradient of the loss with respect to it.
+
+    Reference injection: where `given` has another backend's array of that name, the pass goes on with this array
+    instead, and the backward pass with its ``gradient/<name>``. What is recorded is then what each layer alone makes
+    of right inputs: a bad layer is the only one to differ, and its followers do not.
+
+    Attributes
+    ----------
+    given : dict of str to ndarray
+    values, gradients : dict of str to ndarray
+        As computed, before any replacement.
+    """
+
+    def __init__(self, given: Mapping[str, NDArray[Any]] | None = None) -> None:
+        self.given = given or {}
+        self.values: dict[str, NDArray[Any]] = {}
+        self.gradients: dict[str, NDArray[Any]] = {}
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Values, then gradients as ``gradient/<name>``, both in data-flow order."""
+        gradients = {f"gradient/{name}": self.gradients[name] for name in self.values if name in self.gradients}
+        return {**self.values, **gradients}
 
 
 @dataclass(frozen=True)
@@ -54,6 +91,28 @@ class History:
 OnEpoch = Callable[[Epoch], None]
 
 
+OPERATORS = (
+    "probe_mask",
+    "downsample",
+    "upsample",
+    "sigmoid",
+    "swish",
+    "softplus",
+    "relu",
+    "phase_head",
+    "pad_patch",
+    "translate",
+    "merge_patches",
+    "cut_patches",
+    "illuminate",
+    "propagate",
+    "expected_intensity",
+    "poisson_nll",
+)
+"""Every operator of the model, in data-flow order. Each takes and returns what its namesake in `ptyint.physics` does
+(`downsample` and `upsample` act on (B, C, H, W), `pad_patch` on (B, C, N/2, N/2), `translate` on real (B, n, n))."""
+
+
 class Network(Protocol):
     """One built network in one framework, with its optimiser state."""
 
@@ -66,12 +125,22 @@ class Network(Protocol):
     def get_weights(self) -> Weights:
         """Canonical weights, copied out."""
 
-    def trace(self, batch: Batch) -> dict[str, NDArray[Any]]:
-        """Every convolution's and operator's output, ``loss``, ``gradient/inputs`` and ``gradient/<weight>``."""
+    def reset(self, weights: Weights) -> None:
+        """Start over from `weights`: as just built."""
+
+    def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
+        """Every layer's and operator's output, ``loss``, and the gradient of each tap and each weight.
+
+        Parameters
+        ----------
+        batch : Batch
+        given : dict of ndarray, optional
+            Another backend's trace, for reference injection; see :class:`Recorder`.
+        """
 
 
 class Backend(Protocol):
-    """The four operations of the harness."""
+    """What the harness asks of a backend."""
 
     name: str
 
@@ -90,8 +159,12 @@ class Backend(Protocol):
         config: TrainingConfig,
         good_pixels: NDArray[np.bool_] | None = None,
         precision: str = "float32",
+        given: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Taps, loss and gradients of one batch."""
+
+    def operators(self, precision: str = "float64") -> Operators:
+        """The operators of the model, each as a function from arrays to an array; see `OPERATORS`."""
 
     def describe(self) -> dict[str, Any]:
         """Name, version, device, threads, determinism flags."""
@@ -183,6 +256,10 @@ class NetworkBackend(ABC):
         """
 
     @abstractmethod
+    def operators(self, precision: str = "float64") -> Operators:
+        """The operators of the model, each as a function from arrays to an array; see `OPERATORS`."""
+
+    @abstractmethod
     def describe(self) -> dict[str, Any]:
         """Name, version, device, threads, determinism flags."""
 
@@ -257,6 +334,7 @@ class NetworkBackend(ABC):
         config: TrainingConfig,
         good_pixels: NDArray[np.bool_] | None = None,
         precision: str = "float32",
+        given: Mapping[str, NDArray[Any]] | None = None,
     ) -> dict[str, NDArray[Any]]:
         """Every tap of one batch at the given precision; see :meth:`Network.trace`."""
-        return self.build(config, weights, good_pixels, precision).trace(batch)
+        return self.build(config, weights, good_pixels, precision).trace(batch, given)

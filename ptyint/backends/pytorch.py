@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 # OpenMP threads that wait by spinning halve the speed of a busy machine, or worse: let them sleep. Read at import.
@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptyint.backends.base import NetworkBackend, Taps
+from ptyint.backends import base
+from ptyint.backends.base import NetworkBackend, Operators, Tap, untapped
 from ptyint.batches import Batch
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights, convolution_shapes, trainable_names
@@ -38,6 +39,21 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 def device() -> torch.device:
     """CUDA where present, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def downsample(x: Tensor) -> Tensor:
+    """Largest value of each 2 x 2 block of (B, channels, H, W)."""
+    return F.max_pool2d(x, 2)
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest-neighbour up-sampling by two of (B, channels, H, W)."""
+    return F.interpolate(x, scale_factor=2, mode="nearest")
+
+
+def phase_head(x: Tensor) -> Tensor:
+    """Phase in (-pi, pi) rad."""
+    return math.pi * torch.tanh(x)
 
 
 def translate(image: Tensor, offset_yx: Tensor, n_out: int) -> Tensor:
@@ -101,6 +117,12 @@ def propagate(exit_wave: Tensor) -> Tensor:
     return centred
 
 
+def expected_intensity(far_field: Tensor, log_intensity_scale: Tensor) -> Tensor:
+    """Intensities (B, C, N, N) of far fields (B, C, modes, N, N); modes add incoherently."""
+    intensity = (far_field.real**2 + far_field.imag**2).sum(dim=2)
+    return torch.exp(2 * log_intensity_scale) * intensity
+
+
 def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor:
     """Mean over good pixels of ``l - k log l`` with ``l = expected + COUNT_FLOOR``."""
     rate = expected + COUNT_FLOOR
@@ -138,73 +160,95 @@ class PtychoNet(nn.Module):
         named[INTENSITY_SCALE] = self.log_intensity_scale
         return named
 
-    def convolve(self, name: str, x: Tensor, taps: Taps | None) -> Tensor:
+    def convolve(self, name: str, x: Tensor, tap: Tap) -> Tensor:
         """The convolution `name`, without activation."""
-        y: Tensor = self.convolutions[name.replace(".", "/")](x)
-        if taps is not None:
-            taps[name] = y
+        y: Tensor = tap(name, self.convolutions[name.replace(".", "/")](x))
         return y
 
-    def block(self, prefix: str, x: Tensor, taps: Taps | None) -> Tensor:
+    def block(self, prefix: str, x: Tensor, tap: Tap) -> Tensor:
         """Twice convolution and ReLU."""
-        x = F.relu(self.convolve(f"{prefix}.conv1", x, taps))
-        return F.relu(self.convolve(f"{prefix}.conv2", x, taps))
+        for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
+            x = tap(f"{name}.relu", F.relu(self.convolve(name, x, tap)))
+        return x
 
-    def decode(self, head: str, x: Tensor, taps: Taps | None) -> Tensor:
+    def decode(self, head: str, x: Tensor, tap: Tap) -> Tensor:
         """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
         i = 0
         while f"{head}/{i}/conv1" in self.convolutions:
-            x = F.interpolate(self.block(f"{head}.{i}", x, taps), scale_factor=2, mode="nearest")
+            x = tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x, tap)))
             i += 1
         inner, outer = (x[:, :-OUTER_CHANNELS], x[:, -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
-        patch = self.convolve(f"{head}.last", inner, taps)
-        if head == "amplitude":
-            patch = ACTIVATIONS[self.config.amp_activation](patch)
-        else:
-            patch = math.pi * torch.tanh(patch)
+        activation = phase_head if head == "phase" else ACTIVATIONS[self.config.amp_activation]
+        patch = tap(f"{head}.head", activation(self.convolve(f"{head}.last", inner, tap)))
         patch = pad_patch(patch)
         if outer is not None:
-            border = F.interpolate(self.block(f"{head}.outer", outer, taps), scale_factor=2, mode="nearest")
-            border = F.silu(self.convolve(f"{head}.outer.last", border, taps))
+            border = tap(f"{head}.outer.up", upsample(self.block(f"{head}.outer", outer, tap)))
+            border = F.silu(self.convolve(f"{head}.outer.last", border, tap))
             patch = patch + border * (1 - center_mask(self.config.N, patch))
-        if taps is not None:
-            taps[head] = patch
-        return patch
+        return tap(head, patch)  # type: ignore[no-any-return]
 
-    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
         """Complex object patches (B, C, N, N), consistent within each group."""
-        x = inputs.contiguous(memory_format=torch.channels_last)
+        x = tap("inputs", inputs).contiguous(memory_format=torch.channels_last)
         i = 0
         while f"encoder/{i}/conv1" in self.convolutions:
-            x = F.max_pool2d(self.block(f"encoder.{i}", x, taps), 2)
+            x = tap(f"encoder.{i}.down", downsample(self.block(f"encoder.{i}", x, tap)))
             i += 1
-        amplitude, phase = self.decode("amplitude", x, taps), self.decode("phase", x, taps)
+        amplitude, phase = self.decode("amplitude", x, tap), self.decode("phase", x, tap)
         patches = torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))
-        if self.config.n_channels == 1:
-            return patches
-        if self.config.object_big:
-            region = merge_patches(patches, offsets_px, n_canvas)
-        else:
-            margin = (n_canvas - self.config.N) // 2
-            region = F.pad(patches[:, 0], (margin, margin, margin, margin))
-        if taps is not None:
-            taps["patches_before_merge"], taps["region"] = patches, region
-        return cut_patches(region, offsets_px, self.config.N)
+        if self.config.n_channels > 1:
+            patches = tap("patches_before_merge", patches)
+            if self.config.object_big:
+                region = merge_patches(patches, offsets_px, n_canvas)
+            else:
+                margin = (n_canvas - self.config.N) // 2
+                region = F.pad(patches[:, 0], (margin, margin, margin, margin))
+            patches = cut_patches(tap("region", region), offsets_px, self.config.N)
+        return tap("object_patches", patches)  # type: ignore[no-any-return]
 
-    def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+    def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
         """Expected intensities (B, C, N, N), in squared units of the inputs."""
-        patches = self.object_patches(inputs, offsets_px, n_canvas, taps)
+        patches = self.object_patches(inputs, offsets_px, n_canvas, tap)
         probe = torch.complex(self.probe_real, self.probe_imag)
         if self.config.probe_mask:
             probe = probe * probe_mask(self.config.N, self.probe_real)
-        exit_wave = illuminate(probe, patches)
-        wave = propagate(exit_wave)
-        intensity = (wave.real**2 + wave.imag**2).sum(dim=2)
-        expected = torch.exp(2 * self.log_intensity_scale) * intensity
-        if taps is not None:
-            taps["object_patches"], taps["exit_wave"], taps["far_field"] = patches, exit_wave, wave
-            taps["diffraction_amplitudes"] = torch.sqrt(expected)
+        exit_wave = tap("exit_wave", illuminate(tap("probe", probe), patches))
+        wave = tap("far_field", propagate(exit_wave))
+        expected: Tensor = tap("expected_intensity", expected_intensity(wave, self.log_intensity_scale))
         return expected
+
+
+class Recorder(base.Recorder):
+    """See :class:`ptyint.backends.base.Recorder`."""
+
+    def __call__(self, name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
+        """Keep `tensor`; return it, or what is given in its place."""
+        self.values[name] = _array(tensor)
+        result: Tensor = _Recorded.apply(tensor, self, name)  # type: ignore[no-untyped-call]
+        return result
+
+    def in_place_of(self, tensor: Tensor, name: str) -> Tensor:
+        """What is given under `name`; `tensor` where nothing is."""
+        if name not in self.given:
+            return tensor
+        return torch.from_numpy(np.array(self.given[name])).to(device=tensor.device, dtype=tensor.dtype)
+
+
+class _Recorded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, recorder: Recorder, name: str) -> Tensor:
+        ctx.recorder, ctx.name, ctx.shape = recorder, name, tensor.shape
+        return recorder.in_place_of(tensor, name).clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        ctx.recorder.gradients[ctx.name] = _array(gradient)
+        passed = ctx.recorder.in_place_of(gradient, f"gradient/{ctx.name}")
+        return passed if passed.shape == ctx.shape else passed.new_zeros(ctx.shape), None, None
+
+
+def _array(tensor: Tensor) -> NDArray[Any]:
+    return np.array(tensor.detach().resolve_conj().cpu().numpy(), order="C")
 
 
 class TorchNetwork:
@@ -254,9 +298,11 @@ class TorchNetwork:
         array = tensor.detach().cpu().numpy()
         return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, order="C")
 
-    def _loss(self, batch: Batch, inputs: Tensor, taps: Taps | None = None) -> Tensor:
-        expected = self.model(inputs, self._tensor(batch.offsets_px), batch.n_canvas, taps)
-        return poisson_nll(self._tensor(batch.counts), batch.count_scale * expected, self.model.good_pixels)
+    def _loss(self, batch: Batch, inputs: Tensor, tap: Tap = untapped) -> Tensor:
+        expected = self.model(inputs, self._tensor(batch.offsets_px), batch.n_canvas, tap)
+        counts = tap("expected_counts", batch.count_scale * expected)
+        loss: Tensor = tap("loss", poisson_nll(self._tensor(batch.counts), counts, self.model.good_pixels))
+        return loss
 
     def train_step(self, batch: Batch, learning_rate: float) -> float:
         """One Adam step; the loss before it."""
@@ -276,18 +322,22 @@ class TorchNetwork:
             )
         return np.asarray(patches.cpu().numpy())
 
-    def trace(self, batch: Batch) -> dict[str, NDArray[Any]]:
+    def reset(self, weights: Weights) -> None:
+        """Start over from `weights`: as just built."""
+        self.set_weights(weights)
+        self.optimizer.state.clear()
+
+    def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
         """Every tap of one forward and backward pass; see :meth:`ptyint.backends.base.Network.trace`."""
-        taps: Taps = {}
+        recorder = Recorder(given)
         inputs = self._tensor(batch.inputs).requires_grad_(True)
-        loss = self._loss(batch, inputs, taps)
-        names = self.trainable
-        gradients = torch.autograd.grad(loss, [inputs, *(self.parameters[name] for name in names)])
-        arrays = {name: tap.detach().cpu().numpy() for name, tap in taps.items()}
-        arrays["loss"] = loss.detach().cpu().numpy()
-        arrays["gradient/inputs"] = gradients[0].cpu().numpy()
-        for name, gradient in zip(names, gradients[1:], strict=True):
-            arrays[f"gradient/{name}"] = self._canonical(gradient)
+        loss = self._loss(batch, inputs, recorder)
+        sources = [inputs, *(self.parameters[name] for name in self.trainable)]
+        gradients = torch.autograd.grad(loss, sources, allow_unused=True)[1:]
+        arrays = recorder.arrays()
+        for name, gradient in zip(self.trainable, gradients, strict=True):
+            found = torch.zeros_like(self.parameters[name]) if gradient is None else gradient
+            arrays[f"gradient/{name}"] = self._canonical(found)
         return arrays
 
 
@@ -305,6 +355,33 @@ class PyTorchBackend(NetworkBackend):
     ) -> TorchNetwork:
         """See :meth:`ptyint.backends.base.NetworkBackend.build`."""
         return TorchNetwork(config, weights, good_pixels, precision)
+
+    def operators(self, precision: str = "float64") -> Operators:
+        """See :meth:`ptyint.backends.base.NetworkBackend.operators`."""
+        where, real = device(), getattr(torch, precision)
+
+        def t(array: Any) -> Tensor:
+            dtype = real.to_complex() if np.iscomplexobj(array) else real
+            return torch.as_tensor(np.array(array), dtype=dtype, device=where)
+
+        def activation(name: str) -> Callable[..., NDArray[Any]]:
+            return lambda x: _array(ACTIVATIONS[name](t(x)))
+
+        return {  # each name is looked up when it is called
+            "probe_mask": lambda N: _array(probe_mask(N, t(0.0))),
+            "downsample": lambda x: _array(downsample(t(x))),
+            "upsample": lambda x: _array(upsample(t(x))),
+            **{name: activation(name) for name in ACTIVATIONS},
+            "phase_head": lambda x: _array(phase_head(t(x))),
+            "pad_patch": lambda patch: _array(pad_patch(t(patch))),
+            "translate": lambda image, offset, n_out: _array(translate(t(image)[:, None], t(offset), n_out)[:, 0]),
+            "merge_patches": lambda patches, offsets, n_canvas: _array(merge_patches(t(patches), t(offsets), n_canvas)),
+            "cut_patches": lambda region, offsets, N: _array(cut_patches(t(region), t(offsets), N)),
+            "illuminate": lambda probe, patches: _array(illuminate(t(probe), t(patches))),
+            "propagate": lambda exit_wave: _array(propagate(t(exit_wave))),
+            "expected_intensity": lambda far_field, log_scale: _array(expected_intensity(t(far_field), t(log_scale))),
+            "poisson_nll": lambda counts, expected, good: _array(poisson_nll(t(counts), t(expected), t(good))),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, threads, determinism."""

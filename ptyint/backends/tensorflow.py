@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Mapping
 from typing import Any
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -15,7 +16,8 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
-from ptyint.backends.base import NetworkBackend, Taps
+from ptyint.backends import base
+from ptyint.backends.base import NetworkBackend, Operators, Tap, untapped
 from ptyint.batches import Batch
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
@@ -29,6 +31,23 @@ COUNT_FLOOR = 1e-2
 ACTIVATIONS = {"sigmoid": tf.sigmoid, "swish": tf.nn.silu, "softplus": tf.nn.softplus, "relu": tf.nn.relu}
 
 Tensor = Any
+
+
+def downsample(x: Tensor) -> Tensor:
+    """Largest value of each 2 x 2 block of (B, H, W, channels)."""
+    return tf.nn.max_pool2d(x, 2, 2, "VALID")
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest-neighbour up-sampling by two of (B, H, W, channels)."""
+    B, H, W, channels = tf.shape(x)[0], x.shape[1], x.shape[2], x.shape[3]
+    doubled = tf.broadcast_to(x[:, :, None, :, None, :], (B, H, 2, W, 2, channels))
+    return tf.reshape(doubled, (B, 2 * H, 2 * W, channels))
+
+
+def phase_head(x: Tensor) -> Tensor:
+    """Phase in (-pi, pi) rad."""
+    return math.pi * tf.tanh(x)
 
 
 def translation_matrix(offset_px: Tensor, n_out: int, n_in: int) -> Tensor:
@@ -91,18 +110,17 @@ def propagate(exit_wave: Tensor) -> Tensor:
     return tf.signal.fftshift(tf.signal.fft2d(exit_wave), axes=(-2, -1)) / N
 
 
+def expected_intensity(far_field: Tensor, log_intensity_scale: Tensor) -> Tensor:
+    """Intensities (B, C, N, N) of far fields (B, C, modes, N, N); modes add incoherently."""
+    intensity = tf.reduce_sum(tf.math.real(far_field) ** 2 + tf.math.imag(far_field) ** 2, axis=2)
+    return tf.exp(2 * log_intensity_scale) * intensity
+
+
 def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor:
     """Mean over good pixels of ``l - k log l`` with ``l = expected + COUNT_FLOOR``."""
     rate = expected + COUNT_FLOOR
     per_pattern = tf.reduce_sum((rate - counts * tf.math.log(rate)) * good_pixels, axis=(-2, -1))
     return tf.reduce_mean(per_pattern) / tf.reduce_sum(good_pixels)
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Nearest-neighbour up-sampling by two of (B, H, W, channels)."""
-    B, H, W, channels = tf.shape(x)[0], x.shape[1], x.shape[2], x.shape[3]
-    doubled = tf.broadcast_to(x[:, :, None, :, None, :], (B, H, 2, W, 2, channels))
-    return tf.reshape(doubled, (B, 2 * H, 2 * W, channels))
 
 
 class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
@@ -135,73 +153,93 @@ class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
         named[INTENSITY_SCALE] = self.log_intensity_scale.value
         return named
 
-    def convolve(self, name: str, x: Tensor, taps: Taps | None) -> Tensor:
+    def convolve(self, name: str, x: Tensor, tap: Tap) -> Tensor:
         """The convolution `name`, without activation."""
-        y = self.convolutions[list(self.shapes).index(name)](x)
-        if taps is not None:
-            taps[name] = tf.transpose(y, (0, 3, 1, 2))
-        return y
+        return tap(name, self.convolutions[list(self.shapes).index(name)](x), channels_last=True)
 
-    def block(self, prefix: str, x: Tensor, taps: Taps | None) -> Tensor:
+    def block(self, prefix: str, x: Tensor, tap: Tap) -> Tensor:
         """Twice convolution and ReLU."""
-        x = tf.nn.relu(self.convolve(f"{prefix}.conv1", x, taps))
-        return tf.nn.relu(self.convolve(f"{prefix}.conv2", x, taps))
+        for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
+            x = tap(f"{name}.relu", tf.nn.relu(self.convolve(name, x, tap)), channels_last=True)
+        return x
 
-    def decode(self, head: str, x: Tensor, taps: Taps | None) -> Tensor:
+    def decode(self, head: str, x: Tensor, tap: Tap) -> Tensor:
         """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
         i = 0
         while f"{head}.{i}.conv1" in self.shapes:
-            x = upsample(self.block(f"{head}.{i}", x, taps))
+            x = tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x, tap)), channels_last=True)
             i += 1
         inner, outer = (x[..., :-OUTER_CHANNELS], x[..., -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
-        patch = tf.transpose(self.convolve(f"{head}.last", inner, taps), (0, 3, 1, 2))
-        if head == "amplitude":
-            patch = ACTIVATIONS[self.config.amp_activation](patch)
-        else:
-            patch = math.pi * tf.tanh(patch)
+        activation = phase_head if head == "phase" else ACTIVATIONS[self.config.amp_activation]
+        patch = tap(f"{head}.head", activation(_channels_first(self.convolve(f"{head}.last", inner, tap))))
         patch = pad_patch(patch)
         if outer is not None:
-            border = upsample(self.block(f"{head}.outer", outer, taps))
-            border = tf.nn.silu(self.convolve(f"{head}.outer.last", border, taps))
-            patch += tf.transpose(border, (0, 3, 1, 2)) * (1 - center_mask(self.config.N, patch.dtype))
-        if taps is not None:
-            taps[head] = patch
-        return patch
+            border = tap(f"{head}.outer.up", upsample(self.block(f"{head}.outer", outer, tap)), channels_last=True)
+            border = tf.nn.silu(self.convolve(f"{head}.outer.last", border, tap))
+            patch += _channels_first(border) * (1 - center_mask(self.config.N, patch.dtype))
+        return tap(head, patch)
 
-    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
         """Complex object patches (B, C, N, N), consistent within each group."""
-        x = tf.transpose(inputs, (0, 2, 3, 1))
+        x = _channels_last(tap("inputs", inputs))
         i = 0
         while f"encoder.{i}.conv1" in self.shapes:
-            x = tf.nn.max_pool2d(self.block(f"encoder.{i}", x, taps), 2, 2, "VALID")
+            x = tap(f"encoder.{i}.down", downsample(self.block(f"encoder.{i}", x, tap)), channels_last=True)
             i += 1
-        amplitude, phase = self.decode("amplitude", x, taps), self.decode("phase", x, taps)
+        amplitude, phase = self.decode("amplitude", x, tap), self.decode("phase", x, tap)
         patches = tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
-        if self.config.n_channels == 1:
-            return patches
-        if self.config.object_big:
-            region = merge_patches(patches, offsets_px, n_canvas)
-        else:
-            margin = (n_canvas - self.config.N) // 2
-            region = tf.pad(patches[:, 0], [[0, 0], [margin, margin], [margin, margin]])
-        if taps is not None:
-            taps["patches_before_merge"], taps["region"] = patches, region
-        return cut_patches(region, offsets_px, self.config.N)
+        if self.config.n_channels > 1:
+            patches = tap("patches_before_merge", patches)
+            if self.config.object_big:
+                region = merge_patches(patches, offsets_px, n_canvas)
+            else:
+                margin = (n_canvas - self.config.N) // 2
+                region = tf.pad(patches[:, 0], [[0, 0], [margin, margin], [margin, margin]])
+            patches = cut_patches(tap("region", region), offsets_px, self.config.N)
+        return tap("object_patches", patches)
 
-    def call(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, taps: Taps | None = None) -> Tensor:
+    def call(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
         """Expected intensities (B, C, N, N), in squared units of the inputs."""
-        patches = self.object_patches(inputs, offsets_px, n_canvas, taps)
+        patches = self.object_patches(inputs, offsets_px, n_canvas, tap)
         probe = tf.complex(tf.convert_to_tensor(self.probe_real), tf.convert_to_tensor(self.probe_imag))
         if self.config.probe_mask:
             probe *= tf.cast(probe_mask(self.config.N, self.probe_real.dtype), probe.dtype)
-        exit_wave = illuminate(probe, patches)
-        wave = propagate(exit_wave)
-        intensity = tf.reduce_sum(tf.math.real(wave) ** 2 + tf.math.imag(wave) ** 2, axis=2)
-        expected = tf.exp(2 * self.log_intensity_scale) * intensity
-        if taps is not None:
-            taps["object_patches"], taps["exit_wave"], taps["far_field"] = patches, exit_wave, wave
-            taps["diffraction_amplitudes"] = tf.sqrt(expected)
-        return expected
+        exit_wave = tap("exit_wave", illuminate(tap("probe", probe), patches))
+        wave = tap("far_field", propagate(exit_wave))
+        return tap("expected_intensity", expected_intensity(wave, tf.convert_to_tensor(self.log_intensity_scale)))
+
+
+class Recorder(base.Recorder):
+    """See :class:`ptyint.backends.base.Recorder`."""
+
+    def __call__(self, name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
+        """Keep `tensor`; return it, or what is given in its place."""
+        first = _channels_first(tensor) if channels_last else tensor
+        self.values[name] = np.array(first.numpy())
+
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def recorded(x: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+            def backward(gradient: Tensor) -> Tensor:
+                self.gradients[name] = np.array(gradient.numpy())
+                passed = self.in_place_of(gradient, f"gradient/{name}")
+                return passed if passed.shape == x.shape else tf.zeros_like(x)
+
+            return self.in_place_of(x, name), backward
+
+        result = recorded(first)
+        return _channels_last(result) if channels_last else result
+
+    def in_place_of(self, tensor: Tensor, name: str) -> Tensor:
+        """What is given under `name`; a copy of `tensor` where nothing is."""
+        return tf.constant(self.given[name], tensor.dtype) if name in self.given else tf.identity(tensor)
+
+
+def _channels_first(x: Tensor) -> Tensor:
+    return tf.transpose(x, (0, 3, 1, 2))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return tf.transpose(x, (0, 2, 3, 1))
 
 
 class Adam:
@@ -213,6 +251,12 @@ class Adam:
         self.first = [tf.Variable(tf.zeros_like(v)) for v in variables]
         self.second = [tf.Variable(tf.zeros_like(v)) for v in variables]
         self.steps = 0
+
+    def reset(self) -> None:
+        """Forget every step."""
+        self.steps = 0
+        for moment in (*self.first, *self.second):
+            moment.assign(tf.zeros_like(moment))
 
     def factors(self, learning_rate: float, dtype: Any) -> tuple[Tensor, Tensor]:
         """Step size over the first bias correction, and root of the second one, for the step that comes."""
@@ -263,6 +307,18 @@ class KerasNetwork:
     def _gradients(self, tape: tf.GradientTape, loss: Tensor, sources: list[Any]) -> list[Tensor]:
         return list(tape.gradient(loss, sources, unconnected_gradients="zero"))
 
+    def _loss(
+        self,
+        inputs: Tensor,
+        counts: Tensor,
+        offsets_px: Tensor,
+        count_scale: Tensor,
+        n_canvas: int,
+        tap: Tap = untapped,
+    ) -> Tensor:
+        expected = tap("expected_counts", count_scale * self.model.call(inputs, offsets_px, n_canvas, tap))
+        return tap("loss", poisson_nll(counts, expected, self.model.good_pixels))
+
     def _step_eagerly(
         self,
         inputs: Tensor,
@@ -275,8 +331,7 @@ class KerasNetwork:
     ) -> Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.adam.variables)
-            expected = self.model.call(inputs, offsets_px, n_canvas)
-            loss = poisson_nll(counts, count_scale * expected, self.model.good_pixels)
+            loss = self._loss(inputs, counts, offsets_px, count_scale, n_canvas)
         self.adam.apply(self._gradients(tape, loss, self.adam.variables), step_size, root)
         return loss
 
@@ -291,20 +346,24 @@ class KerasNetwork:
         patches = self._predict(self._tensor(batch.inputs), self._tensor(batch.offsets_px), batch.n_canvas)
         return np.asarray(patches.numpy())
 
-    def trace(self, batch: Batch) -> dict[str, NDArray[Any]]:
+    def reset(self, weights: Weights) -> None:
+        """Start over from `weights`: as just built."""
+        self.set_weights(weights)
+        self.adam.reset()
+
+    def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
         """Every tap of one forward and backward pass; see :meth:`ptyint.backends.base.Network.trace`."""
-        taps: Taps = {}
-        inputs = self._tensor(batch.inputs)
+        recorder = Recorder(given)
+        given_batch = (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)
+        inputs, counts, offsets, scale = (self._tensor(array) for array in given_batch)
         sources = [inputs, *(self.variables[name] for name in self.trainable)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            expected = self.model.call(inputs, self._tensor(batch.offsets_px), batch.n_canvas, taps)
-            loss = poisson_nll(self._tensor(batch.counts), batch.count_scale * expected, self.model.good_pixels)
-        names = ["inputs", *self.trainable]
-        arrays = {name: np.asarray(tap.numpy()) for name, tap in taps.items()}
-        arrays["loss"] = np.asarray(loss.numpy())
-        for name, gradient in zip(names, self._gradients(tape, loss, sources), strict=True):
-            arrays[f"gradient/{name}"] = np.asarray(gradient.numpy())
+            loss = self._loss(inputs, counts, offsets, scale, batch.n_canvas, recorder)
+        gradients = self._gradients(tape, loss, sources)[1:]
+        arrays = recorder.arrays()
+        for name, gradient in zip(self.trainable, gradients, strict=True):
+            arrays[f"gradient/{name}"] = np.array(gradient.numpy())
         return arrays
 
 
@@ -322,6 +381,35 @@ class TensorFlowBackend(NetworkBackend):
     ) -> KerasNetwork:
         """See :meth:`ptyint.backends.base.NetworkBackend.build`."""
         return KerasNetwork(config, weights, good_pixels, precision)
+
+    def operators(self, precision: str = "float64") -> Operators:
+        """See :meth:`ptyint.backends.base.NetworkBackend.operators`."""
+
+        def t(array: Any) -> Tensor:
+            complex_ = {"float32": "complex64", "float64": "complex128"}[precision]
+            return tf.constant(array, complex_ if np.iscomplexobj(array) else precision)
+
+        def a(tensor: Tensor) -> NDArray[Any]:
+            return np.array(tensor.numpy())
+
+        def activation(name: str) -> Callable[..., NDArray[Any]]:
+            return lambda x: a(ACTIVATIONS[name](t(x)))
+
+        return {  # each name is looked up when it is called
+            "probe_mask": lambda N: a(probe_mask(N, precision)),
+            "downsample": lambda x: a(_channels_first(downsample(_channels_last(t(x))))),
+            "upsample": lambda x: a(_channels_first(upsample(_channels_last(t(x))))),
+            **{name: activation(name) for name in ACTIVATIONS},
+            "phase_head": lambda x: a(phase_head(t(x))),
+            "pad_patch": lambda patch: a(pad_patch(t(patch))),
+            "translate": lambda image, offset, n_out: a(translate(t(image), t(offset), n_out)),
+            "merge_patches": lambda patches, offsets, n_canvas: a(merge_patches(t(patches), t(offsets), n_canvas)),
+            "cut_patches": lambda region, offsets, N: a(cut_patches(t(region), t(offsets), N)),
+            "illuminate": lambda probe, patches: a(illuminate(t(probe), t(patches))),
+            "propagate": lambda exit_wave: a(propagate(t(exit_wave))),
+            "expected_intensity": lambda far_field, log_scale: a(expected_intensity(t(far_field), t(log_scale))),
+            "poisson_nll": lambda counts, expected, good: a(poisson_nll(t(counts), t(expected), t(good))),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, threads, determinism."""

@@ -1,0 +1,110 @@
+"""Climb the ladder: each backend measures itself in its own processes, side by side; then everything is judged."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ptyint.errors import ConfigError
+from ptyint.parity import cases, cost, rungs
+from ptyint.parity.ladder import Ladder
+from ptyint.parity.measure import read
+from ptyint.processes import run_group
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+"""A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
+
+
+def climb(
+    folder: str | os.PathLike[str],
+    reference: str = "tensorflow",
+    candidate: str = "pytorch",
+    *,
+    profile: str = "quick",
+    budget: cost.Budget | None = None,
+    timeout: float = 1200.0,
+) -> tuple[Ladder, list[dict[str, Any]]]:
+    """Measure two backends and judge rungs 0 to 6 and 8.
+
+    Parameters
+    ----------
+    folder : path-like
+        Gets ``ladder.json`` and a log of each process; must exist.
+    reference, candidate : str
+        Names of backends.
+    profile : {'quick', 'full'}
+    budget : Budget, optional
+        What the candidate may cost.
+    timeout : float
+        Seconds for each process.
+
+    Returns
+    -------
+    ladder : Ladder
+    commands : list of dict
+        The processes that ran, for the run's record.
+
+    Raises
+    ------
+    ConfigError
+        An unknown profile, or a backend against itself.
+    """
+    if profile not in cases.PROFILES:
+        raise ConfigError(f"profile is {profile!r}; must be one of {sorted(cases.PROFILES)}.")
+    if reference == candidate:
+        raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
+    target, pair = Path(folder), (reference, candidate)
+    with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as name:
+        scratch = Path(name)
+        plain = [(backend, str(scratch), "--profile", profile) for backend in pair]
+        commands = _processes(plain, target, "measure", timeout)
+        against = [(*arguments, "--other", other) for arguments, other in zip(plain, reversed(pair), strict=True)]
+        commands += _processes(against, target, "reload", timeout)
+        findings = rungs.judge(scratch, reference, candidate, profile)
+        measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
+    spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget())
+    ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers)
+    ladder.save(target / "ladder.json")
+    return ladder, commands
+
+
+def _speeds(scratch: Path, backend: str) -> dict[str, Any]:
+    found = read(scratch, f"{backend}.step")
+    times = {name: array for name, array in found.items() if name.endswith("/seconds")}
+    inference = read(scratch, f"{backend}.training")
+    return times | {name: array for name, array in inference.items() if name.endswith("inference seconds")}
+
+
+def _processes(arguments: Sequence[Sequence[str]], folder: Path, what: str, timeout: float) -> list[dict[str, Any]]:
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(lambda one: _process(one, folder / f"{one[0]}.{what}.log", timeout), arguments))
+
+
+def _process(arguments: Sequence[str], log: Path, timeout: float) -> dict[str, Any]:
+    argv = [sys.executable, "-m", "ptyint.parity.measure", *arguments]
+    start = datetime.now(UTC).isoformat(timespec="milliseconds")
+    with log.open("wb") as file:
+        exit_code, timed_out = run_group(argv, log.parent, {**os.environ, **ONE_THREAD}, file, timeout)
+        if timed_out:
+            file.write(f"killed after {timeout:g} s\n".encode())
+    end = datetime.now(UTC).isoformat(timespec="milliseconds")
+    shown = ["python", *argv[1:4], *("<scratch>" if part == arguments[1] else part for part in argv[4:])]
+    return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": log.name}
+
+
+def description(measured: Any) -> str:
+    """Version, device and threads of a backend, in words."""
+    found = json.loads(str(measured))
+    return f"{found['version']}, {found['device']}, {found['threads']} threads"

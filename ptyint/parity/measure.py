@@ -1,0 +1,471 @@
+"""What one backend computes for the ladder, in a process of its own.
+
+``python -m ptyint.parity.measure BACKEND FOLDER`` writes ``FOLDER/BACKEND.<rung>.npz`` and bundles;
+``... --other OTHER`` then, in a new process, loads the bundles of both and, for reference injection, OTHER's traces.
+An operator or pass that raises is recorded under ``error/<key>``; it is the judge's to find its arrays missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint import backends, dispatcher, metrics, params, physics, reconstruction, scan_io, stitch
+from ptyint import weights as weights_module
+from ptyint.atomic import atomic_path
+from ptyint.backends.base import Backend, Schedule
+from ptyint.batches import Batch, GroupedScan
+from ptyint.bundle import load_bundle, save_bundle
+from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
+from ptyint.fixtures import load_fixture, scan_digest
+from ptyint.parity import cases
+from ptyint.parity.tolerances import PRECISIONS
+from ptyint.processes import follow_parent
+from ptyint.scan import Scan
+from ptyint.weights import Weights, weights_sha256
+
+Arrays = dict[str, NDArray[Any]]
+
+ADAM_RATES = (1e-3, 5e-4, 2e-3)
+ADAM = {
+    "all move": cases.stepping(2),
+    "probe and scale stay": replace(
+        cases.stepping(1), probe_trainable=False, intensity_scale_trainable=False, adam_beta1=0.8, adam_epsilon=1e-3
+    ),
+}
+FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
+"""Backend to the framework that its process may have loaded, and no other."""
+
+STALE = {"gridsize": 7, "N": 3, "backend": "stale", "probe.mask": "stale", "learning_rate": -1.0}
+"""What stands in `params.cfg` before the gate."""
+
+
+@contextmanager
+def noted(arrays: Arrays, key: str) -> Iterator[None]:
+    """Keep an exception under ``error/<key>`` and go on."""
+    try:
+        yield
+    except Exception as error:
+        message = " ".join(f"{type(error).__name__}: {error}".split())
+        arrays[f"error/{key}"] = np.array(message[:500])
+
+
+# --- rung 0: the bookkeeping around a backend ---
+
+
+def bookkeeping() -> dict[str, str]:
+    """Facts that do not depend on a backend, and must be the same in every process: name to value or digest."""
+    found: dict[str, str] = {}
+    facts: dict[str, Callable[[], str]] = {
+        "default backend": lambda: f"{TrainingConfig().backend}, {InferenceConfig().backend}",
+        "default configuration": lambda: json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
+        "scan": lambda: scan_digest(load_fixture(cases.FIXTURE)),
+        "counts of 16-bit amplitudes": _sixteen_bits,
+        "learning rates": _learning_rates,
+        "metrics": _metrics,
+        "stitched object": _stitched,
+    }
+    for gridsize in (1, 2):
+        facts[f"groups, gridsize {gridsize}"] = lambda g=gridsize: _data(g).groups.sha256()  # type: ignore[misc]
+        facts[f"batches in their order, gridsize {gridsize}"] = lambda g=gridsize: _batches(g)  # type: ignore[misc]
+        facts[f"initial weights, gridsize {gridsize}"] = lambda g=gridsize: weights_sha256(_initial(g))  # type: ignore[misc]
+    for name, fact in facts.items():
+        try:
+            found[name] = fact()
+        except Exception as error:
+            found[name] = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _data(gridsize: int) -> GroupedScan:
+    return GroupedScan.from_config(load_fixture(cases.FIXTURE), cases.TRAINING[gridsize])
+
+
+def _initial(gridsize: int) -> Weights:
+    config = cases.TRAINING[gridsize]
+    return weights_module.initial_weights(config.model, load_fixture(cases.FIXTURE).probe, config.seed)
+
+
+def _batches(gridsize: int) -> str:
+    """Sizes and dtypes in words, and a digest of two epochs."""
+    data, generator, digest, kinds = _data(gridsize), np.random.default_rng(4), hashlib.sha256(), []
+    for batch in (batch for _ in range(2) for batch in data.batches(5, generator)):
+        for array in (batch.inputs, batch.counts, batch.offsets_px):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        kinds.append(f"{len(batch.inputs)} {batch.inputs.dtype}")
+        digest.update(f"{batch.n_canvas} {batch.count_scale!r}".encode())
+    return f"{digest.hexdigest()} ({', '.join(kinds)})"
+
+
+def _sixteen_bits() -> str:
+    """A scan whose amplitudes are stored as 16-bit integers above 256, whose squares do not fit."""
+    scan = load_fixture(cases.FIXTURE)
+    arrays: Arrays = {"probeGuess": scan.probe[0], "objectGuess": np.ones((8, 8), np.complex64)}
+    amplitudes = np.sqrt(scan.counts().astype(np.float64) * 1e3).astype(np.uint16)
+    y, x = scan.probe_positions_px.T
+    with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as folder:
+        path = Path(folder) / "sixteen-bits.npz"
+        arrays |= {"diffraction": amplitudes, "xcoords": x, "ycoords": y}
+        np.savez(path, allow_pickle=False, **arrays)
+        counts = scan_io.read_scan(path, diffraction_kind="amplitudes").counts()
+    return hashlib.sha256(np.ascontiguousarray(counts).tobytes()).hexdigest() + f" (largest {counts.max():.0f})"
+
+
+def _learning_rates() -> str:
+    rates = []
+    for scheduler in ("Default", "ReduceLROnPlateau", "WarmupCosine"):
+        schedule = Schedule(TrainingConfig(scheduler=scheduler, nepochs=8, lr_warmup_epochs=2))
+        for loss in (5.0, 4.0, 4.0, 4.5, 4.1, 4.2, 3.0, 3.1):
+            rates.append(f"{schedule.learning_rate:.12g}")
+            schedule.should_stop(loss)
+    return ", ".join(rates)
+
+
+def _pair() -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    rng, y = np.random.default_rng(8), np.linspace(0, 3, 96)
+    phase = np.cos(5 * y) * np.sin(3 * y)[:, None]
+    image = np.asarray((1 + 0.3 * np.sin(4 * y)[:, None]) * np.exp(1j * phase), np.complex128)
+    noise = rng.normal(size=(96, 96)) + 1j * rng.normal(size=(96, 96))
+    return np.asarray(image + 0.05 * noise, np.complex128), image
+
+
+def _metrics() -> str:
+    values = metrics.compare_objects(*_pair()).values
+    return json.dumps({name: None if value is None else f"{value:.8g}" for name, value in values.items()})
+
+
+def _stitched() -> str:
+    """Patches of a known object, their groups' phases lost, put together again."""
+    _, image = _pair()
+    rng = np.random.default_rng(10)
+    positions = rng.uniform(20, 76, (24, 2))
+    labels = np.repeat(np.arange(12), 2)
+    patches = stitch.extract_patches(np.pad(image, 32), positions + 32, 64)
+    patches = patches * np.exp(1j * rng.uniform(0, 6, 12))[labels][:, None, None]
+    phases = stitch.synchronise_phases(patches, positions, (96, 96), labels)
+    found = stitch.stitch(patches * np.exp(1j * phases[labels])[:, None, None], positions, (96, 96))
+    product = found.object_ * np.conj(found.object_[48, 48])
+    sums = [(product * np.exp(1j * np.arange(96) * k / 7)).sum() for k in range(4)]
+    return ", ".join(f"{abs(value):.8g}" for value in sums)
+
+
+def contract(name: str) -> dict[str, str]:
+    """Rung 0: :func:`bookkeeping`, and what the backend makes of configuration and weights."""
+    found = bookkeeping()
+    try:
+        for gridsize, config in cases.TRAINING.items():
+            config = replace(config, backend=name)
+            params.cfg.clear()
+            params.cfg.update(STALE)
+            backend = dispatcher.select_backend(config)
+            held = {key: value for key, value in params.cfg.items() if key != "backend"}
+            found[f"params.cfg after the gate, gridsize {gridsize}"] = json.dumps(held, sort_keys=True)
+            given = _initial(gridsize)
+            network = backend.build(config, given)  # type: ignore[attr-defined]
+            found[f"weights in the network, gridsize {gridsize}"] = weights_sha256(network.get_weights())
+        found["backend that ran"] = backend.name
+        found["frameworks loaded"] = ", ".join(sorted({"tensorflow", "torch"} & set(sys.modules)))
+    except Exception as error:
+        found["backend that ran"] = f"{type(error).__name__}: {error}"
+    return found
+
+
+# --- rungs 1 to 4 ---
+
+
+def operators(backend: Backend) -> Arrays:
+    """Every operator on :func:`ptyint.parity.cases.operands`, by ``precision/label``."""
+    arrays: Arrays = {}
+    for precision in PRECISIONS:
+        available = {**backend.operators(precision), "normalise_probe": _normalised_probe(precision)}
+        for label, (operator, arguments) in cases.operands().items():
+            key = f"{precision}/{label}"
+            with noted(arrays, key):
+                arrays[key] = available[operator](*arguments)
+    return arrays
+
+
+def _normalised_probe(precision: str) -> Callable[..., NDArray[Any]]:
+    """As it comes into the network: out of the initial weights, which are single precision."""
+    return lambda probe, scale: physics.normalise_probe(probe, scale).astype(np.result_type(precision, np.complex64))
+
+
+def traces(
+    backend: Any, names: Sequence[str], given: Callable[[str], Arrays] | None = None
+) -> Iterator[tuple[str, Arrays]]:
+    """Taps, loss and gradients of cases at each precision: ``case/precision``, then its arrays.
+
+    Parameters
+    ----------
+    backend : Backend
+    names : sequence of str
+        Of `ptyint.parity.cases.CASES`.
+    given : callable, optional
+        ``case/precision`` to another backend's arrays, for reference injection.
+    """
+    for name in names:
+        for precision in PRECISIONS:
+            key, arrays = f"{name}/{precision}", Arrays()
+            with noted(arrays, key):
+                batch, weights, good = cases.inputs_of(cases.CASES[name], precision)
+                injected = None if given is None else given(key)
+                network = backend.build(cases.CASES[name].config, weights, good, precision)
+                arrays |= network.trace(batch, injected)
+                if injected is None:
+                    arrays["predicted"] = network.predict(batch)
+                    arrays["predicted, one by one"] = np.concatenate([network.predict(one) for one in _singly(batch)])
+            yield key, arrays
+
+
+def _singly(batch: Batch) -> list[Batch]:
+    """Each group of a batch in a batch of its own."""
+    arrays = (batch.inputs, batch.counts, batch.offsets_px)
+    return [
+        replace(batch, inputs=inputs[None], counts=counts[None], offsets_px=offsets[None])
+        for inputs, counts, offsets in zip(*arrays, strict=True)
+    ]
+
+
+# --- rung 5 ---
+
+
+def steps(backend: Any, draws: Mapping[str, int] = cases.DRAWS) -> Arrays:
+    """Weights along a trajectory, and how far reruns from initial weights moved by one ulp drift from it.
+
+    Keys: ``gridsize/precision/step/<weight>``; ``gridsize/precision/moved/step``, the relative drift of all weights in
+    each rerun; ``gridsize/precision/seconds`` of each step of the trajectory.
+    """
+    arrays: Arrays = {}
+    for gridsize in (1, 2):
+        config = cases.stepping(gridsize)
+        scan = load_fixture(cases.FIXTURE)
+        data = GroupedScan.from_config(scan, config)
+        start = weights_module.initial_weights(config.model, scan.probe, config.seed)
+        for precision, n_draws in draws.items():
+            key = f"{gridsize}/{precision}"
+            with noted(arrays, key):
+                batches = cases.step_batches(data, precision, cases.STEPS[-1])
+                weights = {name: array.astype(precision) for name, array in start.items()}
+                network = backend.build(config, weights, None, precision)
+                network.train_step(batches[0], config.learning_rate)  # compiled, where a backend compiles
+                trajectory, seconds = _trajectory(network, weights, batches, config.learning_rate)
+                arrays |= {
+                    f"{key}/{number}/{name}": array for number, w in trajectory.items() for name, array in w.items()
+                }
+                arrays[f"{key}/seconds"] = np.array(seconds)
+                drifts: dict[int, list[float]] = {number: [] for number in trajectory}
+                for draw in range(1, n_draws + 1):
+                    moved = cases.moved_by_one_ulp(weights, draw)
+                    rerun, _ = _trajectory(network, moved, batches, config.learning_rate)
+                    for number, held in rerun.items():
+                        drifts[number].append(_drift(held, trajectory[number]))
+                arrays |= {f"{key}/moved/{number}": np.array(found) for number, found in drifts.items()}
+    return arrays
+
+
+def _trajectory(
+    network: Any, start: Weights, batches: Sequence[Batch], learning_rate: float
+) -> tuple[dict[int, Weights], list[float]]:
+    """Weights after each of `ptyint.parity.cases.STEPS`, and the seconds of every step."""
+    network.reset(start)
+    held, seconds = {}, []
+    for number, batch in enumerate(batches, 1):
+        before = time.perf_counter()
+        network.train_step(batch, learning_rate)
+        seconds.append(time.perf_counter() - before)
+        if number in cases.STEPS:
+            held[number] = network.get_weights()
+    return held, seconds
+
+
+def _drift(weights: Weights, reference: Weights) -> float:
+    """Relative distance of all weights together."""
+    apart, size = (
+        sum(float((np.abs(array.astype(np.float64)) ** 2).sum()) for array in arrays)
+        for arrays in ([w - reference[name] for name, w in weights.items()], reference.values())
+    )
+    return float(np.sqrt(apart / size))
+
+
+def optimiser(backend: Any) -> Arrays:
+    """Weights before and after each of three steps in double precision, and the gradients traced before each."""
+    arrays: Arrays = {}
+    scan = load_fixture(cases.FIXTURE)
+    for name, config in ADAM.items():
+        with noted(arrays, name):
+            data = GroupedScan.from_config(scan, config)
+            weights = cases.with_biases(weights_module.initial_weights(config.model, scan.probe, 1))
+            network = backend.build(config, weights, None, "float64")
+            for step, batch in enumerate(_partial_batches(data, len(ADAM_RATES))):
+                arrays |= {f"{name}/{step}/{key}": w for key, w in network.get_weights().items()}
+                traced = network.trace(batch)
+                arrays |= {
+                    f"{name}/{step}/gradient/{key}": traced[f"gradient/{key}"]
+                    for key in weights
+                    if f"gradient/{key}" in traced
+                }
+                arrays[f"{name}/{step}/traced loss"] = traced["loss"]
+                arrays[f"{name}/{step}/loss"] = np.array(network.train_step(batch, ADAM_RATES[step]))
+            arrays |= {f"{name}/{step + 1}/{key}": w for key, w in network.get_weights().items()}
+    return arrays
+
+
+def _partial_batches(data: GroupedScan, n: int) -> list[Batch]:
+    """Double precision, the last of them smaller."""
+    return [data.batch(np.arange(2 * i, 2 * i + (2 if i < n - 1 else 1)), "float64") for i in range(n)]
+
+
+def training(name: str, backend: Any, folder: Path) -> Arrays:
+    """Train through the dispatcher, save; infer with the weights in memory. Then the same once more.
+
+    Keys: ``gridsize/losses``, ``/rates``, ``/patches``, ``/stitched``, ``/weights/<name>``, ``/losses again``,
+    ``/losses by hand`` (the same batches, stepped one by one), ``/seconds``.
+    """
+    arrays: Arrays = {}
+    scan = load_fixture(cases.FIXTURE)
+    for gridsize, plain in cases.TRAINING.items():
+        config = replace(plain, backend=name)
+        with noted(arrays, str(gridsize)):
+            rates: list[float] = []
+            result = dispatcher.train(scan, config, lambda epoch, rates=rates: rates.append(epoch.learning_rate))  # type: ignore[misc]
+            found = dispatcher.infer(scan, cases.inference(gridsize, backend=name), result.weights)
+            again = dispatcher.train(scan, config)
+            save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
+            outcome = {
+                "backend": np.array(result.backend),
+                "losses": result.history.losses,
+                "losses again": again.history.losses,
+                "losses by hand": _by_hand(backend, scan, config),
+                "rates": np.array(rates),
+                "patches": found.object_patches,
+                "patches, one by one": dispatcher.infer(
+                    scan, cases.inference(gridsize, backend=name, batch_size=1), result.weights
+                ).object_patches,
+                "stitched": found.stitched.object_,
+                "inference seconds": np.array(found.seconds / data_groups(found)),
+            }
+            arrays |= {f"{gridsize}/{key}": value for key, value in outcome.items()}
+            arrays |= {f"{gridsize}/weights/{key}": w for key, w in result.weights.items()}
+    return arrays
+
+
+def data_groups(result: dispatcher.InferenceResult) -> int:
+    """Groups of an inference."""
+    return result.groups.n_groups
+
+
+def _by_hand(backend: Any, scan: Scan, config: TrainingConfig) -> NDArray[np.float64]:
+    """Mean loss of each epoch: the loop of training, written again without its bookkeeping."""
+    data = GroupedScan.from_config(scan, config)
+    network = backend.build(config, weights_module.initial_weights(config.model, scan.probe, config.seed))
+    generator, losses = np.random.default_rng(config.seed), []
+    for _ in range(config.nepochs):
+        order, total = generator.permutation(data.groups.n_groups), 0.0
+        for start in range(0, len(order), config.batch_size):
+            index = order[start : start + config.batch_size]
+            total += network.train_step(data.batch(index), config.learning_rate) * len(index)
+        losses.append(total / len(order))
+    return np.array(losses)
+
+
+# --- rung 6 ---
+
+
+def reload(name: str, folder: Path, trained_by: Sequence[str]) -> Arrays:
+    """Object patches of the models that `trained_by` saved, loaded from the file alone: ``backend/gridsize/patches``.
+
+    Also what the bundle says of itself: ``.../config`` and ``.../weights/<name>``.
+    """
+    arrays: Arrays = {}
+    scan = load_fixture(cases.FIXTURE)
+    for other in trained_by:
+        for gridsize in cases.TRAINING:
+            key = f"{other}/{gridsize}"
+            with noted(arrays, key):
+                path = folder / f"{other}-{gridsize}.zip"
+                found = dispatcher.infer(scan, cases.inference(gridsize, backend=name, model_path=path))
+                bundle = load_bundle(path)
+                arrays[f"{key}/patches"] = found.object_patches
+                arrays[f"{key}/config"] = np.array(json.dumps(to_mapping(bundle.config.model), sort_keys=True))
+                arrays |= {f"{key}/weights/{weight}": w for weight, w in bundle.weights.items()}
+    return arrays
+
+
+# --- the process ---
+
+
+def write(folder: Path, name: str, arrays: Arrays) -> None:
+    """Write ``FOLDER/NAME.npz``, whole or not at all."""
+    with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def read(folder: Path, name: str) -> Arrays:
+    """What :func:`write` wrote; empty where nothing was."""
+    path = folder / f"{name}.npz"
+    if not path.is_file():
+        return {}
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
+
+
+def measure(name: str, folder: Path, profile: str = "quick") -> None:
+    """Everything that needs no other backend's arrays."""
+    before = time.perf_counter()
+    backend = backends.load(name)
+    cost = {"import seconds": np.array(time.perf_counter() - before)}
+    write(folder, f"{name}.contract", {key: np.array(value) for key, value in contract(name).items()})
+    write(folder, f"{name}.operator", operators(backend))
+    for key, arrays in traces(backend, cases.PROFILES[profile]):
+        write(folder, trace_file(name, key), arrays)
+    write(folder, f"{name}.optimiser", optimiser(backend))
+    write(folder, f"{name}.training", training(name, backend, folder))
+    write(folder, f"{name}.step", steps(backend))
+    cost["peak memory bytes"] = np.array(reconstruction.peak_memory_bytes())
+    cost["description"] = np.array(json.dumps(backend.describe()))
+    write(folder, f"{name}.cost", cost)
+
+
+def measure_against(name: str, folder: Path, other: str, profile: str = "quick") -> None:
+    """What needs the other backend's files: its bundles, and its traces for reference injection."""
+    write(folder, f"{name}.persistence", reload(name, folder, (name, other)))
+    backend = backends.load(name)
+    injected = traces(backend, cases.PROFILES[profile], lambda key: read(folder, trace_file(other, key)))
+    for key, arrays in injected:
+        write(folder, trace_file(f"{name}.given", key), arrays)
+
+
+def trace_file(name: str, key: str) -> str:
+    """Name of the file of a trace; `key` is ``case/precision``."""
+    return f"{name}.trace.{key.replace('/', '.').replace(', ', '-').replace(' ', '-')}"
+
+
+def main() -> None:
+    """Parse the command line and measure."""
+    follow_parent()
+    parser = argparse.ArgumentParser(description="Measure one backend for the parity ladder.")
+    parser.add_argument("backend", choices=sorted(backends.MODULES))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--other", default="", help="load what this backend wrote there before")
+    parser.add_argument("--profile", default="quick", choices=sorted(cases.PROFILES))
+    options = parser.parse_args()
+    if options.other:
+        measure_against(options.backend, options.folder, options.other, options.profile)
+    else:
+        measure(options.backend, options.folder, options.profile)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,448 @@
+"""The judge: reads what two backends wrote and finds, rung by rung, what differs. No framework is loaded.
+
+Every function takes arrays (or a folder that holds them) and gives findings in the order in which data flow, so that
+the first red one is where a divergence begins.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint import params
+from ptyint.config import ModelConfig, to_mapping
+from ptyint.parity import cases, measure, referee
+from ptyint.parity.arrays import Difference, difference
+from ptyint.parity.ladder import Finding
+from ptyint.parity.measure import read
+from ptyint.parity.tolerances import (
+    DRIFT,
+    EARLY_STEPS,
+    PRECISIONS,
+    SLOPE,
+    TOLERANCES,
+    Tolerance,
+)
+from ptyint.weights import convolution_shapes, trainable_names, weight_shapes
+
+Arrays = Mapping[str, NDArray[Any]]
+REFEREE = "referee"
+INTERPOLATED = ("translate", "merge_patches", "cut_patches")
+SLOPES = ("gridsize 1", "gridsize 2")
+"""Cases whose gradient is held against finite differences."""
+
+
+def judge(folder: Path, reference: str, candidate: str, profile: str) -> list[Finding]:
+    """Every finding of rungs 0 to 6.
+
+    Parameters
+    ----------
+    folder : Path
+        Where :mod:`ptyint.parity.measure` wrote.
+    reference, candidate : str
+    profile : {'quick', 'full'}
+    """
+    pair = (reference, candidate)
+    found = contract({name: read(folder, f"{name}.contract") for name in pair})
+    found += operator({name: read(folder, f"{name}.operator") for name in pair})
+    traced: list[Finding] = []
+    for case in cases.PROFILES[profile]:
+        for precision in PRECISIONS:
+            key = f"{case}/{precision}"
+            arrays = {name: read(folder, measure.trace_file(name, key)) for name in pair}
+            given = read(folder, measure.trace_file(f"{candidate}.given", key))
+            traced += trace(case, precision, arrays, given)
+    found += sorted(traced, key=lambda f: ("forward", "loss", "gradient").index(f.rung))
+    found += optimiser({name: read(folder, f"{name}.optimiser") for name in pair})
+    found += training({name: read(folder, f"{name}.training") for name in pair})
+    found += step({name: read(folder, f"{name}.step") for name in pair})
+    found += persistence(
+        {name: read(folder, f"{name}.training") for name in pair},
+        {name: read(folder, f"{name}.persistence") for name in pair},
+    )
+    return found
+
+
+# --- helpers ---
+
+
+def compare(
+    where: tuple[str, str, str, str],
+    sides: tuple[str, str],
+    arrays: tuple[Arrays, Arrays],
+    key: tuple[str, str],
+    tolerance: Tolerance,
+    scale: float | None = None,
+) -> Finding:
+    """One finding: ``arrays[0][key[0]]`` against ``arrays[1][key[1]]``; what is missing is not comparable."""
+    precision = where[2]
+    for side, found, name in zip(sides, arrays, key, strict=True):
+        if name not in found:
+            note = _error(found, name) or f"{side} has no array of that name"
+            return Finding(*where, *sides, np.inf, tolerance.at(precision), np.inf, note)
+    apart = difference(found_as(arrays[0][key[0]], arrays[1][key[1]], sides[1]), arrays[1][key[1]], scale)
+    return Finding(
+        *where, *sides, apart.norm, tolerance.at(precision), ratio(apart, tolerance, precision), _note(apart)
+    )
+
+
+def found_as(candidate: NDArray[Any], reference: NDArray[Any], against: str) -> NDArray[Any]:
+    """The referee is always double precision: only a backend's dtype is compared with a backend's."""
+    if against != REFEREE:
+        return candidate
+    return candidate.astype(np.result_type(candidate, reference))
+
+
+def ratio(apart: Difference, tolerance: Tolerance, precision: str) -> float:
+    """Error over tolerance: the larger of the norm's and the worst element's."""
+    bound = tolerance.at(precision)
+    return max(apart.norm / bound, apart.largest / (bound * tolerance.elementwise))
+
+
+def _note(apart: Difference) -> str:
+    if apart.mismatch:
+        return apart.mismatch
+    return f"most at {list(apart.where)}" if apart.where else ""
+
+
+def _error(arrays: Arrays, key: str) -> str:
+    """What the backend said instead of an array: the error of `key`, or of the pass that it belongs to."""
+    if not arrays:
+        return "nothing was written"
+    parts = key.split("/")
+    for end in range(len(parts), 0, -1):
+        name = f"error/{'/'.join(parts[:end])}"
+        if name in arrays:
+            return str(arrays[name])
+    return next((str(value) for name, value in arrays.items() if name.startswith("error/")), "")
+
+
+def _fact(rung: str, case: str, tap: str, sides: tuple[str, str], holds: bool, note: str = "") -> Finding:
+    return Finding(rung, case, "", tap, *sides, float(not holds), 0.0, 0.0 if holds else np.inf, "" if holds else note)
+
+
+# --- rung 0 ---
+
+
+def contract(found: Mapping[str, Arrays]) -> list[Finding]:
+    """Facts of both processes, against this one's."""
+    expected = measure.bookkeeping()
+    expected["default backend"] = "tensorflow, tensorflow"
+    for gridsize, config in cases.TRAINING.items():
+        held = {**measure.STALE, **params.legacy_values(config)}
+        held = {key: value for key, value in held.items() if key != "backend" and value is not None}
+        expected[f"params.cfg after the gate, gridsize {gridsize}"] = json.dumps(held, sort_keys=True)
+        initial = f"initial weights, gridsize {gridsize}"
+        expected[f"weights in the network, gridsize {gridsize}"] = expected[initial]
+    findings = []
+    for side, facts in found.items():
+        own = {"backend that ran": side, "frameworks loaded": measure.FRAMEWORKS.get(side, "")}
+        for name, value in {**expected, **own}.items():
+            seen = str(facts[name]) if name in facts else _error(facts, name) or "nothing was written"
+            note = f"{_short(seen)}, and not {_short(value)}"
+            findings.append(_fact("contract", "", name, (side, REFEREE), seen == value, note))
+    return findings
+
+
+def _short(text: str, longest: int = 80) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+# --- rung 1 ---
+
+
+def operator(found: Mapping[str, Arrays]) -> list[Finding]:
+    """Every operator of each backend against the referee."""
+    given = cases.operands()
+    expected = cases.expected_operators(given)
+    findings = []
+    for label, (name, _) in given.items():
+        tolerance = TOLERANCES["interpolation" if name in INTERPOLATED else "operator"]
+        for precision in PRECISIONS:
+            wide = expected[label]
+            reference = {label: wide}
+            for side, arrays in found.items():
+                where = ("operator", label.partition(", ")[2], precision, name)
+                finding = compare(
+                    where, (side, REFEREE), (arrays, reference), (f"{precision}/{label}", label), tolerance
+                )
+                array = arrays.get(f"{precision}/{label}")
+                kind = np.result_type(precision, np.complex64) if np.iscomplexobj(wide) else np.dtype(precision)
+                if array is not None and array.dtype != kind:
+                    finding = Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, f"dtype {array.dtype}, not {kind}")
+                findings.append(finding)
+    return findings
+
+
+# --- rungs 2 to 4 ---
+
+
+def trace(case: str, precision: str, found: Mapping[str, Arrays], given: Arrays) -> list[Finding]:
+    """One network: every tap, the loss, every gradient; with what each tap does on the reference's inputs (`given`).
+
+    In double precision each backend is also held against the referee.
+    """
+    reference, candidate = found
+    config = cases.CASES[case].config
+    truth = refereed(case)
+    taps, expected = list(truth), truth if precision == "float64" else {}
+    sides, arrays = (candidate, reference), (found[candidate], found[reference])
+    findings = []
+    for tap in (*taps, *PREDICTED):
+        rung = "loss" if tap in ("expected_counts", "loss") else "forward"
+        where = (rung, case, precision, tap)
+        tolerance = TOLERANCES[rung]
+        findings.append(_located(compare(where, sides, arrays, (tap, tap), tolerance), given, found[reference]))
+        target = "object_patches" if tap in PREDICTED else tap
+        if target in expected:
+            findings += [
+                compare(where, (side, REFEREE), (one, expected), (tap, target), tolerance)
+                for side, one in found.items()
+            ]
+    for name in backward_order(config.model, taps, trainable_names(config, list(weight_shapes(config.model, 1)))):
+        key = f"gradient/{name}"
+        kinks = precision == "float32" and name not in _AFTER_THE_NETWORK
+        where = ("gradient", case, precision, key)
+        scale = cancelling(found[reference], name)
+        finding = compare(where, sides, arrays, (key, key), TOLERANCES["kinks" if kinks else "gradient"], scale)
+        findings.append(_located(finding, given, found[reference], scale))
+    if precision == "float64":
+        findings += gradients_against_the_referee(case, found)
+    return findings
+
+
+@cache
+def refereed(case: str) -> Arrays:
+    """The referee's taps of a case; worked out once, since every comparison needs them."""
+    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64")
+    return referee.forward(weights, batch, cases.CASES[case].config.model, good)
+
+
+PREDICTED = ("predicted", "predicted, one by one")
+"""Object patches by the path that production takes: of the whole batch, and group by group."""
+
+_AFTER_THE_NETWORK = frozenset(
+    ("loss", "expected_counts", "expected_intensity", "far_field", "exit_wave", "probe", "object_patches")
+)
+
+
+def _located(finding: Finding, given: Arrays, reference: Arrays, scale: float | None = None) -> Finding:
+    """With the ratio of the tap alone, on the reference's inputs."""
+    tap = finding.tap
+    if finding.holds or tap not in given or tap not in reference:
+        return finding
+    name = "layer"
+    if tap in ("region", "object_patches"):
+        name = "interpolation"
+    if finding.rung == "gradient":
+        name = "gradient"
+    apart = difference(given[tap], reference[tap], scale)
+    alone = ratio(apart, TOLERANCES[name], finding.precision)
+    return Finding(**{**vars(finding), "local": alone})
+
+
+def cancelling(arrays: Arrays, name: str) -> float | None:
+    """Norm of the terms that a bias' gradient sums: the sum may cancel, rounding does not.
+
+    The bias of the last phase layer turns the global phase, to which a diffraction pattern is blind: its gradient is
+    next to nothing, and the rounding of 4096 terms is large beside it.
+    """
+    layer, _, kind = name.rpartition(".")
+    terms = arrays.get(f"gradient/{layer}")
+    if kind != "bias" or terms is None or not np.isfinite(terms).all():
+        return None
+    return float(np.linalg.norm(np.abs(terms.astype(np.float64)).sum(axis=(0, 2, 3))))
+
+
+def backward_order(config: ModelConfig, taps: Sequence[str], weights: Sequence[str]) -> list[str]:
+    """Taps and weights in the order in which the gradient reaches them, from the loss to the inputs."""
+    layers = convolution_shapes(config)
+    own = {f"{layer}.{part}": layer for layer in layers for part in ("kernel", "bias")}
+    own |= {"probe.real": "probe", "probe.imag": "probe", "log_intensity_scale": "expected_intensity"}
+    return [
+        name for tap in reversed(list(taps)) for name in (tap, *(weight for weight in weights if own[weight] == tap))
+    ]
+
+
+def gradients_against_the_referee(case: str, found: Mapping[str, Arrays]) -> Iterator[Finding]:
+    """The physics' gradient by hand, and the whole network's by finite differences."""
+    config = cases.CASES[case].config
+    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64")
+    for side, arrays in found.items():
+        if "object_patches" in arrays:
+            by_hand = referee.physics_gradients(weights, arrays["object_patches"], batch, config.model, good)
+            for name, array in by_hand.items():
+                where = ("gradient", case, "float64", f"gradient/{name}")
+                key = (f"gradient/{name}", name)
+                yield compare(where, (side, REFEREE), (arrays, {name: array}), key, TOLERANCES["gradient"])
+    if case in SLOPES:
+        yield from _slopes(case, found)
+
+
+def _slopes(case: str, found: Mapping[str, Arrays]) -> Iterator[Finding]:
+    config = cases.CASES[case].config
+    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64")
+    for kind, direction in referee.directions(weights).items():
+        slope = referee.slope(weights, direction, batch, config.model, good)
+        for side, arrays in found.items():
+            where, sides = ("gradient", case, "float64", f"finite differences, {kind}"), (side, REFEREE)
+            gradients = {name: arrays.get(f"gradient/{name}") for name in direction}
+            if any(g is None or g.shape != direction[name].shape for name, g in gradients.items()):
+                yield Finding(*where, *sides, np.inf, SLOPE, np.inf, "a gradient is missing")
+                continue
+            terms = [float((gradients[name] * d).sum()) for name, d in direction.items()]
+            error = abs(sum(terms) - slope) / (float(np.linalg.norm(terms)) + 0.1)
+            yield Finding(*where, *sides, error, SLOPE, error / SLOPE)
+
+
+# --- rung 5 ---
+
+
+def optimiser(found: Mapping[str, Arrays]) -> list[Finding]:
+    """Weights after each step against Adam in NumPy, from the backend's own gradients; and the loss that it returns."""
+    findings = []
+    for side, arrays in found.items():
+        for case, config in measure.ADAM.items():
+            names = list(weight_shapes(config.model, 1))
+            n_steps = len(measure.ADAM_RATES)
+            moving = trainable_names(config, names)
+            complete = all(f"{case}/{s}/{n}" in arrays for s in range(n_steps + 1) for n in names) and all(
+                f"{case}/{s}/gradient/{n}" in arrays for s in range(n_steps) for n in moving
+            )
+            if not complete:
+                where = ("step", case, "float64", "optimiser")
+                findings.append(
+                    Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, _error(arrays, case) or "incomplete")
+                )
+                continue
+            start = {name: arrays[f"{case}/0/{name}"] for name in names}
+            gradients = [{name: arrays[f"{case}/{s}/gradient/{name}"] for name in moving} for s in range(n_steps)]
+            expected = referee.adam(start, gradients, measure.ADAM_RATES, config)
+            for number, after in enumerate(expected, 1):
+                for name in names:
+                    before, tap = start[name], f"optimiser: {name} after {number}"
+                    moves = {tap: arrays[f"{case}/{number}/{name}"] - before}
+                    scale = float(np.linalg.norm(before)) or None
+                    reference = {tap: after[name] - before}
+                    where = ("step", case, "float64", tap)
+                    tolerance = TOLERANCES["optimiser"]
+                    findings.append(compare(where, (side, REFEREE), (moves, reference), (tap, tap), tolerance, scale))
+            for s in range(n_steps):
+                keys = (f"{case}/{s}/loss", f"{case}/{s}/traced loss")
+                where = ("step", case, "float64", f"loss that step {s + 1} returns")
+                findings.append(compare(where, (side, side), (arrays, arrays), keys, TOLERANCES["loss"]))
+    return findings
+
+
+def training(found: Mapping[str, Arrays]) -> list[Finding]:
+    """A short training through the dispatcher: against the other's, its own again, and the same steps by hand."""
+    reference, candidate = found
+    findings = []
+    for gridsize in cases.TRAINING:
+        case = f"training, gridsize {gridsize}"
+        for side, arrays in found.items():
+            ran = (
+                str(arrays[f"{gridsize}/backend"]) if f"{gridsize}/backend" in arrays else _error(arrays, str(gridsize))
+            )
+            findings.append(_fact("step", case, "backend that ran", (side, side), ran == side, ran))
+            for again in ("losses by hand", "losses again"):
+                where = ("step", case, "float32", again)
+                keys = (f"{gridsize}/losses", f"{gridsize}/{again}")
+                findings.append(compare(where, (side, side), (arrays, arrays), keys, TOLERANCES["loss"]))
+        for tap, tolerance in (("rates", TOLERANCES["operator"]), ("first loss", TOLERANCES["loss"])):
+            key = f"{gridsize}/{tap}"
+            arrays_ = [
+                {**one, f"{gridsize}/first loss": one[f"{gridsize}/losses"][:1]} if f"{gridsize}/losses" in one else one
+                for one in (found[candidate], found[reference])
+            ]
+            where = ("step", case, "float32", tap)
+            findings.append(compare(where, (candidate, reference), (arrays_[0], arrays_[1]), (key, key), tolerance))
+    return findings
+
+
+def step(found: Mapping[str, Arrays]) -> list[Finding]:
+    """Drift between the backends, against each backend's own after a move of its initial weights by one ulp."""
+    reference, candidate = found
+    findings = []
+    for gridsize in (1, 2):
+        names = list(weight_shapes(cases.stepping(gridsize).model, 1))
+        for precision in PRECISIONS:
+            case, prefix = f"gridsize {gridsize}", f"{gridsize}/{precision}"
+            sides = (candidate, reference)
+            for number in cases.STEPS:
+                where = ("step", case, precision, f"drift after {number}")
+                weights = {side: _flat(found[side], f"{prefix}/{number}", names) for side in sides}
+                floors = [_floors(found[side], f"{prefix}/moved/{number}") for side in sides]
+                floor = np.concatenate([one for one in floors if one is not None])
+                if any(w is None for w in weights.values()) or any(one is None for one in floors):
+                    note = next((e for side in sides if (e := _error(found[side], prefix))), "incomplete")
+                    findings.append(Finding(*where, *sides, np.inf, 0.0, np.inf, note))
+                    continue
+                drift = relative(weights[candidate], weights[reference])
+                if precision == "float64" and number in EARLY_STEPS:
+                    bound = EARLY_STEPS[number]
+                    early = ("step", case, precision, f"weights after {number}")
+                    findings.append(Finding(*early, *sides, drift, bound, _over(drift, bound)))
+                bound = DRIFT * float(floor.max())
+                note = f"{drift / float(floor.max()):.2g} times the drift after a move by one ulp"
+                findings.append(Finding(*where, *sides, drift, bound, _over(drift, bound), note))
+    return findings
+
+
+def relative(a: NDArray[Any] | None, b: NDArray[Any] | None) -> float:
+    """Relative distance of two vectors of weights; NaN where one is not finite."""
+    if a is None or b is None or a.shape != b.shape:
+        return np.inf
+    return float(np.linalg.norm(a - b) / np.linalg.norm(b))
+
+
+def _over(value: float, bound: float) -> float:
+    if not np.isfinite(value):
+        return np.inf
+    return value / bound if bound > 0 else (0.0 if value == 0 else np.inf)
+
+
+def _flat(arrays: Arrays, prefix: str, names: Sequence[str]) -> NDArray[np.float64] | None:
+    if any(f"{prefix}/{name}" not in arrays for name in names):
+        return None
+    return np.concatenate([arrays[f"{prefix}/{name}"].astype(np.float64).ravel() for name in names])
+
+
+def _floors(arrays: Arrays, key: str) -> NDArray[np.float64] | None:
+    return np.asarray(arrays[key], np.float64) if key in arrays else None
+
+
+# --- rung 6 ---
+
+
+def persistence(trained: Mapping[str, Arrays], loaded: Mapping[str, Arrays]) -> list[Finding]:
+    """What each backend predicts from each one's file, in a new process, against what the trained model predicted."""
+    findings = []
+    tolerance = TOLERANCES["forward"]
+    for by in trained:
+        for side, arrays in loaded.items():
+            for gridsize, config in cases.TRAINING.items():
+                case = f"saved by {by}, gridsize {gridsize}"
+                key = f"{by}/{gridsize}"
+                held = str(arrays[f"{key}/config"]) if f"{key}/config" in arrays else _error(arrays, key)
+                asked = json.dumps(to_mapping(config.model), sort_keys=True)
+                findings.append(_fact("persistence", case, "configuration", (side, by), held == asked, held))
+                names = list(weight_shapes(config.model, 1))
+                same = all(
+                    f"{key}/weights/{n}" in arrays
+                    and np.array_equal(arrays[f"{key}/weights/{n}"], trained[by].get(f"{gridsize}/weights/{n}", ()))
+                    for n in names
+                )
+                findings.append(
+                    _fact("persistence", case, "weights", (side, by), same, "not the weights that were trained")
+                )
+                where = ("persistence", case, "float32", "object patches")
+                keys = (f"{key}/patches", f"{gridsize}/patches")
+                findings.append(compare(where, (side, by), (arrays, trained[by]), keys, tolerance))
+    return findings

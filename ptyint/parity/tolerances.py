@@ -1,0 +1,100 @@
+"""Every tolerance of the ladder, each beside its derivation. Loosening one changes `DIGEST`, which a run records.
+
+Rounding is counted in units of the machine epsilon of the precision (1.2e-7 and 2.2e-16): one number serves both, so
+an error that does not shrink by their ratio, 5e8, cannot pass in double precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+PRECISIONS = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """A bound on rounding.
+
+    Attributes
+    ----------
+    epsilons : float
+        Bound on the relative norm of an error, in machine epsilons.
+    derivation : str
+    elementwise : float
+        By how much the worst element, relative to the largest, may exceed that: the largest of 1e6 roughly normal
+        errors lies five standard deviations out, twice that for errors that are not normal.
+    """
+
+    epsilons: float
+    derivation: str
+    elementwise: float = 10.0
+
+    def at(self, precision: str) -> float:
+        """The bound on the relative norm at a precision."""
+        return self.epsilons * float(np.finfo(precision).eps)
+
+
+TOLERANCES = {
+    "operator": Tolerance(
+        50.0,
+        "At most a few dozen roundings a value (an FFT of 64 x 64 makes 12 stages), that add in quadrature, with a "
+        "factor of ten to spare.",
+    ),
+    "interpolation": Tolerance(
+        400.0,
+        "A position passes through [-1, 1] and back, so it is known to n_canvas / 2 roundings of a pixel: 70 epsilons "
+        "of the difference of two neighbours, as large as the values of a random image; a factor of six to spare.",
+    ),
+    "forward": Tolerance(
+        300.0,
+        "L = 16 layers in a row, each a sum of K <= 9 * 128 * n_filters_scale products: sqrt(L K) = 136 roundings, "
+        "half an epsilon each, with a factor of four to spare.",
+    ),
+    "layer": Tolerance(
+        100.0,
+        "One layer alone, given the reference's input: sqrt(K) = 34 roundings for n_filters_scale 1, with a factor of "
+        "six to spare.",
+    ),
+    "loss": Tolerance(
+        300.0,
+        "The error of the expected counts, which the loss averages over pixels: no more than the forward pass itself.",
+    ),
+    "gradient": Tolerance(
+        2000.0,
+        "Twice the depth of the forward pass, and every weight's gradient a sum over B H W <= 8192 pixels of terms "
+        "that cancel to about a tenth: 10 sqrt(2 L + 8192) = 900 roundings, half an epsilon each, a factor of four to "
+        "spare.",
+    ),
+    "kinks": Tolerance(
+        10000.0,
+        "In single precision, rounding moves about one in 1e6 of the 1e6 activations over the kink of its ReLU, or "
+        "changes the winner of a max-pooling: its term joins or leaves the gradient, 1 / sqrt(1e6) = 1e-3 of its norm.",
+        elementwise=30.0,
+    ),
+    "optimiser": Tolerance(
+        100.0,
+        "Adam written in NumPy from the backend's own gradients: a dozen roundings of the move, plus that of the "
+        "weight itself; a factor of eight to spare.",
+    ),
+}
+"""Tolerance by name. `kinks` stands in for `gradient` in single precision alone."""
+
+DRIFT = 3.0
+DRIFT_DERIVATION = (
+    "Training amplifies rounding, so the yardstick is the same backend rerun with its initial weights moved by one "
+    "ulp: the largest drift of several draws and both backends. 1 would be rounding of the weights alone; 3 allows for "
+    "few draws and for rounding in every layer."
+)
+"""Drift between the backends over that yardstick."""
+
+EARLY_STEPS = {1: 1e-11, 2: 1e-11}
+"""Relative drift of all weights in double precision after so few steps that training has not amplified it yet."""
+
+SLOPE = 1e-3
+"""Finite differences of the referee's loss: a few of 1e6 ReLUs change sides within the step."""
+
+DIGEST = hashlib.sha256(repr((TOLERANCES, DRIFT, EARLY_STEPS, SLOPE)).encode()).hexdigest()
+"""Of this table; a change of it shows from run to run."""
