@@ -50,7 +50,7 @@ def _add_run(commands: Any) -> None:
         + "; ".join(f"{name}: {' '.join(PROFILES[name])}" for name in PROFILES)
         + ").\nThe page to read is reports/<time>/index.html. Exit code 0 only when every check ran and passed.",
         epilog="examples:\n"
-        "  ptyint run                                     all four stages of the plan, quickly\n"
+        "  ptyint run                                     the four stages of the plan and the ladder, quickly\n"
         "  ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends\n"
         "  ptyint run e2d                                 the parity stage only",
     )
@@ -71,7 +71,7 @@ def _add_run(commands: Any) -> None:
     run.add_argument("--reports", type=Path, default=Path("reports"), help="folder of the runs (default: %(default)s)")
     run.add_argument("--ledger", type=Path, help="file that gets an entry (default: docs/fix_plan.md beside reports/)")
     run.add_argument(
-        "--timeout", type=float, default=900.0, metavar="SECONDS", help="for each notebook (default: %(default)g)"
+        "--timeout", type=float, default=1800.0, metavar="SECONDS", help="for each notebook (default: %(default)g)"
     )
 
 
@@ -93,7 +93,9 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
 
     names = tuple(options.stages) or stages.PROFILES[options.profile]
     parameters = {name: _value(text) for name, text in options.p}
-    request = stages.Request(names, options.reports, options.fixture, options.scan, parameters, options.timeout)
+    request = stages.Request(
+        names, options.reports, options.fixture, options.scan, parameters, options.timeout, options.profile
+    )
     jobs = stages.jobs_of(request)
     with _Progress() as progress:
         done = runner.run(

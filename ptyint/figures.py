@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ptyint.comparison import Comparison
 from ptyint.evidence.checks import from_json
-from ptyint.frc import THRESHOLDS
+from ptyint.frc import FRC, THRESHOLDS
 from ptyint.reconstruction import Reconstruction
 
 if TYPE_CHECKING:
@@ -76,12 +76,18 @@ def side_by_side(comparison: Comparison) -> Picture:
     The images of a row share their limits; the difference spans half of them to either side.
     """
     images, base = _aligned(comparison)
+    first, second = (title(one.backend) for one in comparison.backends)
+    return images_side_by_side(images, comparison.agreement.gauge.mask & (base != 0), first, second)
+
+
+def images_side_by_side(images: dict[str, Complex], inside: NDArray[np.bool_], first: str, second: str) -> Picture:
+    """Images (H, W) by title, all in one gauge, and the signed difference of two of them, where `inside`."""
+    base = np.where(inside, next(iter(images.values())), 0)
     rows, columns = _box(base != 0)
     names = [*images, "difference"]
     figure = Figure(figsize=(3.1 * len(names) + 0.4, 6.4), layout="constrained")
     axes = figure.subplots(2, len(names), squeeze=False)
-    a, b = (images[title(r.backend)] for r in comparison.backends)
-    inside = comparison.agreement.gauge.mask & (base != 0)
+    a, b = images[first], images[second]
     differences = (np.where(inside, abs(b) - abs(a), 0), np.where(inside, np.angle(b * np.conj(a)), 0))
     mean = np.exp(-1j * np.angle(base.sum()))
     parts = ({name: abs(x) for name, x in images.items()}, {name: np.angle(x * mean) for name, x in images.items()})
@@ -101,7 +107,6 @@ def side_by_side(comparison: Comparison) -> Picture:
         shown = np.ma.array(differences[row], mask=~inside)[rows, columns]
         drawn = axes[row, -1].imshow(shown, cmap="RdBu_r", vmin=-span, vmax=span)
         rms = float(np.sqrt((differences[row][inside] ** 2).mean()))
-        second, first = (title(r.backend) for r in reversed(comparison.backends))
         axes[row, -1].set_title(f"{second} - {first}: rms {rms:.3f}{unit.strip(' /') and ' rad'}", fontsize=11)
         figure.colorbar(drawn, ax=axes[row, -1], label=f"difference{unit}", shrink=0.85, pad=0.01)
         alts.append(f"{what} from {low:.2f} to {high:.2f}{unit}, difference of the backends {rms:.3f} rms")
@@ -131,10 +136,15 @@ def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
 
 def ring_correlation(comparison: Comparison) -> Picture:
     """FRC of each backend with the truth (resolution) and of the backends with each other (agreement)."""
+    return rings({name: c.frc for name, c in comparison.truth.items()}, comparison.agreement.frc)
+
+
+def rings(with_truth: dict[str, FRC], agreement: FRC) -> Picture:
+    """FRC curves: of each backend, by name, with the truth; and of the backends with each other."""
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     ax = figure.subplots()
-    curves = {f"{title(name)} with truth": (c.frc, style(name)) for name, c in comparison.truth.items()}
-    curves["backends with each other (agreement)"] = (comparison.agreement.frc, {"color": "#222222", "linestyle": ":"})
+    curves = {f"{title(name)} with truth": (frc, style(name)) for name, frc in with_truth.items()}
+    curves["backends with each other (agreement)"] = (agreement, {"color": "#222222", "linestyle": ":"})
     alts = []
     for label, (frc, line) in curves.items():
         look = {**line, "markersize": 3.5}
@@ -143,7 +153,7 @@ def ring_correlation(comparison: Comparison) -> Picture:
         never = f"never crosses (lowest correlation {np.nanmin(frc.correlation):.2f})"
         crossing = never if resolution is None else f"crosses at a period of {resolution:.1f} px"
         alts.append(f"{label} {crossing}")
-    frc = comparison.agreement.frc
+    frc = agreement
     dashes: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (6, 1, 1, 1)), "-")
     for name, dash in zip(THRESHOLDS, dashes, strict=True):
         ax.plot(

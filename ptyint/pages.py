@@ -20,7 +20,7 @@ from ptyint.notebooks import ECHO_TAG
 SUMMARY = "index.html"
 LOG_LINES = 15
 NUMBERS_ON_TOP = 3
-MAIN, MOST_TRENDS = ("e2d", "compare"), 6
+MAIN, MOST_TRENDS = ("ladder", "e2d", "compare"), 9
 """Notebooks whose numbers are followed from run to run, and how many of them."""
 
 

@@ -16,12 +16,13 @@ from ptyint.errors import ConfigError, EvidenceError
 from ptyint.evidence import folder
 from ptyint.fixtures import fixture_info
 from ptyint.notebooks import notebook_path, parameter_defaults
+from ptyint.parity import ladder
 from ptyint.runner import Job
 
 BACKENDS = ("tensorflow", "pytorch")
 FIXTURE = "synthetic-64"
 
-PROFILES = {"quick": ("e2a", "e2b", "e2c", "e2d"), "full": ("e2a", "e2b", "e2c", "scan", "e2d")}
+PROFILES = {"quick": ("e2a", "e2b", "e2c", "ladder", "e2d"), "full": ("e2a", "e2b", "e2c", "scan", "ladder", "e2d")}
 """Profile to its stages, in the order in which they run."""
 
 DECIDED = {
@@ -33,6 +34,7 @@ DECIDED = {
     "candidate_dir": "it is PyTorch's",
     "red_file": "it is the red stage's",
     "trained_dir": "it is the scan stage's",
+    "profile": "--profile is for that",
 }
 """Notebook parameters that a run sets itself, and what is there instead."""
 
@@ -53,6 +55,7 @@ class Request:
         Notebook parameters; each goes to every notebook of the stages that has it.
     timeout : float
         Seconds for each notebook.
+    profile : {'quick', 'full'}
     """
 
     stages: tuple[str, ...]
@@ -60,7 +63,8 @@ class Request:
     fixture: str = ""
     scan: Path | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
-    timeout: float = 900.0
+    timeout: float = 1800.0
+    profile: str = "quick"
 
 
 @dataclass(frozen=True)
@@ -162,6 +166,12 @@ def _truth_known(request: Request) -> bool:
     return read_scan(request.scan, **options).object_is_truth
 
 
+def _ladder(request: Request) -> list[Job]:
+    parameters = {"profile": request.profile}
+    expects = tuple(ladder.check_names(request.profile))
+    return [_job("ladder", "ladder", parameters, expects=expects, artifacts=("ladder.json",))]
+
+
 def _parity(request: Request) -> list[Job]:
     parameters = {"trained_dir": "."} if "scan" in request.stages else {}
     expects = tuple(cycles.expected_names())
@@ -184,6 +194,7 @@ STAGES = {
     "e2b": Stage("E2.B Red", "the integration tests fail where PyTorch is missing, for the right reason", _red),
     "e2c": Stage("E2.C Green", "the tests that were red pass in the real environment", _green),
     "scan": Stage("Comparison on a scan", "one scan through both backends, side by side", _scan),
+    "ladder": Stage("Parity ladder", "operators, layers, gradients, steps: each rung within its tolerance", _ladder),
     "e2d": Stage("E2.D Parity", "train, save, load, infer, stitch with both backends, and the difference", _parity),
 }
 """Every stage by name; the order of the table is the order in which they make sense."""

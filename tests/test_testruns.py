@@ -338,7 +338,7 @@ def test_integration_selects_several(tmp_path: Path) -> None:
 
 def test_other_tests_below_tests_torch_are_skipped_without_torch(tmp_path: Path) -> None:
     """POLICY-001 is named; the file itself still collects."""
-    other = "tests/torch/test_backend_parity.py"
+    other = "tests/torch/test_backends.py"
     run = run_tests([other, "-k", "process_loaded"], tmp_path / "log", state=NO_TORCH)
     ((name, outcome),) = run.outcomes.items()
     assert name.startswith(f"{other}::") and outcome.outcome == "skipped"

@@ -31,7 +31,7 @@ COUNT_FLOOR = 1e-2
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "swish": F.silu,
-    "softplus": F.softplus,
+    "softplus": lambda x: torch.logaddexp(x, torch.zeros_like(x)),  # F.softplus is a straight line from 20 on
     "relu": F.relu,
 }
 

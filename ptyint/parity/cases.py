@@ -173,7 +173,9 @@ def operands() -> dict[str, tuple[str, tuple[Any, ...]]]:
         array[..., at[0], at[1]] = 1 + 0.5j
         return array
 
-    wide = np.concatenate([np.linspace(-6, 6, 55), [0.0, -0.0, 40.0, -40.0, 1e-6, -1e-6, 0.5, -0.5, 90.0]])
+    wide = np.concatenate(
+        [np.linspace(-6, 6, 55), np.linspace(19, 37, 19), [0.0, -0.0, 40.0, -40.0, 1e-6, -1e-6, 0.5, -0.5, 90.0]]
+    )
     offsets = {
         "small": rng.uniform(-6, 6, (3, 4, 2)),
         "large": rng.uniform(-31, 31, (3, 4, 2)),

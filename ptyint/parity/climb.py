@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ptyint.errors import ConfigError
-from ptyint.parity import cases, cost, rungs
+from ptyint.fixtures import load_fixture, scan_digest
+from ptyint.parity import cases, cost, rungs, seeds
 from ptyint.parity.ladder import Ladder
 from ptyint.parity.measure import read
 from ptyint.processes import run_group
@@ -23,8 +24,19 @@ ONE_THREAD = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",
 }
 """A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
+
+
+@dataclass(frozen=True, eq=False)
+class Climb:
+    """A ladder; what it was measured with, for the run's record; and what came of rung 7, if it was climbed."""
+
+    ladder: Ladder
+    commands: tuple[dict[str, Any], ...]
+    datasets: dict[str, str]
+    seeds: seeds.Seeds | None = None
 
 
 def climb(
@@ -34,9 +46,10 @@ def climb(
     *,
     profile: str = "quick",
     budget: cost.Budget | None = None,
+    plan: seeds.Plan | None = None,
     timeout: float = 1200.0,
-) -> tuple[Ladder, list[dict[str, Any]]]:
-    """Measure two backends and judge rungs 0 to 6 and 8.
+) -> Climb:
+    """Measure two backends and judge every rung of the profile.
 
     Parameters
     ----------
@@ -47,14 +60,14 @@ def climb(
     profile : {'quick', 'full'}
     budget : Budget, optional
         What the candidate may cost.
+    plan : Plan, optional
+        Seeds and margins of rung 7, in the full profile.
     timeout : float
         Seconds for each process.
 
     Returns
     -------
-    ladder : Ladder
-    commands : list of dict
-        The processes that ran, for the run's record.
+    Climb
 
     Raises
     ------
@@ -74,10 +87,18 @@ def climb(
         commands += _processes(against, target, "reload", timeout)
         findings = rungs.judge(scratch, reference, candidate, profile)
         measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
+        trained = None
+        if profile == "full":
+            chosen = plan or seeds.Plan()
+            counts = ("--pairs", chosen.n_pairs, "--independent", chosen.n_independent, "--epochs", chosen.epochs)
+            training = [(backend, str(scratch), *map(str, counts)) for backend in pair]
+            commands += _processes(training, target, "seeds", timeout)
+            trained = seeds.judge(scratch, reference, candidate, chosen)
+            findings += trained.findings()
     spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget())
     ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers)
     ladder.save(target / "ladder.json")
-    return ladder, commands
+    return Climb(ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained)
 
 
 def _speeds(scratch: Path, backend: str) -> dict[str, Any]:
@@ -89,11 +110,13 @@ def _speeds(scratch: Path, backend: str) -> dict[str, Any]:
 
 def _processes(arguments: Sequence[Sequence[str]], folder: Path, what: str, timeout: float) -> list[dict[str, Any]]:
     with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda one: _process(one, folder / f"{one[0]}.{what}.log", timeout), arguments))
+        return list(pool.map(lambda one: _process(one, folder, what, timeout), arguments))
 
 
-def _process(arguments: Sequence[str], log: Path, timeout: float) -> dict[str, Any]:
-    argv = [sys.executable, "-m", "ptyint.parity.measure", *arguments]
+def _process(arguments: Sequence[str], folder: Path, what: str, timeout: float) -> dict[str, Any]:
+    log = folder / f"{arguments[0]}.{what}.log"
+    module = "seeds" if what == "seeds" else "measure"
+    argv = [sys.executable, "-m", f"ptyint.parity.{module}", *arguments]
     start = datetime.now(UTC).isoformat(timespec="milliseconds")
     with log.open("wb") as file:
         exit_code, timed_out = run_group(argv, log.parent, {**os.environ, **ONE_THREAD}, file, timeout)
@@ -102,9 +125,3 @@ def _process(arguments: Sequence[str], log: Path, timeout: float) -> dict[str, A
     end = datetime.now(UTC).isoformat(timespec="milliseconds")
     shown = ["python", *argv[1:4], *("<scratch>" if part == arguments[1] else part for part in argv[4:])]
     return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": log.name}
-
-
-def description(measured: Any) -> str:
-    """Version, device and threads of a backend, in words."""
-    found = json.loads(str(measured))
-    return f"{found['version']}, {found['device']}, {found['threads']} threads"

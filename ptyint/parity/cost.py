@@ -14,7 +14,7 @@ from ptyint.parity.ladder import Finding
 
 @dataclass(frozen=True)
 class Budget:
-    """Largest allowed ratios of candidate to reference; infinite: reported only.
+    """Largest allowed ratios of candidate to reference; 0: reported, not judged.
 
     Attributes
     ----------
@@ -25,19 +25,19 @@ class Budget:
     Raises
     ------
     ConfigError
-        A ratio that is not positive.
+        A negative ratio, or NaN.
     """
 
-    step: float = np.inf
-    inference: float = np.inf
-    memory: float = np.inf
-    start: float = np.inf
+    step: float = 0.0
+    inference: float = 0.0
+    memory: float = 0.0
+    start: float = 0.0
 
     def __post_init__(self) -> None:
         """Validate."""
         for name, value in asdict(self).items():
-            if not value > 0:
-                raise ConfigError(f"The budget for {name} is {value!r}; must be a positive ratio, or inf for no limit.")
+            if not value >= 0:
+                raise ConfigError(f"The budget for {name} is {value!r}; must be a ratio, or 0 for no limit.")
 
 
 def judge(
@@ -62,10 +62,10 @@ def judge(
     for what, limit in asdict(budget).items():
         ours, theirs = spent[candidate].get(what, np.nan), spent[reference].get(what, np.nan)
         numbers |= {f"{LABELS[what]}, {reference}": theirs, f"{LABELS[what]}, {candidate}": ours}
-        over = ours / theirs
+        over, bound = ours / theirs, limit or np.inf
         note = "" if np.isfinite(over) else "not measured"
-        share = (0.0 if np.isinf(limit) else over / limit) if np.isfinite(over) else np.inf
-        findings.append(Finding("cost", "", "", LABELS[what], candidate, reference, over, limit, share, note))
+        share = over / bound if np.isfinite(over) else np.inf
+        findings.append(Finding("cost", "", "", LABELS[what], candidate, reference, over, bound, share, note))
     return findings, numbers
 
 

@@ -62,6 +62,8 @@ class Finding:
         Why the arrays are not even alike; or where they differ most.
     local : float, optional
         The ratio of this tap alone, given the reference's inputs (reference injection). None: not tried.
+    decided : bool
+        False: too few data to tell either way.
     """
 
     rung: str
@@ -75,6 +77,7 @@ class Finding:
     ratio: float
     note: str = ""
     local: float | None = None
+    decided: bool = True
 
     @property
     def holds(self) -> bool:
@@ -200,8 +203,14 @@ class Ladder:
     def checks(self) -> list[Check]:
         """One check a rung and precision, and for each the factor between the precisions; see `check_names`."""
         found = []
+        by_place = {(f.case, f.tap): f for f in self.on("trained")}
         for name in check_names(self.profile):
             rung, _, rest = name.partition(", ")
+            if rung == "trained":
+                one = next((f for place, f in by_place.items() if name == _trained(*place)), None)
+                ratio, words = (None, "nothing was trained") if one is None else (one.ratio, one.note)
+                found.append(Check(name, ratio, "<=", 1.0, words, one is None or one.decided))
+                continue
             if rest == _SHRINKING:
                 found.append(Check(name, self.shrinks(rung), ">=", SHRINKS))
                 continue
@@ -268,15 +277,23 @@ def climbed(profile: str) -> tuple[str, ...]:
 
 def check_names(profile: str) -> list[str]:
     """Names of the checks of :meth:`Ladder.checks`, known before anything is measured."""
+    from ptyint.parity.seeds import places
+
     names = []
     for rung in climbed(profile):
-        if rung in TWO_PRECISIONS or rung == "step":
+        if rung == "trained":
+            names += [_trained(case, tap) for case, tap in places()]
+        elif rung in TWO_PRECISIONS or rung == "step":
             names += [f"{rung}, {precision}: largest error over its tolerance" for precision in PRECISIONS]
         else:
             names.append(f"{rung}: largest error over its tolerance")
         if rung in TWO_PRECISIONS:
             names.append(f"{rung}, {_SHRINKING}")
     return names
+
+
+def _trained(case: str, tap: str) -> str:
+    return f"trained, {case}, {tap}: over the margin"
 
 
 def _finding(values: dict[str, Any]) -> Finding:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ptyint.evidence.checks import SIGNS
 from ptyint.evidence.record import Record
-from ptyint.figures import Picture, title
+from ptyint.figures import Picture, images_side_by_side, rings, style, title
 from ptyint.fragments import Fragment, Table, number, render
 from ptyint.parity import tolerances
 from ptyint.parity.ladder import QUESTIONS, RUNGS, Finding, Ladder
@@ -19,6 +19,9 @@ from ptyint.parity.tolerances import DRIFT, PRECISIONS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from ptyint.parity.climb import Climb
+    from ptyint.parity.seeds import Seeds
 
 MARKS = {"float32": ("s", "#8a8a8a"), "float64": ("o", "#1f5fa8"), "": ("D", "#1f5fa8")}
 """Marker and colour of a precision."""
@@ -29,8 +32,9 @@ LEFT, RIGHT = 1e-4, 1e4
 VERDICT_COLORS = {"pass": "#1a6e2e", "fail": "#a3161a", "not run": "#5a5a5a", "underpowered": "#7a5200"}
 
 
-def headline(ladder: Ladder) -> Fragment:
+def headline(climbed: Climb) -> Fragment:
     """What was compared, the verdict in a sentence, and the numbers that matter."""
+    ladder = climbed.ladder
     divergence = ladder.divergence
     names = f"{title(ladder.candidate)} against {title(ladder.reference)}"
     n_red = sum(not finding.holds for finding in ladder.findings)
@@ -46,7 +50,12 @@ def headline(ladder: Ladder) -> Fragment:
         worst = ladder.worst(rung, precision)
         numbers[f"{rung} in {precision}, largest error over its tolerance"] = worst.ratio if worst else math.nan
     numbers["comparisons beyond their tolerance"] = float(n_red)
-    record = Record(compared=compared, numbers={**numbers, **ladder.numbers})
+    record = Record(
+        compared=compared,
+        numbers={**numbers, **ladder.numbers},
+        commands=climbed.commands,
+        datasets=climbed.datasets,
+    )
     lines = [compared, *(f"{name}: {number(value)}" for name, value in numbers.items())]
     return Fragment(render("paragraphs.html.j2", lines=lines), record)
 
@@ -101,7 +110,7 @@ def _dots(ax: Axes, y: float, found: Sequence[Finding], precision: str) -> None:
 
 
 def _worst_words(ladder: Ladder, rung: str) -> str:
-    words = []
+    words: list[str] = []
     for precision in (*PRECISIONS, ""):
         worst = ladder.worst(rung, precision)
         if worst is None or (words and not precision and worst.holds):
@@ -240,6 +249,76 @@ def drift_curves(ladder: Ladder) -> Picture:
 
 
 _DRIFT = "drift after "
+
+
+def trained(seeds: Seeds | None) -> Picture | Fragment:
+    """Rung 7 as a picture, or what would climb it."""
+    if seeds is None:
+        sentence = "Rung 7, trained reconstructions over seeds, is climbed by the full profile."
+        return Fragment(render("paragraphs.html.j2", lines=[sentence]))
+    return seed_distributions(seeds)
+
+
+def side_by_side(seeds: Seeds | None, gridsize: int) -> Picture | Fragment:
+    """The first pair of rung 7: truth, both backends, signed difference; nothing where it was not climbed."""
+    if seeds is None or gridsize not in seeds.images:
+        return Fragment("")
+    images = seeds.images[gridsize]
+    inside = images.agreement.gauge.mask
+    shown = {"truth": np.where(inside, images.truth, 0)}
+    shown |= {title(name): one.gauge.aligned for name, one in images.with_truth.items()}
+    return images_side_by_side(shown, inside & (shown["truth"] != 0), title(seeds.reference), title(seeds.candidate))
+
+
+def ring_correlation(seeds: Seeds | None, gridsize: int) -> Picture | Fragment:
+    """The first pair of rung 7: FRC with the truth, and of the backends with each other."""
+    if seeds is None or gridsize not in seeds.images:
+        return Fragment("")
+    images = seeds.images[gridsize]
+    return rings({name: one.frc for name, one in images.with_truth.items()}, images.agreement.frc)
+
+
+def seed_distributions(seeds: Seeds) -> Picture:
+    """Rung 7: each seed's correlation with the truth, and every mean difference with its interval and margin."""
+    kinds = list(dict.fromkeys((gridsize, kind) for gridsize, kind, _ in seeds.values))
+    labels = list(dict.fromkeys(label for _, _, label in seeds.values))
+    figure = Figure(figsize=(10.8, 2.7 * len(labels) + 0.42 * len(seeds.tests) + 0.8), layout="constrained")
+    grid = figure.add_gridspec(len(labels) + 1, 1, height_ratios=[*([2.7] * len(labels)), 0.42 * len(seeds.tests)])
+    alts = []
+    for row, label in enumerate(labels):
+        ax = figure.add_subplot(grid[row])
+        for column, (gridsize, kind) in enumerate(kinds):
+            found = seeds.values[gridsize, kind, label]
+            ends = []
+            for place, name in ((-0.15, seeds.reference), (0.15, seeds.candidate)):
+                look = {**style(name), "linestyle": "none", "markersize": 6}
+                x = np.full(len(found[name]), column + place)
+                ax.plot(x, found[name], **look, label=title(name) if column == 0 else None)
+                ends.append((x, found[name]))
+            if kind == "paired":
+                for i in range(len(ends[0][0])):
+                    ax.plot([e[0][i] for e in ends], [e[1][i] for e in ends], color="#999999", lw=0.8, zorder=0)
+        ax.set_xticks(range(len(kinds)), [f"gridsize {g},\n{kind} seeds" for g, kind in kinds])
+        ax.set_ylabel(f"{label}\nwith the truth")
+        ax.grid(axis="y", alpha=0.3)
+        if row == 0:
+            ax.legend(fontsize=9, ncols=2)
+    ax = figure.add_subplot(grid[len(labels)])
+    for row, ((gridsize, kind, what), test) in enumerate(seeds.tests.items()):
+        verdict = "equivalent" if test.equivalent else "different" if test.different else "underpowered"
+        color = {"equivalent": "#1a6e2e", "different": "#a3161a", "underpowered": "#7a5200"}[verdict]
+        low, high = (float(np.clip(end / test.margin, -3, 3)) for end in (test.low, test.high))
+        ax.plot([low, high], [row, row], color=color, lw=3, solid_capstyle="butt")
+        ax.plot([np.clip(test.mean / test.margin, -3, 3)], [row], "o", color=color)
+        alts.append(f"gridsize {gridsize}, {kind}, {what}: {verdict}, {test}")
+    names = [f"{what}, {kind}, gridsize {gridsize}" for gridsize, kind, what in seeds.tests]
+    ax.set_yticks(range(len(names)), names, fontsize=8.5)
+    ax.invert_yaxis()
+    for end in (-1, 1):
+        ax.axvline(end, color="#a3161a", lw=1.5)
+    ax.axvline(0, color="#999999", lw=0.8)
+    ax.set(xlim=(-3.1, 3.1), xlabel="mean difference of the backends and its 90 % interval, in margins")
+    return Picture(figure, "Trained reconstructions over seeds: " + "; ".join(alts) + ".")
 
 
 def tolerance_table() -> Table:

@@ -1,0 +1,278 @@
+"""Rung 7: trained reconstructions over seeds, paired (same start, same batches) and independent.
+
+``python -m ptyint.parity.seeds BACKEND FOLDER --pairs N --independent N --draw 0`` trains and writes the stitched
+objects; the rest of this module judges them, with no framework loaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint import dispatcher
+from ptyint.batches import GroupedScan
+from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.errors import ConfigError
+from ptyint.fixtures import load_fixture
+from ptyint.gauge import GaugeResult
+from ptyint.metrics import ObjectComparison, compare_objects
+from ptyint.parity.cases import FIXTURE, moved_by_one_ulp
+from ptyint.parity.equivalence import Equivalence, independent, paired
+from ptyint.parity.ladder import Finding
+from ptyint.parity.measure import read, write
+from ptyint.parity.tolerances import DRIFT
+from ptyint.processes import follow_parent
+from ptyint.reconstruction import scanned_region
+from ptyint.weights import initial_weights
+
+GRIDSIZES = (1, 2)
+M = 12
+METRICS = {"phase_correlation": "phase correlation", "amplitude_correlation": "amplitude correlation"}
+GAUGE = {"scale": "logarithm of the scale", "shift_y": "shift in y / px", "shift_x": "shift in x / px"}
+FIRST_PAIR, FIRST_INDEPENDENT = 100, {"tensorflow": 200, "pytorch": 300}
+"""Seeds: the same for both backends, and different ones."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many seeds, and what counts as no difference; declared before anything is trained.
+
+    Attributes
+    ----------
+    n_pairs, n_independent : int
+    epochs : int
+    correlation : float
+        Margin for the difference of two backends' correlations with the truth.
+    scale : float
+        Margin for the mean logarithm of the amplitude scale between them.
+    shift_px : float
+        Margin for the mean shift between them.
+
+    Raises
+    ------
+    ConfigError
+        A number that is not positive.
+    """
+
+    n_pairs: int = 5
+    n_independent: int = 5
+    epochs: int = 40
+    correlation: float = 0.03
+    scale: float = 0.05
+    shift_px: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ConfigError(f"{name} is {value!r}; must be positive.")
+
+
+def configuration(gridsize: int, seed: int, epochs: int) -> TrainingConfig:
+    """One training of the narrow network on the integration fixture."""
+    model = ModelConfig(gridsize=gridsize, n_filters_scale=1)
+    return TrainingConfig(model=model, batch_size=4, nepochs=epochs, neighbor_count=6, probe_trainable=True, seed=seed)
+
+
+# --- the process ---
+
+
+def measure(name: str, folder: Path, plan: Plan) -> None:
+    """Train every seed; write ``FOLDER/BACKEND.seeds.npz``: objects by ``gridsize/kind/number``."""
+    arrays: dict[str, NDArray[Any]] = {}
+    for gridsize in GRIDSIZES:
+        for kind, number, seed in trainings(name, plan):
+            config = configuration(gridsize, seed, plan.epochs)
+            arrays[f"{gridsize}/{kind}/{number}"] = _train(name, config, moved=kind == "moved")
+    write(folder, f"{name}.seeds", arrays)
+
+
+def trainings(name: str, plan: Plan) -> Iterator[tuple[str, int, int]]:
+    """Kind, number and seed of each training: pairs, pairs from weights moved by an ulp, independent ones."""
+    for number in range(plan.n_pairs):
+        yield "paired", number, FIRST_PAIR + number
+        yield "moved", number, FIRST_PAIR + number
+    for number in range(plan.n_independent):
+        yield "independent", number, FIRST_INDEPENDENT.get(name, 400) + number
+
+
+def _train(name: str, config: TrainingConfig, moved: bool) -> NDArray[np.complex64]:
+    config = replace(config, backend=name)
+    backend = dispatcher.select_backend(config)
+    scan = load_fixture(FIXTURE)
+    weights = initial_weights(config.model, scan.probe, config.seed)
+    if moved:
+        weights = moved_by_one_ulp(weights, config.seed)
+    trained, _ = backend.train(GroupedScan.from_config(scan, config), config, weights)
+    given = InferenceConfig(
+        model=config.model, neighbor_count=config.neighbor_count, seed=config.seed, M=M, backend=name
+    )
+    return dispatcher.infer(scan, given, trained).stitched.object_.astype(np.complex64)
+
+
+# --- the judge ---
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """The first pair of a gridsize: each backend by name in the gauge of the truth, and their agreement."""
+
+    truth: NDArray[np.complex64]
+    with_truth: dict[str, ObjectComparison]
+    agreement: ObjectComparison
+
+
+@dataclass(frozen=True, eq=False)
+class Seeds:
+    """What came of all seeds of both backends.
+
+    Attributes
+    ----------
+    plan : Plan
+    reference, candidate : str
+    values : dict
+        ``(gridsize, kind, metric)`` to each backend's values over the seeds.
+    tests : dict
+        ``(gridsize, kind, what)`` to the equivalence test.
+    residuals : dict
+        Gridsize to the relative residuals between the backends, and of each backend's rerun.
+    images : dict
+        Gridsize to the first pair.
+    """
+
+    plan: Plan
+    reference: str
+    candidate: str
+    values: dict[tuple[int, str, str], dict[str, NDArray[np.float64]]] = field(default_factory=dict)
+    tests: dict[tuple[int, str, str], Equivalence] = field(default_factory=dict)
+    residuals: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
+    images: dict[int, Images] = field(default_factory=dict)
+
+    def findings(self) -> list[Finding]:
+        """One finding for each of :func:`places`."""
+        sides, found = (self.candidate, self.reference), []
+        for case, tap in places():
+            gridsize, kind = int(case.split()[1][0]), case.partition(", ")[2].split()[0]
+            where = ("trained", case, "", tap)
+            if tap == RESIDUAL:
+                between, reruns = self.residuals.get(gridsize, (np.array([]), np.array([])))
+                if not (between.size and reruns.size):
+                    found.append(Finding(*where, *sides, np.inf, 0.0, np.inf, "nothing was trained"))
+                    continue
+                bound = DRIFT * float(reruns.max())
+                found.append(Finding(*where, *sides, float(between.max()), bound, float(between.max()) / bound))
+                continue
+            test = self.tests.get((gridsize, kind, tap))
+            if test is None:
+                found.append(Finding(*where, *sides, np.inf, 0.0, np.inf, "nothing was trained"))
+                continue
+            found.append(
+                Finding(*where, *sides, abs(test.mean), test.margin, test.extent, str(test), decided=test.decided)
+            )
+        return found
+
+
+RESIDUAL = "relative residual between the images"
+
+
+def places() -> list[tuple[str, str]]:
+    """Case and tap of every finding of this rung, known before anything is trained."""
+    found = []
+    for gridsize in GRIDSIZES:
+        for kind in ("paired", "independent"):
+            found += [(f"gridsize {gridsize}, {kind} seeds", metric) for metric in METRICS.values()]
+        found += [(f"gridsize {gridsize}, paired seeds", what) for what in (*GAUGE.values(), RESIDUAL)]
+    return found
+
+
+def judge(folder: Path, reference: str, candidate: str, plan: Plan) -> Seeds:
+    """Compare what both backends wrote.
+
+    Parameters
+    ----------
+    folder : Path
+    reference, candidate : str
+    plan : Plan
+
+    Returns
+    -------
+    Seeds
+        With nothing for whatever was not trained.
+    """
+    seeds = Seeds(plan, reference, candidate)
+    arrays = {name: read(folder, f"{name}.seeds") for name in (reference, candidate)}
+    if not all(arrays.values()):
+        return seeds
+    scan = load_fixture(FIXTURE)
+    truth = scan.object_
+    assert truth is not None  # the fixture is simulated
+    inside = scanned_region(scan.probe_positions_px, truth.shape)
+
+    def compared(a: NDArray[Any], b: NDArray[Any]) -> ObjectComparison:
+        return compare_objects(a, b, inside)
+
+    for gridsize in GRIDSIZES:
+        for kind, n in (("paired", plan.n_pairs), ("independent", plan.n_independent)):
+            values = {
+                name: [compared(found[f"{gridsize}/{kind}/{i}"], truth).values for i in range(n)]
+                for name, found in arrays.items()
+            }
+            for metric, label in METRICS.items():
+                of = {name: np.array([v[metric] for v in found], np.float64) for name, found in values.items()}
+                seeds.values[gridsize, kind, label] = of
+                ours, theirs = of[candidate], of[reference]
+                if kind == "paired":
+                    test = paired(ours - theirs, plan.correlation)
+                else:
+                    test = independent(ours, theirs, plan.correlation)
+                seeds.tests[gridsize, kind, label] = test
+        agreement = _pairs(seeds, gridsize, arrays, compared)
+        with_truth = {name: compared(found[f"{gridsize}/paired/0"], truth) for name, found in arrays.items()}
+        seeds.images[gridsize] = Images(truth, with_truth, agreement)
+    return seeds
+
+
+def _pairs(
+    seeds: Seeds, gridsize: int, arrays: Mapping[str, Mapping[str, NDArray[Any]]], compared: Any
+) -> ObjectComparison:
+    """Image against image: residual, and the gauge that had to be removed; returns the first comparison."""
+    plan = seeds.plan
+    between: list[ObjectComparison] = []
+    reruns: list[float] = []
+    for i in range(plan.n_pairs):
+        images = {name: found[f"{gridsize}/paired/{i}"] for name, found in arrays.items()}
+        between.append(compared(images[seeds.candidate], images[seeds.reference]))
+        for name, found in arrays.items():
+            reruns.append(compared(found[f"{gridsize}/moved/{i}"], images[name]).gauge.residual_after)
+    gauges = [one.gauge for one in between]
+    margins = {"scale": plan.scale, "shift_y": plan.shift_px, "shift_x": plan.shift_px}
+    for what, label in GAUGE.items():
+        seeds.tests[gridsize, "paired", label] = paired([_gauge(one, what) for one in gauges], margins[what])
+    seeds.residuals[gridsize] = np.array([one.residual_after for one in gauges]), np.array(reruns)
+    return between[0]
+
+
+def _gauge(found: GaugeResult, what: str) -> float:
+    return {"scale": float(np.log(found.scale)), "shift_y": found.shift_px[0], "shift_x": found.shift_px[1]}[what]
+
+
+def main() -> None:
+    """Parse the command line and train."""
+    follow_parent()
+    parser = argparse.ArgumentParser(description="Train one backend from several seeds, for rung 7 of the ladder.")
+    parser.add_argument("backend")
+    parser.add_argument("folder", type=Path)
+    for name, default in (("pairs", 5), ("independent", 5), ("epochs", 40)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    measure(options.backend, options.folder, Plan(options.pairs, options.independent, options.epochs))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,380 @@
+"""The judge of the ladder, on arrays made here: what it must call equal, different, a culprit, a consequence."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptyint import physics
+from ptyint.errors import ComparisonError, ConfigError
+from ptyint.parity import cases, referee, rungs
+from ptyint.parity.arrays import difference
+from ptyint.parity.cost import Budget
+from ptyint.parity.cost import judge as judge_cost
+from ptyint.parity.equivalence import independent, paired
+from ptyint.parity.ladder import Finding, Ladder, check_names
+from ptyint.parity.tolerances import TOLERANCES, Tolerance
+
+# --- arrays ---
+
+
+def test_equal_arrays_do_not_differ() -> None:
+    found = difference(np.arange(6.0).reshape(2, 3), np.arange(6.0).reshape(2, 3))
+    assert (found.norm, found.largest, found.mismatch) == (0.0, 0.0, "")
+
+
+def test_the_norm_is_relative_and_the_worst_element_is_named() -> None:
+    reference = np.full((4, 5), 2.0 + 1j)
+    candidate = reference.copy()
+    candidate[3, 1] += 0.5
+    found = difference(candidate, reference)
+    assert found.where == (3, 1)
+    assert found.norm == pytest.approx(0.5 / np.sqrt(20 * 5))
+    assert found.largest == pytest.approx(0.5 / np.sqrt(5))
+
+
+@pytest.mark.parametrize(
+    "candidate, words",
+    [
+        (np.ones((2, 3), np.float32), "dtype float32, not float64"),
+        (np.ones((3, 2)), "shape"),
+        (np.ones((2, 3), complex), "dtype complex128"),
+        (np.full((2, 3), np.nan), "6 of 6 values of the candidate are NaN"),
+        (np.full((2, 3), np.inf), "infinite"),
+    ],
+)
+def test_dtype_shape_and_nan_come_first(candidate: Any, words: str) -> None:
+    found = difference(candidate, np.ones((2, 3)))
+    assert words in found.mismatch and found.norm == np.inf
+
+
+def test_nan_on_both_sides_is_no_agreement() -> None:
+    both = np.array([1.0, np.nan])
+    assert "NaN" in difference(both, both).mismatch
+
+
+def test_a_zero_reference_allows_nothing_but_zero() -> None:
+    zero = np.zeros(3)
+    assert difference(zero, zero).norm == 0
+    assert difference(np.full(3, 1e-100), zero).norm == np.inf
+
+
+def test_a_cancelling_sum_is_measured_by_its_terms() -> None:
+    assert difference(np.array([2e-9]), np.array([1e-9]), scale=1.0).norm == pytest.approx(1e-9)
+    assert difference(np.array([4.0]), np.array([2.0]), scale=1.0).norm == 1.0  # the larger of both
+
+
+def test_one_bad_element_among_many_counts() -> None:
+    """Small in the norm, large as an element."""
+    tolerance = Tolerance(100, "for this test")
+    reference = np.ones((1000, 1000))
+    candidate = reference.copy()
+    candidate[7, 7] += 2000 * np.finfo(float).eps
+    found = difference(candidate, reference)
+    assert found.norm < tolerance.at("float64") and rungs.ratio(found, tolerance, "float64") == pytest.approx(2.0)
+
+
+def test_every_tolerance_says_where_it_comes_from() -> None:
+    for one in TOLERANCES.values():
+        assert len(one.derivation) > 40
+        assert one.at("float32") / one.at("float64") == pytest.approx(2.0**29)
+
+
+# --- equivalence ---
+
+
+def test_close_and_quiet_is_equivalent() -> None:
+    found = paired([0.001, -0.002, 0.0005, 0.001, -0.001], 0.01)
+    assert found.equivalent and found.decided and 0 < found.extent < 1
+
+
+def test_too_few_or_too_noisy_is_undecided_and_never_equivalent() -> None:
+    for values in ([], [0.0], [0.05, -0.05], [0.02, -0.03, 0.01]):
+        found = paired(values, 0.01)
+        assert not found.equivalent and not found.decided and found.extent <= 1
+
+
+def test_far_is_different() -> None:
+    found = paired([0.101, 0.102, 0.1005, 0.099], 0.01)
+    assert found.different and found.decided and found.extent > 1
+    assert np.isnan(paired([0.1, np.nan, 0.1], 0.01).extent) or not paired([0.1, np.nan, 0.1], 0.01).equivalent
+
+
+def test_the_interval_is_students() -> None:
+    """n = 5: t(0.95; 4) = 2.1318."""
+    found = paired([1.0, 2.0, 3.0, 4.0, 5.0], 10)
+    assert (found.mean, found.high) == (3.0, pytest.approx(3 + 2.1318468 * np.sqrt(2.5 / 5)))
+
+
+def test_independent_samples_are_welchs() -> None:
+    from scipy.stats import ttest_ind
+
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(1, 1, 6), rng.normal(0, 3, 9)
+    interval = ttest_ind(a, b, equal_var=False).confidence_interval(0.9)
+    found = independent(a, b, 1.0)
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_equal_constant_samples_are_equivalent() -> None:
+    assert independent([1.0, 1.0], [1.0, 1.0], 0.1).equivalent
+
+
+@pytest.mark.parametrize("margin", [0.0, -1.0, float("nan")])
+def test_a_margin_must_be_positive(margin: float) -> None:
+    with pytest.raises(ConfigError, match="margin"):
+        paired([1.0, 2.0], margin)
+
+
+def test_the_test_keeps_its_level() -> None:
+    """At a true difference of exactly the margin, equivalence is found in about one case of twenty."""
+    rng = np.random.default_rng(2)
+    found = sum(paired(rng.normal(1.0, 0.3, 6), 1.0).equivalent for _ in range(2000))
+    assert 0.03 < found / 2000 < 0.07
+
+
+# --- the referee of the whole network ---
+
+
+@pytest.fixture(scope="module", params=["gridsize 1", "relu, two modes, bad pixels"])
+def network(request: pytest.FixtureRequest) -> Any:
+    case = cases.CASES[request.param]
+    return case.config.model, *cases.inputs_of(case, "float64")
+
+
+def test_the_physics_gradient_is_that_of_finite_differences(network: Any) -> None:
+    model, batch, weights, good = network
+    weights = {name: array.astype(np.float64) for name, array in weights.items()}
+    patches = referee.forward(weights, batch, model, good)["object_patches"]
+    gradients = referee.physics_gradients(weights, patches, batch, model, good)
+    rng, step = np.random.default_rng(3), 1e-5
+    for name, gradient in gradients.items():
+        move = rng.normal(size=gradient.shape) + (
+            1j * rng.normal(size=gradient.shape) if name == "object_patches" else 0
+        )
+        losses = []
+        for sign in (1, -1):
+            moved = {**weights, name: weights.get(name, 0) + sign * step * move}
+            at = patches + sign * step * move if name == "object_patches" else patches
+            losses.append(float(referee.observe(moved, at, batch, model, good)["loss"]))
+        expected = float((np.conj(gradient) * move).real.sum())
+        assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+
+
+def test_the_convolution_is_scipys() -> None:
+    from scipy.signal import correlate2d
+
+    rng = np.random.default_rng(4)
+    x, kernel, bias = rng.normal(size=(2, 3, 8, 9)), rng.normal(size=(3, 3, 3, 5)), rng.normal(size=5)
+    found = referee.convolve(x, {"a.kernel": kernel, "a.bias": bias}, "a")
+    expected = sum(correlate2d(x[1, i], kernel[:, :, i, 4], mode="same") for i in range(3)) + bias[4]
+    np.testing.assert_allclose(found[1, 4], expected, rtol=1e-12)
+
+
+def test_adam_takes_its_first_step_against_the_sign() -> None:
+    config = cases.stepping(1)
+    after = referee.adam({"w": np.array([1.0, -2.0]), "v": np.ones(1)}, [{"w": np.array([3.0, -1e-3])}], [0.1], config)
+    np.testing.assert_allclose(after[0]["w"], [0.9, -1.9], rtol=1e-4)
+    assert after[0]["v"] == 1.0
+
+
+def test_every_case_computes_something_of_its_own() -> None:
+    losses = [float(rungs.refereed(name)["loss"]) for name in cases.CASES]
+    assert len({round(loss, 6) for loss in losses}) == len(cases.CASES)
+
+
+def test_operands_reach_the_edges() -> None:
+    given = cases.operands()
+    expected = cases.expected_operators(given)
+    assert {name for name, _ in given.values()} == {"normalise_probe", *OPERATORS_OF_THE_MODEL}
+    assert all(np.isfinite(array).all() for array in expected.values())
+    assert (expected["cut_patches, beyond the region"] == 0).any()
+    assert (expected["expected_intensity, dark"] < 1e-15).all()
+    impulse = expected["propagate, impulse at the centre"]
+    assert np.ptp(abs(impulse)) < 1e-15 and physics.propagate(np.zeros((4, 4))).dtype == np.complex128
+
+
+OPERATORS_OF_THE_MODEL = (
+    "probe_mask", "downsample", "upsample", "sigmoid", "swish", "softplus", "relu", "phase_head", "pad_patch",
+    "translate", "merge_patches", "cut_patches", "illuminate", "propagate", "expected_intensity", "poisson_nll",
+)  # fmt: skip
+
+
+def test_a_move_by_one_ulp_moves_every_weight_but_zeros() -> None:
+    weights = {"a": np.array([1.0, -3.0, 0.0], np.float32), "b": np.full((50, 50), 0.1)}
+    moved = cases.moved_by_one_ulp(weights, 1)
+    assert moved["a"].dtype == np.float32 and moved["a"][2] == 0 and (moved["a"][:2] != weights["a"][:2]).all()
+    assert 0.3 < (moved["b"] > 0.1).mean() < 0.7
+    assert abs(moved["b"] - 0.1).max() < 2e-17
+    assert (cases.moved_by_one_ulp(weights, 2)["b"] != moved["b"]).any()
+
+
+# --- findings and the ladder ---
+
+
+def found(rung: str, ratio: float, tap: str = "tap", **fields: Any) -> Finding:
+    one = Finding(rung, "case", "float64", tap, "pytorch", "tensorflow", 1e-14 * ratio, 1e-14, ratio)
+    return replace(one, **fields)
+
+
+def ladder(*findings: Finding) -> Ladder:
+    return Ladder("tensorflow", "pytorch", "quick", findings)
+
+
+def verdicts(one: Ladder) -> dict[str, str]:
+    return {check.name: check.verdict for check in one.checks()}
+
+
+def test_what_was_not_measured_is_not_run() -> None:
+    empty = ladder()
+    assert [check.name for check in empty.checks()] == check_names("quick")
+    assert set(verdicts(empty).values()) == {"not run"} and empty.divergence is None
+    assert {empty.verdict(rung) for rung in empty.rungs} == {"not run"}
+
+
+@pytest.mark.parametrize("ratio", [np.nan, np.inf, 1.01])
+def test_beyond_the_tolerance_is_a_failure(ratio: float) -> None:
+    one = ladder(found("forward", 0.5), found("forward", ratio))
+    assert verdicts(one)["forward, float64: largest error over its tolerance"] == "fail"
+    assert one.divergence is not None and one.verdict("forward") == "fail"
+
+
+def test_an_error_that_does_not_shrink_with_the_precision_is_a_bug() -> None:
+    """Even where both tolerances hold."""
+    pair = [found("forward", 0.1, precision=p, error=1e-15) for p in ("float32", "float64")]
+    name = "forward, error in float32 over that in float64"
+    assert verdicts(ladder(*pair))[name] == "fail"
+    assert verdicts(ladder(replace(pair[0], error=1e-7), pair[1]))[name] == "pass"
+
+
+def test_the_first_red_rung_is_named_and_the_tap_that_errs_by_itself() -> None:
+    one = ladder(
+        found("gradient", 5.0, "later rung"),
+        found("forward", 9.0, "follower", local=0.1),
+        found("forward", 3.0, "culprit", local=7.0, note="shape (1,), not (2,)"),
+        found("forward", 3.0, "another", local=2.0),
+        found("operator", 0.9),
+    )
+    divergence = one.divergence
+    assert divergence is not None
+    assert divergence.finding.tap == "culprit" and [f.tap for f in divergence.others] == ["another"]
+    assert [f.tap for f in divergence.consequences] == ["follower"]
+    assert "rung 2 (forward) at culprit" in divergence.sentence and "Shape (1,)" in divergence.sentence
+    assert "1 later taps" in divergence.sentence
+
+
+def test_the_referee_says_which_side_is_off() -> None:
+    red = found("forward", 9.0)
+    right = replace(red, against="referee", ratio=0.1)
+    one = ladder(red, replace(right, side="tensorflow"), replace(right, side="pytorch", ratio=8.0))
+    assert one.divergence is not None and one.divergence.side == "pytorch"
+    both = ladder(red, replace(right, side="tensorflow", ratio=9.0), replace(right, side="pytorch", ratio=8.0))
+    assert both.divergence is not None and both.divergence.side == ""
+
+
+def test_the_full_profile_asks_for_trained_reconstructions() -> None:
+    names = check_names("full")
+    trained = [name for name in names if name.startswith("trained")]
+    assert len(trained) == 16 and set(check_names("quick")) == set(names) - set(trained)
+    one = replace(ladder(), profile="full")
+    assert verdicts(one)[trained[0]] == "not run"
+    case, tap = trained[0].removeprefix("trained, ").removesuffix(": over the margin").rsplit(", ", 1)
+    undecided = replace(found("trained", 0.0, tap), case=case, decided=False)
+    assert verdicts(replace(one, findings=(undecided,)))[trained[0]] == "underpowered"
+
+
+def test_a_ladder_comes_back_from_its_file(tmp_path: Path) -> None:
+    one = replace(ladder(found("forward", np.inf, local=np.nan), found("loss", 0.2)), numbers={"a": np.nan})
+    back = Ladder.load(one.save(tmp_path / "ladder.json"))
+    assert repr(back) == repr(one)
+    (tmp_path / "ladder.json").write_text("{}")
+    with pytest.raises(ComparisonError, match="Run the ladder again"):
+        Ladder.load(tmp_path / "ladder.json")
+
+
+def test_a_ladder_displays_itself() -> None:
+    html = ladder(found("forward", 3.0))._repr_mimebundle_()
+    assert "✗ fail" in html["text/html"] and "○ not run" in html["text/html"]
+
+
+# --- the judge, rung by rung ---
+
+
+def taps_of_the_referee(case: str) -> dict[str, Any]:
+    return {**rungs.refereed(case), "predicted": rungs.refereed(case)["object_patches"]}
+
+
+def forward_findings(case: str, altered: dict[str, Any], given: dict[str, Any] | None = None) -> list[Finding]:
+    arrays = {"tensorflow": taps_of_the_referee(case), "pytorch": {**taps_of_the_referee(case), **altered}}
+    findings = rungs.trace(case, "float64", arrays, given or {})
+    return [f for f in findings if f.rung == "forward" and "predicted" not in f.tap]
+
+
+def test_equal_traces_hold() -> None:
+    findings = forward_findings("gridsize 2", {})
+    assert findings and all(f.holds for f in findings)
+
+
+def test_a_missing_tap_is_red_and_says_why() -> None:
+    arrays = {
+        "tensorflow": taps_of_the_referee("gridsize 2"),
+        "pytorch": {"error/gridsize 2/float64": np.array("Boom: no")},
+    }
+    assert {f.note for f in rungs.trace("gridsize 2", "float64", arrays, {}) if f.against == "tensorflow"} == {
+        "Boom: no"
+    }
+
+
+def test_reference_injection_tells_culprit_from_consequence() -> None:
+    taps = taps_of_the_referee("gridsize 2")
+    altered = {name: taps[name] * 1.001 for name in ("region", "object_patches", "exit_wave")}
+    given = {**taps, "region": altered["region"]}
+    red = [f for f in forward_findings("gridsize 2", altered, given) if not f.holds and f.against == "tensorflow"]
+    assert [(f.tap, f.is_consequence) for f in red] == [
+        ("region", False), ("object_patches", True), ("exit_wave", True)
+    ]  # fmt: skip
+
+
+def test_a_tiny_relative_error_in_double_precision_is_seen() -> None:
+    taps = taps_of_the_referee("gridsize 1")
+    red = [f for f in forward_findings("gridsize 1", {"far_field": taps["far_field"] * (1 + 1e-12)}) if not f.holds]
+    assert {f.tap for f in red} == {"far_field"} and {f.side for f in red} == {"pytorch"}
+
+
+def test_a_backend_in_the_wrong_process_breaks_the_contract() -> None:
+    from ptyint.parity import measure
+
+    facts = {name: np.array(value) for name, value in measure.bookkeeping().items()}
+    findings = rungs.contract({"tensorflow": facts, "pytorch": {**facts, "scan": np.array("another")}})
+    red = {(f.side, f.tap) for f in findings if not f.holds}
+    assert ("pytorch", "scan") in red and ("tensorflow", "scan") not in red
+    assert ("tensorflow", "backend that ran") in red  # bookkeeping alone does not say
+
+
+# --- cost ---
+
+
+def measured(step: float, memory: float) -> dict[str, Any]:
+    return {"1/float32/seconds": np.full(5, step), "peak memory bytes": np.array(memory * 2**30)}
+
+
+def test_cost_is_reported_and_judged_against_a_budget_alone() -> None:
+    both = {"tensorflow": measured(0.1, 1.0), "pytorch": measured(0.4, 2.0)}
+    free, numbers = judge_cost(both, "tensorflow", "pytorch", Budget())
+    assert numbers["optimiser step / s, pytorch"] == pytest.approx(0.4)
+    by_tap = {f.tap: f for f in free}
+    assert by_tap["optimiser step / s"].holds and by_tap["optimiser step / s"].error == pytest.approx(4.0)
+    assert not by_tap["import / s"].holds  # it was not measured
+    tight, _ = judge_cost(both, "tensorflow", "pytorch", Budget(step=3.0, memory=3.0))
+    assert {f.tap: f.holds for f in tight}["optimiser step / s"] is False
+    assert {f.tap: f.holds for f in tight}["peak memory / GiB"] is True
+
+
+@pytest.mark.parametrize("value", [-1.0, float("nan")])
+def test_a_budget_is_a_ratio(value: float) -> None:
+    with pytest.raises(ConfigError, match="budget"):
+        Budget(step=value)
