@@ -124,7 +124,8 @@ def test_the_parity_summary_has_metrics_costs_words_and_gaps(quick: tuple[Path, 
 
 def test_no_framework_in_the_kernel_of_a_stage(quick: tuple[Path, str, float]) -> None:
     """One framework a process: stages load none, and each pytest child says what it imported."""
-    code = "import ptyint.cycles, ptyint.parity.climb, ptyint.parity.show, ptyint.redgreen, ptyint.inventory, ptyint.runner, ptyint.cli, sys\n"
+    modules = "cycles parity.climb parity.show parity.sensitivity redgreen inventory runner cli"
+    code = "import sys, " + ", ".join(f"ptyint.{name}" for name in modules.split()) + "\n"
     code += "assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

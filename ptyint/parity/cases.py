@@ -92,9 +92,14 @@ TRAINING = {
 a default, so a model rebuilt from defaults is another one."""
 
 
-def stepping(gridsize: int) -> TrainingConfig:
+def trainings(seed: int = 0) -> dict[int, TrainingConfig]:
+    """`TRAINING` from other random numbers."""
+    return {gridsize: replace(config, seed=config.seed + seed) for gridsize, config in TRAINING.items()}
+
+
+def stepping(gridsize: int, seed: int = 0) -> TrainingConfig:
     """Configuration of the optimiser steps."""
-    return TrainingConfig(model=ModelConfig(n_filters_scale=1, gridsize=gridsize), probe_trainable=True, seed=1)
+    return TrainingConfig(model=ModelConfig(n_filters_scale=1, gridsize=gridsize), probe_trainable=True, seed=1 + seed)
 
 
 def inference(gridsize: int, **settings: Any) -> InferenceConfig:
@@ -111,18 +116,18 @@ def scan_of(N: int) -> Scan:
     return simulate.simulate_scan(object_, simulate.defocused_probe(N), positions, photons_per_pattern=1e6, seed=3)
 
 
-def inputs_of(case: Case, precision: str) -> tuple[Batch, Weights, NDArray[np.bool_] | None]:
+def inputs_of(case: Case, precision: str, seed: int = 0) -> tuple[Batch, Weights, NDArray[np.bool_] | None]:
     """Batch, weights and good pixels (or None) of a case; made in double precision or exact in single."""
-    config = case.config
+    config = replace(case.config, seed=case.config.seed + seed)
     scan = scan_of(config.model.N)
     modes = np.concatenate([np.roll(scan.probe, (3 * i, -2 * i), (-2, -1)) / (1 + i) for i in range(case.modes)])
-    good = np.random.default_rng(5).random((scan.N, scan.N)) > 0.1 if case.bad_pixels else None
+    good = np.random.default_rng(5 + seed).random((scan.N, scan.N)) > 0.1 if case.bad_pixels else None
     positions = 4 * np.rint(scan.probe_positions_px / 4) if case.whole else scan.probe_positions_px
     scan = replace(scan, probe=modes, good_pixels=good, probe_positions_px=positions)
     data = GroupedScan.from_config(scan, config)
     weights = initial_weights(config.model, modes, config.seed)
     if not case.fresh:
-        weights = with_biases(weights)
+        weights = with_biases(weights, 9 + seed)
     return data.batch(np.arange(3, 3 + case.patterns) % data.groups.n_groups, precision), weights, good
 
 
@@ -154,13 +159,13 @@ def moved_by_one_ulp(weights: Weights, seed: int) -> Weights:
 # --- operands of the operators ---
 
 
-def operands() -> dict[str, tuple[str, tuple[Any, ...]]]:
+def operands(seed: int = 0) -> dict[str, tuple[str, tuple[Any, ...]]]:
     """Arguments of every operator, in double precision: label to operator and arguments.
 
     Random values, single impulses (which show where an operator puts what), and the edges of what can come: zero
     counts, offsets of whole and half pixels and beyond the region, saturated activations.
     """
-    rng = np.random.default_rng(6)
+    rng = np.random.default_rng(6 + seed)
 
     def real(*shape: int) -> NDArray[np.float64]:
         return rng.normal(size=shape)

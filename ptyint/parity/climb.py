@@ -114,14 +114,18 @@ def _processes(arguments: Sequence[Sequence[str]], folder: Path, what: str, time
 
 
 def _process(arguments: Sequence[str], folder: Path, what: str, timeout: float) -> dict[str, Any]:
-    log = folder / f"{arguments[0]}.{what}.log"
     module = "seeds" if what == "seeds" else "measure"
-    argv = [sys.executable, "-m", f"ptyint.parity.{module}", *arguments]
+    return process(f"ptyint.parity.{module}", arguments, folder / f"{arguments[0]}.{what}.log", timeout)
+
+
+def process(module: str, arguments: Sequence[str], log: Path, timeout: float) -> dict[str, Any]:
+    """Run a module of this package with one thread, its output in `log`; what a run's record keeps of it."""
+    argv = [sys.executable, "-m", module, *arguments]
     start = datetime.now(UTC).isoformat(timespec="milliseconds")
     with log.open("wb") as file:
         exit_code, timed_out = run_group(argv, log.parent, {**os.environ, **ONE_THREAD}, file, timeout)
         if timed_out:
             file.write(f"killed after {timeout:g} s\n".encode())
     end = datetime.now(UTC).isoformat(timespec="milliseconds")
-    shown = ["python", *argv[1:4], *("<scratch>" if part == arguments[1] else part for part in argv[4:])]
+    shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
     return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": log.name}

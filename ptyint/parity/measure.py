@@ -22,12 +22,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint import backends, dispatcher, metrics, params, physics, reconstruction, scan_io, stitch
+from ptyint import backends, bundle, dispatcher, metrics, params, physics, reconstruction, scan_io, stitch
 from ptyint import weights as weights_module
 from ptyint.atomic import atomic_path
 from ptyint.backends.base import Backend, Schedule
 from ptyint.batches import Batch, GroupedScan
-from ptyint.bundle import load_bundle, save_bundle
 from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
 from ptyint.fixtures import load_fixture, scan_digest
 from ptyint.parity import cases
@@ -65,7 +64,7 @@ def noted(arrays: Arrays, key: str) -> Iterator[None]:
 # --- rung 0: the bookkeeping around a backend ---
 
 
-def bookkeeping() -> dict[str, str]:
+def bookkeeping(seed: int = 0) -> dict[str, str]:
     """Facts that do not depend on a backend, and must be the same in every process: name to value or digest."""
     found: dict[str, str] = {}
     facts: dict[str, Callable[[], str]] = {
@@ -78,9 +77,9 @@ def bookkeeping() -> dict[str, str]:
         "stitched object": _stitched,
     }
     for gridsize in (1, 2):
-        facts[f"groups, gridsize {gridsize}"] = lambda g=gridsize: _data(g).groups.sha256()  # type: ignore[misc]
-        facts[f"batches in their order, gridsize {gridsize}"] = lambda g=gridsize: _batches(g)  # type: ignore[misc]
-        facts[f"initial weights, gridsize {gridsize}"] = lambda g=gridsize: weights_sha256(_initial(g))  # type: ignore[misc]
+        facts[f"groups, gridsize {gridsize}"] = lambda g=gridsize: _data(g, seed).groups.sha256()  # type: ignore[misc]
+        facts[f"batches in their order, gridsize {gridsize}"] = lambda g=gridsize: _batches(g, seed)  # type: ignore[misc]
+        facts[f"initial weights, gridsize {gridsize}"] = lambda g=gridsize: weights_sha256(_initial(g, seed))  # type: ignore[misc]
     for name, fact in facts.items():
         try:
             found[name] = fact()
@@ -89,18 +88,18 @@ def bookkeeping() -> dict[str, str]:
     return found
 
 
-def _data(gridsize: int) -> GroupedScan:
-    return GroupedScan.from_config(load_fixture(cases.FIXTURE), cases.TRAINING[gridsize])
+def _data(gridsize: int, seed: int) -> GroupedScan:
+    return GroupedScan.from_config(load_fixture(cases.FIXTURE), cases.trainings(seed)[gridsize])
 
 
-def _initial(gridsize: int) -> Weights:
-    config = cases.TRAINING[gridsize]
+def _initial(gridsize: int, seed: int) -> Weights:
+    config = cases.trainings(seed)[gridsize]
     return weights_module.initial_weights(config.model, load_fixture(cases.FIXTURE).probe, config.seed)
 
 
-def _batches(gridsize: int) -> str:
+def _batches(gridsize: int, seed: int) -> str:
     """Sizes and dtypes in words, and a digest of two epochs."""
-    data, generator, digest, kinds = _data(gridsize), np.random.default_rng(4), hashlib.sha256(), []
+    data, generator, digest, kinds = _data(gridsize, seed), np.random.default_rng(4), hashlib.sha256(), []
     for batch in (batch for _ in range(2) for batch in data.batches(5, generator)):
         for array in (batch.inputs, batch.counts, batch.offsets_px):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -161,18 +160,18 @@ def _stitched() -> str:
     return ", ".join(f"{abs(value):.8g}" for value in sums)
 
 
-def contract(name: str) -> dict[str, str]:
+def contract(name: str, seed: int = 0) -> dict[str, str]:
     """Rung 0: :func:`bookkeeping`, and what the backend makes of configuration and weights."""
-    found = bookkeeping()
+    found = bookkeeping(seed)
     try:
-        for gridsize, config in cases.TRAINING.items():
+        for gridsize, config in cases.trainings(seed).items():
             config = replace(config, backend=name)
             params.cfg.clear()
             params.cfg.update(STALE)
             backend = dispatcher.select_backend(config)
             held = {key: value for key, value in params.cfg.items() if key != "backend"}
             found[f"params.cfg after the gate, gridsize {gridsize}"] = json.dumps(held, sort_keys=True)
-            given = _initial(gridsize)
+            given = _initial(gridsize, seed)
             network = backend.build(config, given)  # type: ignore[attr-defined]
             found[f"weights in the network, gridsize {gridsize}"] = weights_sha256(network.get_weights())
         found["backend that ran"] = backend.name
@@ -185,12 +184,12 @@ def contract(name: str) -> dict[str, str]:
 # --- rungs 1 to 4 ---
 
 
-def operators(backend: Backend) -> Arrays:
+def operators(backend: Backend, seed: int = 0) -> Arrays:
     """Every operator on :func:`ptyint.parity.cases.operands`, by ``precision/label``."""
     arrays: Arrays = {}
     for precision in PRECISIONS:
         available = {**backend.operators(precision), "normalise_probe": _normalised_probe(precision)}
-        for label, (operator, arguments) in cases.operands().items():
+        for label, (operator, arguments) in cases.operands(seed).items():
             key = f"{precision}/{label}"
             with noted(arrays, key):
                 arrays[key] = available[operator](*arguments)
@@ -203,7 +202,11 @@ def _normalised_probe(precision: str) -> Callable[..., NDArray[Any]]:
 
 
 def traces(
-    backend: Any, names: Sequence[str], given: Callable[[str], Arrays] | None = None
+    backend: Any,
+    names: Sequence[str],
+    given: Callable[[str], Arrays] | None = None,
+    precisions: Sequence[str] = PRECISIONS,
+    seed: int = 0,
 ) -> Iterator[tuple[str, Arrays]]:
     """Taps, loss and gradients of cases at each precision: ``case/precision``, then its arrays.
 
@@ -214,12 +217,14 @@ def traces(
         Of `ptyint.parity.cases.CASES`.
     given : callable, optional
         ``case/precision`` to another backend's arrays, for reference injection.
+    precisions : sequence of str
+    seed : int
     """
     for name in names:
-        for precision in PRECISIONS:
+        for precision in precisions:
             key, arrays = f"{name}/{precision}", Arrays()
             with noted(arrays, key):
-                batch, weights, good = cases.inputs_of(cases.CASES[name], precision)
+                batch, weights, good = cases.inputs_of(cases.CASES[name], precision, seed)
                 injected = None if given is None else given(key)
                 network = backend.build(cases.CASES[name].config, weights, good, precision)
                 arrays |= network.trace(batch, injected)
@@ -241,7 +246,7 @@ def _singly(batch: Batch) -> list[Batch]:
 # --- rung 5 ---
 
 
-def steps(backend: Any, draws: Mapping[str, int] = cases.DRAWS) -> Arrays:
+def steps(backend: Any, draws: Mapping[str, int] = cases.DRAWS, seed: int = 0) -> Arrays:
     """Weights along a trajectory, and how far reruns from initial weights moved by one ulp drift from it.
 
     Keys: ``gridsize/precision/step/<weight>``; ``gridsize/precision/moved/step``, the relative drift of all weights in
@@ -249,7 +254,7 @@ def steps(backend: Any, draws: Mapping[str, int] = cases.DRAWS) -> Arrays:
     """
     arrays: Arrays = {}
     for gridsize in (1, 2):
-        config = cases.stepping(gridsize)
+        config = cases.stepping(gridsize, seed)
         scan = load_fixture(cases.FIXTURE)
         data = GroupedScan.from_config(scan, config)
         start = weights_module.initial_weights(config.model, scan.probe, config.seed)
@@ -299,14 +304,14 @@ def _drift(weights: Weights, reference: Weights) -> float:
     return float(np.sqrt(apart / size))
 
 
-def optimiser(backend: Any) -> Arrays:
+def optimiser(backend: Any, seed: int = 0) -> Arrays:
     """Weights before and after each of three steps in double precision, and the gradients traced before each."""
     arrays: Arrays = {}
     scan = load_fixture(cases.FIXTURE)
     for name, config in ADAM.items():
         with noted(arrays, name):
             data = GroupedScan.from_config(scan, config)
-            weights = cases.with_biases(weights_module.initial_weights(config.model, scan.probe, 1))
+            weights = cases.with_biases(weights_module.initial_weights(config.model, scan.probe, 1 + seed))
             network = backend.build(config, weights, None, "float64")
             for step, batch in enumerate(_partial_batches(data, len(ADAM_RATES))):
                 arrays |= {f"{name}/{step}/{key}": w for key, w in network.get_weights().items()}
@@ -327,7 +332,7 @@ def _partial_batches(data: GroupedScan, n: int) -> list[Batch]:
     return [data.batch(np.arange(2 * i, 2 * i + (2 if i < n - 1 else 1)), "float64") for i in range(n)]
 
 
-def training(name: str, backend: Any, folder: Path) -> Arrays:
+def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
     """Train through the dispatcher, save; infer with the weights in memory. Then the same once more.
 
     Keys: ``gridsize/losses``, ``/rates``, ``/patches``, ``/stitched``, ``/weights/<name>``, ``/losses again``,
@@ -335,14 +340,14 @@ def training(name: str, backend: Any, folder: Path) -> Arrays:
     """
     arrays: Arrays = {}
     scan = load_fixture(cases.FIXTURE)
-    for gridsize, plain in cases.TRAINING.items():
+    for gridsize, plain in cases.trainings(seed).items():
         config = replace(plain, backend=name)
         with noted(arrays, str(gridsize)):
             rates: list[float] = []
             result = dispatcher.train(scan, config, lambda epoch, rates=rates: rates.append(epoch.learning_rate))  # type: ignore[misc]
             found = dispatcher.infer(scan, cases.inference(gridsize, backend=name), result.weights)
             again = dispatcher.train(scan, config)
-            save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
+            bundle.save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
             outcome = {
                 "backend": np.array(result.backend),
                 "losses": result.history.losses,
@@ -396,10 +401,10 @@ def reload(name: str, folder: Path, trained_by: Sequence[str]) -> Arrays:
             with noted(arrays, key):
                 path = folder / f"{other}-{gridsize}.zip"
                 found = dispatcher.infer(scan, cases.inference(gridsize, backend=name, model_path=path))
-                bundle = load_bundle(path)
+                loaded = bundle.load_bundle(path)
                 arrays[f"{key}/patches"] = found.object_patches
-                arrays[f"{key}/config"] = np.array(json.dumps(to_mapping(bundle.config.model), sort_keys=True))
-                arrays |= {f"{key}/weights/{weight}": w for weight, w in bundle.weights.items()}
+                arrays[f"{key}/config"] = np.array(json.dumps(to_mapping(loaded.config.model), sort_keys=True))
+                arrays |= {f"{key}/weights/{weight}": w for weight, w in loaded.weights.items()}
     return arrays
 
 
@@ -421,28 +426,49 @@ def read(folder: Path, name: str) -> Arrays:
         return dict(file)
 
 
-def measure(name: str, folder: Path, profile: str = "quick") -> None:
-    """Everything that needs no other backend's arrays."""
+def measure(
+    name: str,
+    folder: Path,
+    names: Sequence[str] = cases.PROFILES["quick"],
+    draws: Mapping[str, int] = cases.DRAWS,
+    seed: int = 0,
+) -> None:
+    """Everything that needs no other backend's arrays.
+
+    Parameters
+    ----------
+    name : str
+        Of the backend.
+    folder : Path
+    names : sequence of str
+        Networks to trace.
+    draws : dict of str to int
+        Precision to the number of reruns of the optimiser steps; what is not in it is not stepped.
+    seed : int
+        Added to every seed of what the backend is given.
+    """
     before = time.perf_counter()
     backend = backends.load(name)
     cost = {"import seconds": np.array(time.perf_counter() - before)}
-    write(folder, f"{name}.contract", {key: np.array(value) for key, value in contract(name).items()})
-    write(folder, f"{name}.operator", operators(backend))
-    for key, arrays in traces(backend, cases.PROFILES[profile]):
+    write(folder, f"{name}.contract", {key: np.array(value) for key, value in contract(name, seed).items()})
+    write(folder, f"{name}.operator", operators(backend, seed))
+    for key, arrays in traces(backend, names, seed=seed):
         write(folder, trace_file(name, key), arrays)
-    write(folder, f"{name}.optimiser", optimiser(backend))
-    write(folder, f"{name}.training", training(name, backend, folder))
-    write(folder, f"{name}.step", steps(backend))
+    write(folder, f"{name}.optimiser", optimiser(backend, seed))
+    write(folder, f"{name}.training", training(name, backend, folder, seed))
+    write(folder, f"{name}.step", steps(backend, draws, seed))
     cost["peak memory bytes"] = np.array(reconstruction.peak_memory_bytes())
     cost["description"] = np.array(json.dumps(backend.describe()))
     write(folder, f"{name}.cost", cost)
 
 
-def measure_against(name: str, folder: Path, other: str, profile: str = "quick") -> None:
+def measure_against(
+    name: str, folder: Path, other: str, names: Sequence[str] = cases.PROFILES["quick"], seed: int = 0
+) -> None:
     """What needs the other backend's files: its bundles, and its traces for reference injection."""
     write(folder, f"{name}.persistence", reload(name, folder, (name, other)))
     backend = backends.load(name)
-    injected = traces(backend, cases.PROFILES[profile], lambda key: read(folder, trace_file(other, key)))
+    injected = traces(backend, names, lambda key: read(folder, trace_file(other, key)), seed=seed)
     for key, arrays in injected:
         write(folder, trace_file(f"{name}.given", key), arrays)
 
@@ -460,11 +486,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--other", default="", help="load what this backend wrote there before")
     parser.add_argument("--profile", default="quick", choices=sorted(cases.PROFILES))
+    parser.add_argument("--seed", type=int, default=0, help="added to every seed")
+    parser.add_argument("--draws", type=int, nargs=2, default=tuple(cases.DRAWS.values()), help="reruns, by precision")
     options = parser.parse_args()
+    names = cases.PROFILES[options.profile]
     if options.other:
-        measure_against(options.backend, options.folder, options.other, options.profile)
+        measure_against(options.backend, options.folder, options.other, names, options.seed)
     else:
-        measure(options.backend, options.folder, options.profile)
+        draws = {precision: n for precision, n in zip(PRECISIONS, options.draws, strict=True) if n}
+        measure(options.backend, options.folder, names, draws, options.seed)
 
 
 if __name__ == "__main__":

@@ -38,7 +38,14 @@ SLOPES = ("gridsize 1", "gridsize 2")
 """Cases whose gradient is held against finite differences."""
 
 
-def judge(folder: Path, reference: str, candidate: str, profile: str) -> list[Finding]:
+def judge(
+    folder: Path,
+    reference: str,
+    candidate: str,
+    profile: str,
+    seed: int = 0,
+    stepped: Sequence[str] = PRECISIONS,
+) -> list[Finding]:
     """Every finding of rungs 0 to 6.
 
     Parameters
@@ -47,21 +54,25 @@ def judge(folder: Path, reference: str, candidate: str, profile: str) -> list[Fi
         Where :mod:`ptyint.parity.measure` wrote.
     reference, candidate : str
     profile : {'quick', 'full'}
+    seed : int
+        As for :func:`ptyint.parity.measure.measure`.
+    stepped : sequence of str
+        Precisions at which optimiser steps were made.
     """
     pair = (reference, candidate)
-    found = contract({name: read(folder, f"{name}.contract") for name in pair})
-    found += operator({name: read(folder, f"{name}.operator") for name in pair})
+    found = contract({name: read(folder, f"{name}.contract") for name in pair}, seed)
+    found += operator({name: read(folder, f"{name}.operator") for name in pair}, seed)
     traced: list[Finding] = []
     for case in cases.PROFILES[profile]:
         for precision in PRECISIONS:
             key = f"{case}/{precision}"
             arrays = {name: read(folder, measure.trace_file(name, key)) for name in pair}
             given = read(folder, measure.trace_file(f"{candidate}.given", key))
-            traced += trace(case, precision, arrays, given)
+            traced += trace(case, precision, arrays, given, seed)
     found += sorted(traced, key=lambda f: ("forward", "loss", "gradient").index(f.rung))
     found += optimiser({name: read(folder, f"{name}.optimiser") for name in pair})
     found += training({name: read(folder, f"{name}.training") for name in pair})
-    found += step({name: read(folder, f"{name}.step") for name in pair})
+    found += step({name: read(folder, f"{name}.step") for name in pair}, stepped)
     found += persistence(
         {name: read(folder, f"{name}.training") for name in pair},
         {name: read(folder, f"{name}.persistence") for name in pair},
@@ -130,11 +141,11 @@ def _fact(rung: str, case: str, tap: str, sides: tuple[str, str], holds: bool, n
 # --- rung 0 ---
 
 
-def contract(found: Mapping[str, Arrays]) -> list[Finding]:
+def contract(found: Mapping[str, Arrays], seed: int = 0) -> list[Finding]:
     """Facts of both processes, against this one's."""
-    expected = measure.bookkeeping()
+    expected = measure.bookkeeping(seed)
     expected["default backend"] = "tensorflow, tensorflow"
-    for gridsize, config in cases.TRAINING.items():
+    for gridsize, config in cases.trainings(seed).items():
         held = {**measure.STALE, **params.legacy_values(config)}
         held = {key: value for key, value in held.items() if key != "backend" and value is not None}
         expected[f"params.cfg after the gate, gridsize {gridsize}"] = json.dumps(held, sort_keys=True)
@@ -157,10 +168,9 @@ def _short(text: str, longest: int = 80) -> str:
 # --- rung 1 ---
 
 
-def operator(found: Mapping[str, Arrays]) -> list[Finding]:
+def operator(found: Mapping[str, Arrays], seed: int = 0) -> list[Finding]:
     """Every operator of each backend against the referee."""
-    given = cases.operands()
-    expected = cases.expected_operators(given)
+    given, expected = _operands(seed)
     findings = []
     for label, (name, _) in given.items():
         tolerance = TOLERANCES["interpolation" if name in INTERPOLATED else "operator"]
@@ -180,17 +190,23 @@ def operator(found: Mapping[str, Arrays]) -> list[Finding]:
     return findings
 
 
+@cache
+def _operands(seed: int) -> tuple[dict[str, tuple[str, tuple[Any, ...]]], dict[str, NDArray[Any]]]:
+    given = cases.operands(seed)
+    return given, cases.expected_operators(given)
+
+
 # --- rungs 2 to 4 ---
 
 
-def trace(case: str, precision: str, found: Mapping[str, Arrays], given: Arrays) -> list[Finding]:
+def trace(case: str, precision: str, found: Mapping[str, Arrays], given: Arrays, seed: int = 0) -> list[Finding]:
     """One network: every tap, the loss, every gradient; with what each tap does on the reference's inputs (`given`).
 
     In double precision each backend is also held against the referee.
     """
     reference, candidate = found
     config = cases.CASES[case].config
-    truth = refereed(case)
+    truth = refereed(case, seed)
     taps, expected = list(truth), truth if precision == "float64" else {}
     sides, arrays = (candidate, reference), (found[candidate], found[reference])
     findings = []
@@ -213,14 +229,14 @@ def trace(case: str, precision: str, found: Mapping[str, Arrays], given: Arrays)
         finding = compare(where, sides, arrays, (key, key), TOLERANCES["kinks" if kinks else "gradient"], scale)
         findings.append(_located(finding, given, found[reference], scale))
     if precision == "float64":
-        findings += gradients_against_the_referee(case, found)
+        findings += gradients_against_the_referee(case, found, seed)
     return findings
 
 
 @cache
-def refereed(case: str) -> Arrays:
+def refereed(case: str, seed: int = 0) -> Arrays:
     """The referee's taps of a case; worked out once, since every comparison needs them."""
-    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64")
+    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64", seed)
     return referee.forward(weights, batch, cases.CASES[case].config.model, good)
 
 
@@ -270,10 +286,10 @@ def backward_order(config: ModelConfig, taps: Sequence[str], weights: Sequence[s
     ]
 
 
-def gradients_against_the_referee(case: str, found: Mapping[str, Arrays]) -> Iterator[Finding]:
+def gradients_against_the_referee(case: str, found: Mapping[str, Arrays], seed: int) -> Iterator[Finding]:
     """The physics' gradient by hand, and the whole network's by finite differences."""
     config = cases.CASES[case].config
-    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64")
+    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64", seed)
     for side, arrays in found.items():
         if "object_patches" in arrays:
             by_hand = referee.physics_gradients(weights, arrays["object_patches"], batch, config.model, good)
@@ -282,14 +298,11 @@ def gradients_against_the_referee(case: str, found: Mapping[str, Arrays]) -> Ite
                 key = (f"gradient/{name}", name)
                 yield compare(where, (side, REFEREE), (arrays, {name: array}), key, TOLERANCES["gradient"])
     if case in SLOPES:
-        yield from _slopes(case, found)
+        yield from _slopes(case, found, seed)
 
 
-def _slopes(case: str, found: Mapping[str, Arrays]) -> Iterator[Finding]:
-    config = cases.CASES[case].config
-    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64")
-    for kind, direction in referee.directions(weights).items():
-        slope = referee.slope(weights, direction, batch, config.model, good)
+def _slopes(case: str, found: Mapping[str, Arrays], seed: int) -> Iterator[Finding]:
+    for kind, (direction, slope) in _refereed_slopes(case, seed).items():
         for side, arrays in found.items():
             where, sides = ("gradient", case, "float64", f"finite differences, {kind}"), (side, REFEREE)
             gradients = {name: arrays.get(f"gradient/{name}") for name in direction}
@@ -299,6 +312,17 @@ def _slopes(case: str, found: Mapping[str, Arrays]) -> Iterator[Finding]:
             terms = [float((gradients[name] * d).sum()) for name, d in direction.items()]
             error = abs(sum(terms) - slope) / (float(np.linalg.norm(terms)) + 0.1)
             yield Finding(*where, *sides, error, SLOPE, error / SLOPE)
+
+
+@cache
+def _refereed_slopes(case: str, seed: int) -> dict[str, tuple[Arrays, float]]:
+    """Direction through the weights of each kind, and the slope of the referee's loss along it."""
+    config = cases.CASES[case].config
+    batch, weights, good = cases.inputs_of(cases.CASES[case], "float64", seed)
+    return {
+        kind: (direction, referee.slope(weights, direction, batch, config.model, good))
+        for kind, direction in referee.directions(weights).items()
+    }
 
 
 # --- rung 5 ---
@@ -366,13 +390,13 @@ def training(found: Mapping[str, Arrays]) -> list[Finding]:
     return findings
 
 
-def step(found: Mapping[str, Arrays]) -> list[Finding]:
+def step(found: Mapping[str, Arrays], precisions: Sequence[str] = PRECISIONS) -> list[Finding]:
     """Drift between the backends, against each backend's own after a move of its initial weights by one ulp."""
     reference, candidate = found
     findings = []
     for gridsize in (1, 2):
         names = list(weight_shapes(cases.stepping(gridsize).model, 1))
-        for precision in PRECISIONS:
+        for precision in precisions:
             case, prefix = f"gridsize {gridsize}", f"{gridsize}/{precision}"
             sides = (candidate, reference)
             for number in cases.STEPS:
