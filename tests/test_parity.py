@@ -310,7 +310,7 @@ def taps_of_the_referee(case: str) -> dict[str, Any]:
 
 def forward_findings(case: str, altered: dict[str, Any], given: dict[str, Any] | None = None) -> list[Finding]:
     arrays = {"tensorflow": taps_of_the_referee(case), "pytorch": {**taps_of_the_referee(case), **altered}}
-    findings = rungs.trace(case, "float64", arrays, given or {})
+    findings = rungs.trace(case, "float64", arrays, given or {}, {})
     return [f for f in findings if f.rung == "forward" and "predicted" not in f.tap]
 
 
@@ -324,7 +324,7 @@ def test_a_missing_tap_is_red_and_says_why() -> None:
         "tensorflow": taps_of_the_referee("gridsize 2"),
         "pytorch": {"error/gridsize 2/float64": np.array("Boom: no")},
     }
-    assert {f.note for f in rungs.trace("gridsize 2", "float64", arrays, {}) if f.against == "tensorflow"} == {
+    assert {f.note for f in rungs.trace("gridsize 2", "float64", arrays, {}, {}) if f.against == "tensorflow"} == {
         "Boom: no"
     }
 

@@ -17,6 +17,7 @@ from ptyint.fixtures import load_fixture, scan_digest
 from ptyint.parity import cases, cost, rungs, seeds
 from ptyint.parity.ladder import Ladder
 from ptyint.parity.measure import read
+from ptyint.parity.tolerances import PRECISIONS
 from ptyint.processes import run_group
 
 ONE_THREAD = {
@@ -81,24 +82,37 @@ def climb(
     target, pair = Path(folder), (reference, candidate)
     with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as name:
         scratch = Path(name)
-        plain = [(backend, str(scratch), "--profile", profile) for backend in pair]
-        commands = _processes(plain, target, "measure", timeout)
-        against = [(*arguments, "--other", other) for arguments, other in zip(plain, reversed(pair), strict=True)]
-        commands += _processes(against, target, "reload", timeout)
+        draws = ("--draws", *(str(cases.DRAWS[precision]) for precision in PRECISIONS))
+        first, second = (measuring(backend, scratch, "steps", *draws) for backend in pair)
+        plain = [measuring(backend, scratch, "measure", "--profile", profile) for backend in pair]
+        commands = run_all([first, *plain, second], target, timeout)
+        against = [
+            measuring(backend, scratch, "reload", "--profile", profile, "--other", other)
+            for backend, other in zip(pair, reversed(pair), strict=True)
+        ]
+        commands += run_all(against, target, timeout)
         findings = rungs.judge(scratch, reference, candidate, profile)
         measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
         trained = None
         if profile == "full":
             chosen = plan or seeds.Plan()
             counts = ("--pairs", chosen.n_pairs, "--independent", chosen.n_independent, "--epochs", chosen.epochs)
-            training = [(backend, str(scratch), *map(str, counts)) for backend in pair]
-            commands += _processes(training, target, "seeds", timeout)
+            training = [
+                Process("ptyint.parity.seeds", (backend, str(scratch), *map(str, counts)), f"{backend}.seeds.log")
+                for backend in pair
+            ]
+            commands += run_all(training, target, timeout)
             trained = seeds.judge(scratch, reference, candidate, chosen)
             findings += trained.findings()
     spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget())
     ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers)
     ladder.save(target / "ladder.json")
     return Climb(ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained)
+
+
+def measuring(backend: str, scratch: Path, what: str, *options: str) -> Process:
+    """The process that measures one backend; `what` names its log."""
+    return Process("ptyint.parity.measure", (backend, str(scratch), *options), f"{backend}.{what}.log")
 
 
 def _speeds(scratch: Path, backend: str) -> dict[str, Any]:
@@ -108,24 +122,36 @@ def _speeds(scratch: Path, backend: str) -> dict[str, Any]:
     return times | {name: array for name, array in inference.items() if name.endswith("inference seconds")}
 
 
-def _processes(arguments: Sequence[Sequence[str]], folder: Path, what: str, timeout: float) -> list[dict[str, Any]]:
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda one: _process(one, folder, what, timeout), arguments))
+@dataclass(frozen=True)
+class Process:
+    """A module of this package to run.
+
+    Attributes
+    ----------
+    module : str
+    arguments : tuple of str
+    log : str
+        Name of the file that gets its output.
+    """
+
+    module: str
+    arguments: tuple[str, ...]
+    log: str
+
+    def run(self, folder: Path, timeout: float) -> dict[str, Any]:
+        """Run with one thread; what a run's record keeps of it."""
+        argv = [sys.executable, "-m", self.module, *self.arguments]
+        start = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with (folder / self.log).open("wb") as file:
+            exit_code, timed_out = run_group(argv, folder, {**os.environ, **ONE_THREAD}, file, timeout)
+            if timed_out:
+                file.write(f"killed after {timeout:g} s\n".encode())
+        end = datetime.now(UTC).isoformat(timespec="milliseconds")
+        shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
+        return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": self.log}
 
 
-def _process(arguments: Sequence[str], folder: Path, what: str, timeout: float) -> dict[str, Any]:
-    module = "seeds" if what == "seeds" else "measure"
-    return process(f"ptyint.parity.{module}", arguments, folder / f"{arguments[0]}.{what}.log", timeout)
-
-
-def process(module: str, arguments: Sequence[str], log: Path, timeout: float) -> dict[str, Any]:
-    """Run a module of this package with one thread, its output in `log`; what a run's record keeps of it."""
-    argv = [sys.executable, "-m", module, *arguments]
-    start = datetime.now(UTC).isoformat(timespec="milliseconds")
-    with log.open("wb") as file:
-        exit_code, timed_out = run_group(argv, log.parent, {**os.environ, **ONE_THREAD}, file, timeout)
-        if timed_out:
-            file.write(f"killed after {timeout:g} s\n".encode())
-    end = datetime.now(UTC).isoformat(timespec="milliseconds")
-    shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
-    return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": log.name}
+def run_all(processes: Sequence[Process], folder: Path, timeout: float) -> list[dict[str, Any]]:
+    """Run processes, two at a time and in this order."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda one: one.run(folder, timeout), processes))

@@ -6,19 +6,27 @@ imports no framework: a fault does when it is applied.
 
 from __future__ import annotations
 
-import importlib
-import inspect
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-SIDE = "pytorch"
-Change = Callable[..., Any]
-Context = Callable[[], AbstractContextManager[None]]
+from ptyint.parity.seams import (
+    TORCH,
+    Context,
+    after_init,
+    at_tap,
+    find,
+    function,
+    method,
+    replaced,
+    together,
+    torch,
+    wrapped,
+)
 
 
 @dataclass(frozen=True)
@@ -64,126 +72,18 @@ class SizedFault:
     applied: Callable[[float], AbstractContextManager[None]]
 
 
-# --- how a fault is put in place ---
-
-
-@contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """``owner.name`` is `value` for a while; owner is an object or the dotted name of a module (and class)."""
-    target = _find(owner) if isinstance(owner, str) else owner
-    original = inspect.getattr_static(target, name)
-    setattr(target, name, value)
-    try:
-        yield
-    finally:
-        setattr(target, name, original)
-
-
-@contextmanager
-def wrapped(owner: Any, name: str, change: Change) -> Iterator[None]:
-    """Calls of ``owner.name`` go to ``change(original, *arguments)`` for a while."""
-    target = _find(owner) if isinstance(owner, str) else owner
-    original = getattr(target, name)
-
-    def changed(*arguments: Any, **keywords: Any) -> Any:
-        return change(original, *arguments, **keywords)
-
-    static = isinstance(inspect.getattr_static(target, name), staticmethod)
-    with replaced(target, name, staticmethod(changed) if static else changed):
-        yield
-
-
-def _find(path: str) -> Any:
-    """A module, or what lies in one: ``ptyint.backends.pytorch.PtychoNet``."""
-    module, rest = path, list[str]()
-    while True:
-        try:
-            found = importlib.import_module(module)
-            break
-        except ModuleNotFoundError:
-            module, _, last = module.rpartition(".")
-            rest.insert(0, last)
-    for name in rest:
-        found = getattr(found, name)
-    return found
-
-
-TORCH = "ptyint.backends.pytorch"
-
-
-def function(name: str, change: Change) -> Context:
-    """A fault in a function of the PyTorch module."""
-    return lambda: wrapped(TORCH, name, change)
-
-
-def method(owner: str, name: str, change: Change) -> Context:
-    """A fault in a method of a class of the PyTorch module."""
-    return lambda: wrapped(f"{TORCH}.{owner}", name, change)
-
-
-@dataclass
-class _Changed:
-    """A tap that changes one tensor on its way."""
-
-    tap: Any
-    name: str
-    change: Callable[[Any], Any]
-
-    def __call__(self, name: str, tensor: Any, channels_last: bool = False) -> Any:
-        return self.tap(name, self.change(tensor) if name == self.name else tensor, channels_last)
-
-
-def at_tap(name: str, change: Callable[[Any], Any]) -> Context:
-    """A fault in whatever makes the tensor `name` of the network."""
-
-    def watched(original: Any, self: Any, inputs: Any, offsets: Any, n_canvas: int, tap: Any = None) -> Any:
-        from ptyint.backends.base import untapped
-
-        given = untapped if tap is None else tap
-        inner = given if isinstance(given, _Changed) else _Changed(given, name, change)
-        return original(self, inputs, offsets, n_canvas, inner)
-
-    def both() -> AbstractContextManager[None]:
-        return together(method("PtychoNet", "forward", watched), method("PtychoNet", "object_patches", watched))
-
-    return both
-
-
-@contextmanager
-def together(*contexts: Context) -> Iterator[None]:
-    """Several changes that make one fault."""
-    with ExitStack() as stack:
-        for context in contexts:
-            stack.enter_context(context())
-        yield
-
-
-def after_init(owner: str, change: Callable[[Any], None]) -> Context:
-    """A fault in how an object of the PyTorch module is made."""
-
-    def initialised(original: Any, self: Any, *arguments: Any, **keywords: Any) -> None:
-        original(self, *arguments, **keywords)
-        change(self)
-
-    return method(owner, "__init__", initialised)
-
-
-def _torch() -> Any:
-    return importlib.import_module("torch")
-
-
 # --- the faults, one function each where it takes more than a line ---
 
 
 def _hard_mask(original: Any, patches: Any, offsets: Any, n_canvas: int) -> Any:
     """Divided by how many centres lie there, plus 0.001, and not by the weight that covered."""
-    module, torch = _find(TORCH), _torch()
+    module, stack = find(TORCH), torch().stack
     B, C, N, _ = patches.shape
     mask = module.center_mask(N, patches.real)
-    layers = torch.stack([patches.real, patches.imag, mask.expand(B, C, N, N)], dim=2).reshape(B * C, 3, N, N)
+    layers = stack([patches.real, patches.imag, mask.expand(B, C, N, N)], dim=2).reshape(B * C, 3, N, N)
     moved = module.translate(layers, offsets.reshape(B * C, 2), n_canvas).reshape(B, C, 3, n_canvas, n_canvas)
     real, imag, count = moved.sum(dim=1).unbind(dim=1)
-    return torch.complex(real / (count + 1e-3), imag / (count + 1e-3))
+    return torch().complex(real / (count + 1e-3), imag / (count + 1e-3))
 
 
 def _misread_layout(original: Any, patches: Any, offsets: Any, n_canvas: int) -> Any:
@@ -245,14 +145,13 @@ def _nan(x: Any) -> Any:
 
 def _layout_of_kernels() -> AbstractContextManager[None]:
     """Height and width of the kernels exchanged, on the way in and on the way out: a round trip hides it."""
-    torch = _torch()
 
     def put(original: Any, self: Any, weights: Any) -> None:
         original(self, {n: w.transpose(1, 0, 2, 3) if w.ndim == 4 else w for n, w in weights.items()})
 
     def get(original: Any, tensor: Any) -> Any:
         found = original(tensor)
-        return np.ascontiguousarray(found.transpose(1, 0, 2, 3)) if torch.as_tensor(tensor).ndim == 4 else found
+        return np.ascontiguousarray(found.transpose(1, 0, 2, 3)) if torch().as_tensor(tensor).ndim == 4 else found
 
     return together(method("TorchNetwork", "set_weights", put), method("TorchNetwork", "_canonical", get))
 
@@ -326,11 +225,11 @@ def _half_precision(original: Any, path: Any, weights: Any, config: Any, backend
 
 
 def _bf16(original: Any, self: Any, name: str, x: Any, tap: Any) -> Any:
-    return original(self, name, x.to(_torch().bfloat16).to(x.dtype), tap)
+    return original(self, name, x.to(torch().bfloat16).to(x.dtype), tap)
 
 
 def _without_softplus_tail(x: Any) -> Any:
-    return _torch().nn.functional.softplus(x)
+    return torch().nn.functional.softplus(x)
 
 
 def _reflecting(network: Any) -> None:
@@ -340,7 +239,7 @@ def _reflecting(network: Any) -> None:
 
 
 def _bilinear(original: Any, x: Any) -> Any:
-    return _torch().nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+    return torch().nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
 
 
 def _nearest(original: Any, image: Any, offset: Any, n_out: int) -> Any:
@@ -365,7 +264,7 @@ def _activation(name: str, change: Callable[[Any], Any]) -> Context:
 
     @contextmanager
     def apply() -> Iterator[None]:
-        table = _find(TORCH).ACTIVATIONS
+        table = find(TORCH).ACTIVATIONS
         with replaced(TORCH, "ACTIVATIONS", {**table, name: change}):
             yield
 
@@ -391,7 +290,7 @@ LISTED = (
     Fault("F08", "double precision leaks into a single-precision path", "decoder dtype fix, 2025-10",
           "forward", ("amplitude.head",), at_tap("amplitude.head", lambda x: x.double())),
     Fault("F09", "zero frequency at the corner", "classic",
-          "operator", ("propagate",), function("propagate", lambda f, w: _torch().fft.fft2(w, norm="ortho"))),
+          "operator", ("propagate",), function("propagate", lambda f, w: torch().fft.fft2(w, norm="ortho"))),
     Fault("F10", "FFT not orthonormal", "classic",
           "operator", ("propagate",), function("propagate", lambda f, w: f(w) * w.shape[-1])),
     Fault("F11", "amplitudes given to a loss that expects counts", "POISSON-NORM-001, RECT-MAE-UNITS-001",
@@ -426,11 +325,11 @@ OWN = (
     Fault("P02", "positions rounded to whole pixels", "own",
           "operator", ("translate",), function("translate", _nearest)),
     Fault("P03", "mean pooling for max pooling", "own",
-          "operator", ("downsample",), function("downsample", lambda f, x: _torch().nn.functional.avg_pool2d(x, 2))),
+          "operator", ("downsample",), function("downsample", lambda f, x: torch().nn.functional.avg_pool2d(x, 2))),
     Fault("P04", "bilinear up-sampling for nearest", "own",
           "operator", ("upsample",), function("upsample", _bilinear)),
     Fault("P05", "convolutions pad by reflection", "own",
-          "forward", ("encoder.0.conv1",), after_init("PtychoNet", _reflecting)),
+          "forward", ("encoder.0.conv2",), after_init("PtychoNet", _reflecting)),
     Fault("P06", "phase head spans half the range", "own",
           "operator", ("phase_head",), function("phase_head", lambda f, x: f(x) / 2)),
     Fault("P07", "gradient stopped behind the phase", "own",
@@ -462,7 +361,7 @@ OWN = (
           "operator", ("expected_intensity",), function("expected_intensity", _coherent)),
     Fault("P20", "bad pixels count in the loss", "own",
           "operator", ("poisson_nll",),
-          function("poisson_nll", lambda f, k, e, g: f(k, e, _torch().ones_like(g)))),
+          function("poisson_nll", lambda f, k, e, g: f(k, e, torch().ones_like(g)))),
     Fault("P21", "gradients clamped", "own",
           "gradient", ("gradient/",), method("TorchNetwork", "_loss", _clipped)),
     Fault("P22", "weight decay of 1e-4", "own",
@@ -475,7 +374,7 @@ OWN = (
           "persistence", ("weights",), lambda: wrapped("ptyint.bundle", "save_bundle", _half_precision)),
     Fault("P26", "leaky ReLU", "own",
           "forward", ("encoder.0.conv1.relu",),
-          lambda: wrapped(f"{TORCH}.F", "relu", lambda f, x: _torch().nn.functional.leaky_relu(x, 1e-2))),
+          lambda: wrapped(f"{TORCH}.F", "relu", lambda f, x: torch().nn.functional.leaky_relu(x, 1e-2))),
     Fault("P27", "prediction merges every group by the first one's offsets", "own",
           "forward", ("predicted",), method("TorchNetwork", "predict", _first_offsets)),
     Fault("P28", "Adam's 0.9 and 0.999 passed through single precision", "own",
@@ -484,7 +383,7 @@ OWN = (
     Fault("P29", "weight of a patch's border 0.02, not 0.01", "own",
           "operator", ("merge_patches",), lambda: replaced(TORCH, "BORDER_WEIGHT", 2e-2)),
     Fault("P30", "swish head without its sigmoid's slope", "own",
-          "operator", ("swish",), _activation("swish", lambda x: x * _torch().sigmoid(1.702 * x))),
+          "operator", ("swish",), _activation("swish", lambda x: x * torch().sigmoid(1.702 * x))),
 )  # fmt: skip
 """Faults that are not on record, of the kinds that a port makes."""
 

@@ -1,7 +1,8 @@
 """What one backend computes for the ladder, in a process of its own.
 
-``python -m ptyint.parity.measure BACKEND FOLDER`` writes ``FOLDER/BACKEND.<rung>.npz`` and bundles;
-``... --other OTHER`` then, in a new process, loads the bundles of both and, for reference injection, OTHER's traces.
+``python -m ptyint.parity.measure BACKEND FOLDER`` writes ``FOLDER/BACKEND.<rung>.npz`` and bundles, ``... --draws 6 3``
+rung 5's trajectories; ``... --other OTHER`` then, in a new process, loads the bundles of both and, for reference
+injection, OTHER's traces.
 An operator or pass that raises is recorded under ``error/<key>``; it is the judge's to find its arrays missing.
 """
 
@@ -33,7 +34,7 @@ from ptyint.parity import cases
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.processes import follow_parent
 from ptyint.scan import Scan
-from ptyint.weights import Weights, weights_sha256
+from ptyint.weights import Weights, convolution_shapes, weights_sha256
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -216,7 +217,7 @@ def traces(
     names : sequence of str
         Of `ptyint.parity.cases.CASES`.
     given : callable, optional
-        ``case/precision`` to another backend's arrays, for reference injection.
+        ``case/precision`` to another backend's arrays, for reference injection, whole or of some taps.
     precisions : sequence of str
     seed : int
     """
@@ -232,6 +233,15 @@ def traces(
                     arrays["predicted"] = network.predict(batch)
                     arrays["predicted, one by one"] = np.concatenate([network.predict(one) for one in _singly(batch)])
             yield key, arrays
+
+
+def before_kinks(arrays: Arrays, name: str) -> Arrays:
+    """Of a trace of the case `name`, what every ReLU and max-pooling decides by: the outputs of the convolutions.
+
+    Given them, a backend's whole backward pass runs on the same side of every kink as the reference's. Without, single
+    precision's rounding moves one in 1e6 activations to the other side, and its term joins or leaves the gradient.
+    """
+    return {tap: arrays[tap] for tap in convolution_shapes(cases.CASES[name].config.model) if tap in arrays}
 
 
 def _singly(batch: Batch) -> list[Batch]:
@@ -426,14 +436,8 @@ def read(folder: Path, name: str) -> Arrays:
         return dict(file)
 
 
-def measure(
-    name: str,
-    folder: Path,
-    names: Sequence[str] = cases.PROFILES["quick"],
-    draws: Mapping[str, int] = cases.DRAWS,
-    seed: int = 0,
-) -> None:
-    """Everything that needs no other backend's arrays.
+def measure(name: str, folder: Path, names: Sequence[str] = cases.PROFILES["quick"], seed: int = 0) -> None:
+    """Everything that needs no other backend's arrays, but for rung 5's trajectories.
 
     Parameters
     ----------
@@ -442,8 +446,6 @@ def measure(
     folder : Path
     names : sequence of str
         Networks to trace.
-    draws : dict of str to int
-        Precision to the number of reruns of the optimiser steps; what is not in it is not stepped.
     seed : int
         Added to every seed of what the backend is given.
     """
@@ -456,21 +458,32 @@ def measure(
         write(folder, trace_file(name, key), arrays)
     write(folder, f"{name}.optimiser", optimiser(backend, seed))
     write(folder, f"{name}.training", training(name, backend, folder, seed))
-    write(folder, f"{name}.step", steps(backend, draws, seed))
     cost["peak memory bytes"] = np.array(reconstruction.peak_memory_bytes())
     cost["description"] = np.array(json.dumps(backend.describe()))
     write(folder, f"{name}.cost", cost)
 
 
+def measure_steps(name: str, folder: Path, draws: Mapping[str, int] = cases.DRAWS, seed: int = 0) -> None:
+    """Rung 5's trajectories: half of all work, so in a process of their own."""
+    write(folder, f"{name}.step", steps(backends.load(name), draws, seed))
+
+
 def measure_against(
     name: str, folder: Path, other: str, names: Sequence[str] = cases.PROFILES["quick"], seed: int = 0
 ) -> None:
-    """What needs the other backend's files: its bundles, and its traces for reference injection."""
+    """What needs the other backend's files: its bundles, and its traces for injection of all taps and of some."""
     write(folder, f"{name}.persistence", reload(name, folder, (name, other)))
     backend = backends.load(name)
-    injected = traces(backend, names, lambda key: read(folder, trace_file(other, key)), seed=seed)
-    for key, arrays in injected:
+
+    def theirs(key: str) -> Arrays:
+        return read(folder, trace_file(other, key))
+
+    for key, arrays in traces(backend, names, theirs, seed=seed):
         write(folder, trace_file(f"{name}.given", key), arrays)
+    for case in names:
+        aligned = traces(backend, [case], lambda key, case=case: before_kinks(theirs(key), case), ["float32"], seed)  # type: ignore[misc]
+        for key, arrays in aligned:
+            write(folder, trace_file(f"{name}.aligned", key), arrays)
 
 
 def trace_file(name: str, key: str) -> str:
@@ -487,14 +500,18 @@ def main() -> None:
     parser.add_argument("--other", default="", help="load what this backend wrote there before")
     parser.add_argument("--profile", default="quick", choices=sorted(cases.PROFILES))
     parser.add_argument("--seed", type=int, default=0, help="added to every seed")
-    parser.add_argument("--draws", type=int, nargs=2, default=tuple(cases.DRAWS.values()), help="reruns, by precision")
+    parser.add_argument(
+        "--draws", type=int, nargs=2, default=(0, 0), help="optimiser steps instead, with so many reruns, by precision"
+    )
     options = parser.parse_args()
     names = cases.PROFILES[options.profile]
+    draws = {precision: n for precision, n in zip(PRECISIONS, options.draws, strict=True) if n}
     if options.other:
         measure_against(options.backend, options.folder, options.other, names, options.seed)
+    elif draws:
+        measure_steps(options.backend, options.folder, draws, options.seed)
     else:
-        draws = {precision: n for precision, n in zip(PRECISIONS, options.draws, strict=True) if n}
-        measure(options.backend, options.folder, names, draws, options.seed)
+        measure(options.backend, options.folder, names, options.seed)
 
 
 if __name__ == "__main__":

@@ -1,277 +1,25 @@
-"""Prove that red is possible: every fault of the catalogue on the ladder, and the score.
-
-``python -m ptyint.parity.sensitivity FOLDER --only low`` tries the rungs that need no other backend, and measures the
-control; ``... FOLDER --ids F04 F06`` climbs until the first red rung, against what the reference wrote to FOLDER.
-"""
+"""Prove that red is possible: every fault of the catalogue on the ladder, and the score."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import math
 import os
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from ptyint import backends
 from ptyint.atomic import atomic_path
 from ptyint.errors import ConfigError
-from ptyint.evidence.checks import Check, from_json, to_json
-from ptyint.parity import cases, climb, measure, rungs
-from ptyint.parity.faults import CATALOGUE, EVIDENCE, SIDE, SIZED, Context, Fault, SizedFault
-from ptyint.parity.ladder import RUNGS, Finding, Ladder
-from ptyint.parity.measure import Arrays, read, trace_file
+from ptyint.evidence.checks import Check, from_json
+from ptyint.parity import climb
+from ptyint.parity.faults import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.tolerances import PRECISIONS
-from ptyint.processes import follow_parent
-
-REFERENCE = "tensorflow"
-CONTROL = "control"
-NAMES = cases.PROFILES["quick"]
-DRAWS = {"float64": cases.DRAWS["float64"]}
-"""Optimiser steps in double precision: there the drift of rounding is smallest, and any fault largest beside it."""
-
-EXPONENTS = (-16, 0)
-"""Powers of ten between which a detection limit is sought."""
+from ptyint.parity.trial import CONTROL, DRAWS, REFERENCE, Limit, Outcome, plain
 
 RIGHT = 0.9
 """At least this part of the faults must be named at the expected rung and tap."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the ladder said of one fault.
-
-    Attributes
-    ----------
-    id : str
-    rung, place : str
-        Of the first divergence; empty where there was none.
-    tap : str
-    ratio : float
-        Its error over its tolerance.
-    n_consequences : int
-    seconds : float
-    """
-
-    id: str
-    rung: str = ""
-    tap: str = ""
-    place: str = ""
-    ratio: float = 0.0
-    n_consequences: int = 0
-    seconds: float = 0.0
-
-    @property
-    def caught(self) -> bool:
-        """Whether any rung was red."""
-        return bool(self.rung)
-
-    def at_the_right_place(self, fault: Fault) -> bool:
-        """Whether the first red rung and tap are the expected ones."""
-        return self.rung == fault.rung and self.tap.startswith(fault.taps)
-
-
-@dataclass(frozen=True)
-class Limit:
-    """Smallest size of a fault, in powers of ten, that is still caught; and what it does to a reconstruction.
-
-    Attributes
-    ----------
-    title, unit, rung : str
-    size : float
-        NaN: not even the largest was caught.
-    change : float
-        Relative change of the stitched object after a short training with a fault of that size.
-    """
-
-    title: str
-    unit: str
-    rung: str
-    size: float
-    change: float
-
-
-# --- in the process of the faulty backend ---
-
-
-class Climber:
-    """Climbs with one backend until the first red rung. It is measured under a fault, and judged without.
-
-    Parameters
-    ----------
-    folder : Path
-        Where the reference, and the fault-free candidate, wrote what they measured.
-    applied : callable, optional
-        Gives the fault's context manager.
-    seed : int
-        As for :func:`ptyint.parity.measure.measure`.
-    """
-
-    def __init__(self, folder: Path, applied: Context = nullcontext, seed: int = 0) -> None:
-        self.folder, self.applied, self.seed = folder, applied, seed
-        self.backend: Any = backends.load(SIDE)
-
-    def climb(self, low_only: bool = False) -> Ladder:
-        """The ladder up to and with the first red rung."""
-        below: tuple[Callable[[], list[Finding]], ...] = (self.contract, self.operator)
-        above = (self.traced, self.optimiser, self.training, self.drift, self.persistence)
-        found: list[Finding] = []
-        for rung in below if low_only else (*below, *above):
-            found += rung()
-            if not all(finding.holds for finding in found):
-                break
-        return Ladder(REFERENCE, SIDE, "quick", tuple(found))
-
-    def contract(self) -> list[Finding]:
-        """Rung 0."""
-        with self.applied():
-            facts = {name: np.array(value) for name, value in measure.contract(SIDE, self.seed).items()}
-        return rungs.contract({SIDE: facts}, self.seed)
-
-    def operator(self) -> list[Finding]:
-        """Rung 1."""
-        with self.applied():
-            arrays = measure.operators(self.backend, self.seed)
-        return rungs.operator({SIDE: arrays}, self.seed)
-
-    def traced(self, names: Sequence[str] = NAMES, precisions: Sequence[str] = ("float64", "float32")) -> list[Finding]:
-        """Rungs 2 to 4: networks until one is red on rung 2, below which none can be."""
-        found: list[Finding] = []
-        for case in names:
-            for precision in precisions:
-                here = self._trace(case, precision)
-                found += here
-                if any(finding.rung == "forward" and not finding.holds for finding in here):
-                    return sorted(found, key=lambda finding: RUNGS.index(finding.rung))
-        return sorted(found, key=lambda finding: RUNGS.index(finding.rung))
-
-    def _trace(self, case: str, precision: str) -> list[Finding]:
-        """One network; where it is red, once more with reference injection."""
-        reference = read(self.folder, trace_file(REFERENCE, f"{case}/{precision}"))
-
-        def traced(given: Callable[[str], Arrays] | None = None) -> Arrays:
-            with self.applied():
-                ((_, arrays),) = measure.traces(self.backend, [case], given, [precision], self.seed)
-            return arrays
-
-        pair = {REFERENCE: reference, SIDE: traced()}
-        found = rungs.trace(case, precision, pair, {}, self.seed)
-        if not all(finding.holds for finding in found):
-            found = rungs.trace(case, precision, pair, traced(lambda _: reference), self.seed)
-        return found
-
-    def optimiser(self) -> list[Finding]:
-        """Rung 5: Adam against the referee's."""
-        with self.applied():
-            arrays = measure.optimiser(self.backend, self.seed)
-        return rungs.optimiser({SIDE: arrays})
-
-    def training(self) -> list[Finding]:
-        """Rung 5: a short training. Its bundles stay in a folder of this process."""
-        return rungs.training({REFERENCE: read(self.folder, f"{REFERENCE}.training"), SIDE: self.train()})
-
-    def train(self) -> Arrays:
-        """What a short training gives."""
-        with self.applied():
-            self.trained = measure.training(SIDE, self.backend, self._own(), self.seed)
-        return self.trained
-
-    def drift(self) -> list[Finding]:
-        """Rung 5: drift, beside that of the fault-free candidate and of the reference after a move by one ulp."""
-        with self.applied():
-            arrays = measure.steps(self.backend, dict.fromkeys(DRAWS, 0), self.seed)
-        control = read(self.folder, f"{SIDE}.step")
-        arrays |= {key: array for key, array in control.items() if "/moved/" in key}
-        return rungs.step({REFERENCE: read(self.folder, f"{REFERENCE}.step"), SIDE: arrays}, tuple(DRAWS))
-
-    def persistence(self) -> list[Finding]:
-        """Rung 6, in this process, where the fault is."""
-        with self.applied():
-            loaded = measure.reload(SIDE, self._own(), (SIDE,)) | measure.reload(SIDE, self.folder, (REFERENCE,))
-        trained = {REFERENCE: read(self.folder, f"{REFERENCE}.training"), SIDE: self.trained}
-        return rungs.persistence(trained, {SIDE: loaded})
-
-    def _own(self) -> Path:
-        own = self.folder / f"own-{os.getpid()}"
-        own.mkdir(exist_ok=True)
-        return own
-
-
-def outcome(folder: Path, id: str, low_only: bool = False) -> Outcome:
-    """Climb under a fault of the catalogue, or under none (`CONTROL`)."""
-    start = time.perf_counter()
-    climber = Climber(folder, nullcontext if id == CONTROL else CATALOGUE[id].applied)
-    divergence = climber.climb(low_only).divergence
-    seconds = time.perf_counter() - start
-    if divergence is None:
-        return Outcome(id, seconds=seconds)
-    one = divergence.finding
-    return Outcome(id, one.rung, one.tap, one.place, one.ratio, len(divergence.consequences), seconds)
-
-
-def limit(folder: Path, fault: SizedFault) -> Limit:
-    """Bisect powers of ten for the smallest size that the fault's rung catches."""
-
-    def climber(exponent: int) -> Climber:
-        return Climber(folder, lambda: fault.applied(10.0**exponent))
-
-    def caught(exponent: int) -> bool:
-        one = climber(exponent)
-        look: dict[str, Callable[[], list[Finding]]] = {
-            "operator": one.operator,
-            "forward": lambda: one.traced(["gridsize 2"], ["float64"]),
-            "step": one.optimiser,
-        }
-        return not all(finding.holds for finding in look[fault.rung]())
-
-    low, high = EXPONENTS
-    if not caught(high):
-        return Limit(fault.title, fault.unit, fault.rung, math.nan, math.nan)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if caught(middle) else (middle, high)
-    arrays, control = climber(high).train(), read(folder, f"{SIDE}.training")
-    changes = [
-        float(np.linalg.norm(arrays[key] - control[key]) / np.linalg.norm(control[key]))
-        for key in (f"{gridsize}/stitched" for gridsize in cases.TRAINING)
-        if key in arrays
-    ]
-    return Limit(fault.title, fault.unit, fault.rung, 10.0**high, max(changes, default=math.nan))
-
-
-def main() -> None:
-    """Parse the command line, try faults, write ``FOLDER/<name>.json``."""
-    follow_parent()
-    parser = argparse.ArgumentParser(description="Try faults on the parity ladder.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--name", default="low", help="of the file that gets the outcomes")
-    parser.add_argument("--ids", nargs="*", default=None, help="faults to climb with; default: all, on rungs 0 and 1")
-    parser.add_argument("--sized", nargs="*", type=int, default=[], help="numbers of faults with a size")
-    options = parser.parse_args()
-    low = options.ids is None
-    ids = [CONTROL, *CATALOGUE] if low else options.ids
-    outcomes = [outcome(options.folder, id, low) for id in ids]
-    if low:
-        measure.measure(SIDE, options.folder, (), DRAWS)
-    limits = [limit(options.folder, SIZED[number]) for number in options.sized]
-    values = {"outcomes": [_plain(one) for one in outcomes], "limits": [_plain(one) for one in limits]}
-    with atomic_path(options.folder / f"{options.name}.json") as path:
-        path.write_text(json.dumps(values))
-
-
-def _plain(one: Outcome | Limit) -> dict[str, Any]:
-    return {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(one).items()}
-
-
-# --- the score ---
 
 
 @dataclass(frozen=True)
@@ -397,11 +145,12 @@ def score(folder: str | os.PathLike[str], ids: Sequence[str] = (), *, timeout: f
     target = Path(folder)
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
-        draws = ["--draws", *(str(DRAWS.get(precision, 0)) for precision in PRECISIONS)]
-        commands = _run(
+        draws = ("--draws", *(str(DRAWS.get(precision, 0)) for precision in PRECISIONS))
+        commands = climb.run_all(
             [
-                ("ptyint.parity.measure", "reference", (REFERENCE, str(scratch), *draws)),
-                ("ptyint.parity.sensitivity", "low", (str(scratch), "--name", "low")),
+                climb.measuring(REFERENCE, scratch, "measure"),
+                _trying(scratch, "low"),
+                climb.measuring(REFERENCE, scratch, "steps", *draws),
             ],
             target,
             timeout,
@@ -409,11 +158,8 @@ def score(folder: str | os.PathLike[str], ids: Sequence[str] = (), *, timeout: f
         outcomes, limits = dict(_outcomes(scratch, "low")), list[Limit]()
         low = {fault.id for fault in faults if outcomes.get(fault.id, Outcome("")).caught}
         shares = _shares([CONTROL, *(fault.id for fault in faults if fault.id not in low)])
-        later = [
-            ("ptyint.parity.sensitivity", share, (str(scratch), "--name", share, "--ids", *members, "--sized", *sized))
-            for share, members, sized in shares
-        ]
-        commands += _run(later, target, timeout)
+        later = [_trying(scratch, share, "--ids", *members, "--sized", *sized) for share, members, sized in shares]
+        commands += climb.run_all(later, target, timeout)
         for share, *_ in shares:
             outcomes |= dict(_outcomes(scratch, share))
             limits += _limits(scratch, share)
@@ -428,13 +174,9 @@ def _shares(ids: Sequence[str]) -> list[tuple[str, list[str], list[str]]]:
     return [(f"share{i}", list(ids[i::2]), numbers[1 - i :: 2]) for i in range(2)]
 
 
-def _run(jobs: Sequence[tuple[str, str, Sequence[str]]], folder: Path, timeout: float) -> list[dict[str, Any]]:
-    def one(job: tuple[str, str, Sequence[str]]) -> dict[str, Any]:
-        module, name, arguments = job
-        return climb.process(module, arguments, folder / f"sensitivity.{name}.log", timeout)
-
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(one, jobs))
+def _trying(scratch: Path, name: str, *options: str) -> climb.Process:
+    arguments = (str(scratch), "--name", name, *options)
+    return climb.Process("ptyint.parity.trial", arguments, f"sensitivity.{name}.log")
 
 
 def _outcomes(scratch: Path, name: str) -> Iterator[tuple[str, Outcome]]:
@@ -480,7 +222,7 @@ def _save(done: Score, path: Path) -> None:
         "score": done.sentence,
         "outcomes": [
             {
-                **_plain(done.outcomes[fault.id]),
+                **plain(done.outcomes[fault.id]),
                 "title": fault.title,
                 "upstream": fault.upstream,
                 "expected": fault.rung,
@@ -488,12 +230,8 @@ def _save(done: Score, path: Path) -> None:
             for fault in done.faults
             if fault.id in done.outcomes
         ],
-        "limits": [_plain(one) for one in done.limits],
+        "limits": [plain(one) for one in done.limits],
         "evidence": done.evidence,
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -68,19 +68,13 @@ TOLERANCES = {
         "that cancel to about a tenth: 10 sqrt(2 L + 8192) = 900 roundings, half an epsilon each, a factor of four to "
         "spare.",
     ),
-    "kinks": Tolerance(
-        10000.0,
-        "In single precision, rounding moves about one in 1e6 of the 1e6 activations over the kink of its ReLU, or "
-        "changes the winner of a max-pooling: its term joins or leaves the gradient, 1 / sqrt(1e6) = 1e-3 of its norm.",
-        elementwise=30.0,
-    ),
     "optimiser": Tolerance(
         100.0,
         "Adam written in NumPy from the backend's own gradients: a dozen roundings of the move, plus that of the "
         "weight itself; a factor of eight to spare.",
     ),
 }
-"""Tolerance by name. `kinks` stands in for `gradient` in single precision alone."""
+"""Tolerance by name."""
 
 DRIFT = 3.0
 DRIFT_DERIVATION = (
