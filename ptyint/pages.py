@@ -20,8 +20,11 @@ from ptyint.notebooks import ECHO_TAG
 SUMMARY = "index.html"
 LOG_LINES = 15
 NUMBERS_ON_TOP = 3
-MAIN, MOST_TRENDS = ("ladder", "e2d", "compare"), 9
-"""Notebooks whose numbers are followed from run to run, and how many of them."""
+MAIN = ("ladder", "e2d", "compare")
+"""Notebooks whose first few numbers are followed from run to run."""
+
+CREDENTIAL = "faults"
+"""The notebook that says what the others are worth: its sentence stands on top of the run's page."""
 
 
 def write_run(folder: Path, manifest: dict[str, Any], since: dict[str, list[str]]) -> list[str]:
@@ -120,6 +123,7 @@ def _summary(folder: Path, manifest: dict[str, Any], since: list[str]) -> dict[s
         "sentence": _sentence(manifest["checks"]),
         "compared": main["compared"] if main else "",
         "numbers": _numbers(main["numbers"]) if main else [],
+        "credentials": [entry["compared"] for entry in done if entry["name"] == CREDENTIAL],
         "changes": since,
         "command": shlex.join(manifest["argv"]),
         "errors": [*manifest["errors"], *errors],
@@ -225,8 +229,9 @@ def write_history(path: Path, index: dict[str, Any], since: list[str]) -> None:
 
     runs = index["runs"]
     finished = [run for run in runs if run["state"] == "finished"]
-    names = dict.fromkeys(name for run in finished for name in run["numbers"] if name.split(":")[0] in MAIN)
-    picture = trend(finished[::-1], list(names)[:MOST_TRENDS])
+    names = dict.fromkeys(name for run in finished for name in run["numbers"])
+    main = ([name for name in names if name.startswith(f"{notebook}: ")][:NUMBERS_ON_TOP] for notebook in MAIN)
+    picture = trend(finished[::-1], [name for group in main for name in group])
     _write(
         path,
         "history.html.j2",

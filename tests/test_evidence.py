@@ -279,6 +279,14 @@ def test_a_loosened_bound_is_told(original: Path) -> None:
     assert "bounds moved: size 10.0 → 1000.0" in changes(newest, [before])["small"]
 
 
+def test_a_loosened_tolerance_is_told(original: Path) -> None:
+    newest = manifest.read(runs(original)[-1])
+    before = json.loads(json.dumps(newest))
+    for one, value in ((before, 300.0), (newest, 3000.0)):
+        next(entry for entry in one["notebooks"] if entry["name"] == "small")["numbers"]["tolerance: forward"] = value
+    assert "tolerances moved: forward 300.0 → 3000.0" in changes(newest, [before])["small"]
+
+
 # Two at once, and kills
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ptyint.evidence.record import TOLERANCE
+
 MOST = 5
 """How many things of one kind a sentence names."""
 
@@ -56,6 +58,12 @@ def _notebook(manifest: dict[str, Any], entry: dict[str, Any], earlier: Sequence
     sentences += _some("new checks: {}", sorted(new.keys() - old.keys()))
     sentences += _some("checks that are gone: {}", sorted(old.keys() - new.keys()))
     sentences += _bounds(manifest, last, entry["name"])
+    moved = [
+        f"{name.removeprefix(TOLERANCE)} {before['numbers'][name]} → {value}"
+        for name, value in entry["numbers"].items()
+        if name.startswith(TOLERANCE) and before["numbers"].get(name, value) != value
+    ]
+    sentences += _some("tolerances moved: {}", moved)
     asked = [
         f"{k} {before['asked'].get(k)!r} → {v!r}" for k, v in entry["asked"].items() if before["asked"].get(k) != v
     ]

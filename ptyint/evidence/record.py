@@ -14,6 +14,9 @@ from ptyint.evidence.checks import Check, from_json, to_json
 
 MIME = "application/vnd.ptyint.record+json"
 
+TOLERANCE = "tolerance: "
+"""A number whose name begins so is a bound; where it moved since the last run, the ledger says so."""
+
 
 @dataclass(frozen=True)
 class Record:

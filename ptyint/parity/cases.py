@@ -85,8 +85,10 @@ TRAINING = {
         batch_size=5,
         seed=4,
         n_groups=16,
+        scheduler=scheduler,
+        lr_warmup_epochs=1,
     )
-    for gridsize in (1, 2)
+    for gridsize, scheduler in ((1, "Default"), (2, "WarmupCosine"))
 }
 """Short trainings on the tiny fixture, whose 16 groups make a partial last batch of one; nothing about the network is
 a default, so a model rebuilt from defaults is another one."""
@@ -188,6 +190,7 @@ def operands(seed: int = 0) -> dict[str, tuple[str, tuple[Any, ...]]]:
         "half": rng.integers(-9, 9, (3, 4, 2)) + 0.5,
     }
     far = rng.uniform(-100, 100, (3, 4, 2))
+    barely = np.array([[[2.0005, -4.006]], [[0.006, 3.02]], [[-1.0005, -5.2]]])
     canvas = {"small": 76, "large": 126, "whole": 82, "half": 82}
     patches, corner = field_(3, 4, 64, 64), impulse(3, 4, 64, 64, at=(0, 63))
     region, wave = field_(3, 80, 80), field_(2, 4, 3, 64, 64)
@@ -213,6 +216,7 @@ def operands(seed: int = 0) -> dict[str, tuple[str, tuple[Any, ...]]]:
             for size in offsets
         },
         "merge_patches, impulse": ("merge_patches", (corner, offsets["small"], 76)),
+        "merge_patches, barely covered rim": ("merge_patches", (patches[:, :1], barely, 82)),
         "merge_patches, one patch": ("merge_patches", (patches[:, :1], offsets["small"][:, :1], 76)),
         "cut_patches, small offsets": ("cut_patches", (region, offsets["small"], 64)),
         "cut_patches, whole offsets": ("cut_patches", (region, offsets["whole"], 64)),

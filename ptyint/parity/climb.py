@@ -48,6 +48,7 @@ def climb(
     profile: str = "quick",
     budget: cost.Budget | None = None,
     plan: seeds.Plan | None = None,
+    seed: int = 0,
     timeout: float = 1200.0,
 ) -> Climb:
     """Measure two backends and judge every rung of the profile.
@@ -63,6 +64,8 @@ def climb(
         What the candidate may cost.
     plan : Plan, optional
         Seeds and margins of rung 7, in the full profile.
+    seed : int
+        Added to every seed of what the backends are given on rungs 0 to 6.
     timeout : float
         Seconds for each process.
 
@@ -83,15 +86,16 @@ def climb(
     with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as name:
         scratch = Path(name)
         draws = ("--draws", *(str(cases.DRAWS[precision]) for precision in PRECISIONS))
-        first, second = (measuring(backend, scratch, "steps", *draws) for backend in pair)
-        plain = [measuring(backend, scratch, "measure", "--profile", profile) for backend in pair]
+        options = ("--profile", profile, "--seed", str(seed))
+        first, second = (measuring(backend, scratch, "steps", *options, *draws) for backend in pair)
+        plain = [measuring(backend, scratch, "measure", *options) for backend in pair]
         commands = run_all([first, *plain, second], target, timeout)
         against = [
-            measuring(backend, scratch, "reload", "--profile", profile, "--other", other)
+            measuring(backend, scratch, "reload", *options, "--other", other)
             for backend, other in zip(pair, reversed(pair), strict=True)
         ]
         commands += run_all(against, target, timeout)
-        findings = rungs.judge(scratch, reference, candidate, profile)
+        findings = rungs.judge(scratch, reference, candidate, profile, seed)
         measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
         trained = None
         if profile == "full":

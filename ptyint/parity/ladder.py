@@ -228,7 +228,7 @@ class Ladder:
             "reference": self.reference,
             "candidate": self.candidate,
             "profile": self.profile,
-            "tolerances": tolerances.DIGEST,
+            "tolerances": tolerances.by_name(),
             "divergence": None if self.divergence is None else self.divergence.sentence,
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
             "findings": [

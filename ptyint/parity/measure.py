@@ -345,8 +345,9 @@ def _partial_batches(data: GroupedScan, n: int) -> list[Batch]:
 def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
     """Train through the dispatcher, save; infer with the weights in memory. Then the same once more.
 
-    Keys: ``gridsize/losses``, ``/rates``, ``/patches``, ``/stitched``, ``/weights/<name>``, ``/losses again``,
-    ``/losses by hand`` (the same batches, stepped one by one), ``/seconds``.
+    Keys: ``gridsize/losses``, ``/rates``, ``/patches``, ``/patches, one by one``, ``/stitched``, ``/weights/<name>``,
+    ``/losses again``, ``/losses by hand`` and ``/weights by hand/<name>`` (the same batches, stepped one by one),
+    ``/inference seconds``.
     """
     arrays: Arrays = {}
     scan = load_fixture(cases.FIXTURE)
@@ -358,11 +359,12 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
             found = dispatcher.infer(scan, cases.inference(gridsize, backend=name), result.weights)
             again = dispatcher.train(scan, config)
             bundle.save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
+            losses, weights = _by_hand(backend, scan, config)
             outcome = {
                 "backend": np.array(result.backend),
                 "losses": result.history.losses,
                 "losses again": again.history.losses,
-                "losses by hand": _by_hand(backend, scan, config),
+                "losses by hand": losses,
                 "rates": np.array(rates),
                 "patches": found.object_patches,
                 "patches, one by one": dispatcher.infer(
@@ -372,7 +374,8 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
                 "inference seconds": np.array(found.seconds / data_groups(found)),
             }
             arrays |= {f"{gridsize}/{key}": value for key, value in outcome.items()}
-            arrays |= {f"{gridsize}/weights/{key}": w for key, w in result.weights.items()}
+            for what, held in (("weights", result.weights), ("weights by hand", weights)):
+                arrays |= {f"{gridsize}/{what}/{key}": w for key, w in held.items()}
     return arrays
 
 
@@ -381,18 +384,19 @@ def data_groups(result: dispatcher.InferenceResult) -> int:
     return result.groups.n_groups
 
 
-def _by_hand(backend: Any, scan: Scan, config: TrainingConfig) -> NDArray[np.float64]:
-    """Mean loss of each epoch: the loop of training, written again without its bookkeeping."""
+def _by_hand(backend: Any, scan: Scan, config: TrainingConfig) -> tuple[NDArray[np.float64], Weights]:
+    """Mean loss of each epoch, and the weights after the last: the loop of training without its bookkeeping."""
     data = GroupedScan.from_config(scan, config)
     network = backend.build(config, weights_module.initial_weights(config.model, scan.probe, config.seed))
-    generator, losses = np.random.default_rng(config.seed), []
+    generator, schedule, losses = np.random.default_rng(config.seed), Schedule(config), []
     for _ in range(config.nepochs):
         order, total = generator.permutation(data.groups.n_groups), 0.0
         for start in range(0, len(order), config.batch_size):
             index = order[start : start + config.batch_size]
-            total += network.train_step(data.batch(index), config.learning_rate) * len(index)
+            total += network.train_step(data.batch(index), schedule.learning_rate) * len(index)
         losses.append(total / len(order))
-    return np.array(losses)
+        schedule.should_stop(losses[-1])
+    return np.array(losses), network.get_weights()
 
 
 # --- rung 6 ---

@@ -392,6 +392,15 @@ def training(found: Mapping[str, Arrays]) -> list[Finding]:
                 where = ("step", case, "float32", again)
                 keys = (f"{gridsize}/losses", f"{gridsize}/{again}")
                 findings.append(compare(where, (side, side), (arrays, arrays), keys, TOLERANCES["loss"]))
+            where = ("step", case, "float32", "weights by hand")
+            names = list(weight_shapes(cases.TRAINING[gridsize].model, 1))
+            flat = {what: _flat(arrays, f"{gridsize}/{what}", names) for what in ("weights", "weights by hand")}
+            trained = {what: array for what, array in flat.items() if array is not None}
+            keys = ("weights", "weights by hand")
+            findings.append(compare(where, (side, side), (trained, trained), keys, TOLERANCES["forward"]))
+            where = ("step", case, "float32", "patches, one by one")
+            keys = (f"{gridsize}/patches", f"{gridsize}/patches, one by one")
+            findings.append(compare(where, (side, side), (arrays, arrays), keys, TOLERANCES["forward"]))
         for tap, tolerance in (("rates", TOLERANCES["operator"]), ("first loss", TOLERANCES["loss"])):
             key = f"{gridsize}/{tap}"
             arrays_ = [

@@ -25,12 +25,15 @@ Context = Callable[[], AbstractContextManager[None]]
 def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
     """``owner.name`` is `value` for a while; owner is an object or the dotted name of a module (and class)."""
     target = find(owner) if isinstance(owner, str) else owner
-    original = inspect.getattr_static(target, name)
+    original, own = inspect.getattr_static(target, name), name in vars(target)
     setattr(target, name, value)
     try:
         yield
     finally:
-        setattr(target, name, original)
+        if own:
+            setattr(target, name, original)
+        else:  # a base class has it
+            delattr(target, name)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from ptyint.atomic import atomic_path
 from ptyint.errors import ConfigError
-from ptyint.evidence.checks import Check, from_json
+from ptyint.evidence.checks import Check, from_json, to_json
 from ptyint.parity import climb
 from ptyint.parity.faults import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.tolerances import PRECISIONS
@@ -32,6 +32,9 @@ class Score:
     outcomes : dict of str to Outcome
         By id, the control among them; one that is missing was not tried.
     limits : tuple of Limit
+    rounding : float
+        What a move of the initial weights by one ulp changes in a reconstruction, to read the limits' changes by; NaN
+        where it was not measured.
     evidence : str
         Verdict of the evidence engine on a skipped test.
     commands : tuple of dict
@@ -40,6 +43,7 @@ class Score:
     faults: tuple[Fault, ...]
     outcomes: dict[str, Outcome]
     limits: tuple[Limit, ...]
+    rounding: float
     evidence: str
     commands: tuple[dict[str, Any], ...]
 
@@ -51,18 +55,18 @@ class Score:
     @property
     def uncaught(self) -> list[str]:
         """Ids and titles of the faults that slipped through, or were not tried."""
-        slipped = [f"{f.id} {f.title}" for f in self.faults if not self._of(f).caught]
+        slipped = [f"{f.id} {f.title}" for f in self.faults if not self.of(f).caught]
         return slipped + ([f"{EVIDENCE} {EVIDENCE_TITLE}"] if self.evidence in ("", "pass") else [])
 
     @property
     def n_right(self) -> int:
         """Faults that were named at the expected rung and tap."""
-        return sum(self._of(f).at_the_right_place(f) for f in self.faults) + (self.evidence not in ("", "pass"))
+        return sum(self.of(f).at_the_right_place(f) for f in self.faults) + (self.evidence not in ("", "pass"))
 
     @property
     def weakest(self) -> Outcome | None:
         """The catch with the smallest margin."""
-        caught = [self._of(f) for f in self.faults if self._of(f).caught]
+        caught = [self.of(f) for f in self.faults if self.of(f).caught]
         return min(caught, key=lambda one: one.ratio, default=None)
 
     @property
@@ -70,7 +74,8 @@ class Score:
         """What the ladder said without a fault."""
         return self.outcomes.get(CONTROL)
 
-    def _of(self, fault: Fault) -> Outcome:
+    def of(self, fault: Fault) -> Outcome:
+        """What became of a fault; as if nothing was found where it was not tried."""
         return self.outcomes.get(fault.id, Outcome(fault.id))
 
     @property
@@ -96,7 +101,7 @@ class Score:
             )
         ]
         for fault in self.faults:
-            one = self._of(fault)
+            one = self.of(fault)
             words = f"rung {one.rung}, {one.place}" if one.caught else "not caught"
             found.append(Check.fact(_caught(fault.id, fault.title), one.caught if fault.id in tried else None, words))
         words = f"verdict: {self.evidence}"
@@ -111,9 +116,9 @@ PLACES = "share of faults named at the expected rung and tap"
 EVIDENCE_TITLE = "the test is skipped, and its log says green"
 
 
-def check_names() -> list[str]:
-    """Names of the checks of :meth:`Score.checks`, known before anything is tried."""
-    caught = [_caught(fault.id, fault.title) for fault in CATALOGUE.values()]
+def check_names(ids: str = "") -> list[str]:
+    """Names of the checks of :meth:`Score.checks`, known before anything is tried; `ids` as for :func:`score`."""
+    caught = [_caught(fault.id, fault.title) for fault in chosen(ids)]
     return [NO_FALSE_ALARM, *caught, _caught(EVIDENCE, EVIDENCE_TITLE), PLACES]
 
 
@@ -121,15 +126,30 @@ def _caught(id: str, title: str) -> str:
     return f"{id} is caught: {title}"
 
 
-def score(folder: str | os.PathLike[str], ids: Sequence[str] = (), *, timeout: float = 1200.0) -> Score:
+def chosen(ids: str = "") -> tuple[Fault, ...]:
+    """Faults of the catalogue by their ids, separated by commas; all of them for an empty text.
+
+    Raises
+    ------
+    ConfigError
+        An unknown id.
+    """
+    names = [name.strip() for name in ids.split(",") if name.strip()]
+    for name in names:
+        if name not in CATALOGUE:
+            raise ConfigError(f"No fault has the id {name!r}; they are {', '.join(CATALOGUE)}.")
+    return tuple(fault for fault in CATALOGUE.values() if not names or fault.id in names)
+
+
+def score(folder: str | os.PathLike[str], ids: str = "", *, timeout: float = 1200.0) -> Score:
     """Seed every fault (or those of `ids`), climb, and count.
 
     Parameters
     ----------
     folder : path-like
         Gets ``sensitivity.json`` and a log of each process; must exist.
-    ids : sequence of str
-        Empty: the whole catalogue.
+    ids : str
+        See :func:`chosen`.
     timeout : float
         Seconds for each process.
 
@@ -138,11 +158,7 @@ def score(folder: str | os.PathLike[str], ids: Sequence[str] = (), *, timeout: f
     ConfigError
         An unknown id.
     """
-    for id in ids:
-        if id not in CATALOGUE:
-            raise ConfigError(f"No fault has the id {id!r}; they are {', '.join(CATALOGUE)}.")
-    faults = tuple(fault for fault in CATALOGUE.values() if not ids or fault.id in ids)
-    target = Path(folder)
+    faults, target = chosen(ids), Path(folder)
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
         draws = ("--draws", *(str(DRAWS.get(precision, 0)) for precision in PRECISIONS))
@@ -163,7 +179,8 @@ def score(folder: str | os.PathLike[str], ids: Sequence[str] = (), *, timeout: f
         for share, *_ in shares:
             outcomes |= dict(_outcomes(scratch, share))
             limits += _limits(scratch, share)
-    done = Score(faults, outcomes, tuple(limits), skipped_test(), tuple(commands))
+        rounding = from_json(_values(scratch, "low").get("rounding", "nan"))
+    done = Score(faults, outcomes, tuple(limits), rounding, skipped_test(), tuple(commands))
     _save(done, target / "sensitivity.json")
     return done
 
@@ -180,19 +197,19 @@ def _trying(scratch: Path, name: str, *options: str) -> climb.Process:
 
 
 def _outcomes(scratch: Path, name: str) -> Iterator[tuple[str, Outcome]]:
-    for values in _values(scratch, name, "outcomes"):
+    for values in _values(scratch, name).get("outcomes", ()):
         yield values["id"], Outcome(**{**values, **{key: from_json(values[key]) for key in ("ratio", "seconds")}})
 
 
 def _limits(scratch: Path, name: str) -> list[Limit]:
-    found = _values(scratch, name, "limits")
+    found = _values(scratch, name).get("limits", ())
     return [Limit(**{**values, **{key: from_json(values[key]) for key in ("size", "change")}}) for values in found]
 
 
-def _values(scratch: Path, name: str, what: str) -> list[dict[str, Any]]:
+def _values(scratch: Path, name: str) -> dict[str, Any]:
+    """What a trial wrote; nothing where it did not end."""
     path = scratch / f"{name}.json"
-    found: list[dict[str, Any]] = json.loads(path.read_text())[what] if path.is_file() else []
-    return found
+    return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
 def skipped_test() -> str:
@@ -231,6 +248,7 @@ def _save(done: Score, path: Path) -> None:
             if fault.id in done.outcomes
         ],
         "limits": [plain(one) for one in done.limits],
+        "rounding": to_json(done.rounding),
         "evidence": done.evidence,
     }
     with atomic_path(path) as temporary:

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ptyint.evidence.checks import SIGNS
-from ptyint.evidence.record import Record
+from ptyint.evidence.record import TOLERANCE, Record
 from ptyint.figures import Picture, images_side_by_side, rings, style, title
 from ptyint.fragments import Fragment, Table, number, render
 from ptyint.parity import tolerances
@@ -52,7 +52,7 @@ def headline(climbed: Climb) -> Fragment:
     numbers["comparisons beyond their tolerance"] = float(n_red)
     record = Record(
         compared=compared,
-        numbers={**numbers, **ladder.numbers},
+        numbers={**numbers, **ladder.numbers, **{TOLERANCE + k: v for k, v in tolerances.by_name().items()}},
         commands=climbed.commands,
         datasets=climbed.datasets,
     )

@@ -1,4 +1,4 @@
-"""Every tolerance of the ladder, each beside its derivation. Loosening one changes `DIGEST`, which a run records.
+"""Every tolerance of the ladder, each beside its derivation. A run records them all: one that moved is in the ledger.
 
 Rounding is counted in units of the machine epsilon of the precision (1.2e-7 and 2.2e-16): one number serves both, so
 an error that does not shrink by their ratio, 5e8, cannot pass in double precision.
@@ -6,7 +6,6 @@ an error that does not shrink by their ratio, 5e8, cannot pass in double precisi
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,5 +89,10 @@ EARLY_STEPS = {1: 1e-11, 2: 1e-11}
 SLOPE = 1e-3
 """Finite differences of the referee's loss: a few of 1e6 ReLUs change sides within the step."""
 
-DIGEST = hashlib.sha256(repr((TOLERANCES, DRIFT, EARLY_STEPS, SLOPE)).encode()).hexdigest()
-"""Of this table; a change of it shows from run to run."""
+
+def by_name() -> dict[str, float]:
+    """Every number of this table by name, for a run's record."""
+    bounds = {f"{name} / epsilons": one.epsilons for name, one in TOLERANCES.items()}
+    bounds |= {f"{name}, worst element over norm": one.elementwise for name, one in TOLERANCES.items()}
+    bounds |= {f"weights after {step}": bound for step, bound in EARLY_STEPS.items()}
+    return {**bounds, "drift over its yardstick": DRIFT, "finite differences": SLOPE}

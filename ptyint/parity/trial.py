@@ -26,8 +26,9 @@ from ptyint.parity import cases, measure, rungs
 from ptyint.parity.faults import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.ladder import RUNGS, Finding, Ladder
 from ptyint.parity.measure import Arrays, read, trace_file
-from ptyint.parity.seams import SIDE, Context
+from ptyint.parity.seams import SIDE, Context, wrapped
 from ptyint.processes import follow_parent
+from ptyint.weights import Weights
 
 REFERENCE = "tensorflow"
 CONTROL = "control"
@@ -230,13 +231,27 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if caught(middle) else (middle, high)
-    arrays, control = climber(high).train(), read(folder, f"{SIDE}.training")
+    return Limit(fault.title, fault.unit, fault.rung, 10.0**high, change(folder, climber(high)))
+
+
+def change(folder: Path, climber: Climber) -> float:
+    """Relative change of the stitched objects after a short training, against the control's; the larger one."""
+    arrays, control = climber.train(), read(folder, f"{SIDE}.training")
     changes = [
         float(np.linalg.norm(arrays[key] - control[key]) / np.linalg.norm(control[key]))
         for key in (f"{gridsize}/stitched" for gridsize in cases.TRAINING)
         if key in arrays
     ]
-    return Limit(fault.title, fault.unit, fault.rung, 10.0**high, max(changes, default=math.nan))
+    return max(changes, default=math.nan)
+
+
+def rounding(folder: Path) -> float:
+    """What a move of the initial weights by one ulp changes in a reconstruction: less than that is no change."""
+
+    def moved(original: Callable[..., Weights], *arguments: Any) -> Weights:
+        return cases.moved_by_one_ulp(original(*arguments), 1)
+
+    return change(folder, Climber(folder, lambda: wrapped("ptyint.weights", "initial_weights", moved)))
 
 
 def main() -> None:
@@ -255,7 +270,11 @@ def main() -> None:
         measure.write(options.folder, f"{SIDE}.training", measure.training(SIDE, backends.load(SIDE), options.folder))
         measure.measure_steps(SIDE, options.folder, DRAWS)
     limits = [limit(options.folder, SIZED[number]) for number in options.sized]
-    values = {"outcomes": [plain(one) for one in outcomes], "limits": [plain(one) for one in limits]}
+    values: dict[str, Any] = {
+        "outcomes": [plain(one) for one in outcomes],
+        "limits": [plain(one) for one in limits],
+        "rounding": to_json(rounding(options.folder)) if low else None,
+    }
     with atomic_path(options.folder / f"{options.name}.json") as path:
         path.write_text(json.dumps(values))
 

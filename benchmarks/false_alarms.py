@@ -1,0 +1,53 @@
+"""How often the ladder raises an alarm where there is no fault: the whole ladder, over seeds.
+
+    python benchmarks/false_alarms.py 20
+
+Each seed gives other scans' groups, weights, batches and operands. Prints a line a seed, and the largest error over its
+tolerance of each rung over all of them; exits with 1 if any rung was ever red.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+
+from ptyint.parity.climb import climb
+from ptyint.parity.ladder import Ladder
+
+
+def worst(ladder: Ladder) -> dict[str, float]:
+    """Largest error over tolerance of each judged rung and precision."""
+    found: dict[str, float] = {}
+    for one in ladder.findings:
+        name = f"{one.rung} {one.precision}".strip()
+        if one.rung != "cost":
+            found[name] = max(found.get(name, 0.0), one.ratio)
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("n", type=int, help="seeds to try")
+    parser.add_argument("--first", type=int, default=1)
+    options = parser.parse_args()
+    highest: dict[str, float] = {}
+    alarms = 0
+    for seed in range(options.first, options.first + options.n):
+        start = time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            ladder = climb(folder, seed=seed).ladder
+        red = [f"{one.rung}: {one.place} {one.ratio:.3g}" for one in ladder.findings if not one.holds]
+        red += [check.name for check in ladder.checks() if not check.passed]
+        alarms += bool(red)
+        highest = {name: max(highest.get(name, 0.0), ratio) for name, ratio in worst(ladder).items()}
+        print(f"seed {seed}, {time.monotonic() - start:.0f} s: {'; '.join(red[:5]) or 'no alarm'}", flush=True)
+    print(f"{alarms} alarms in {options.n} fault-free ladders; largest error over its tolerance:")
+    for name, ratio in highest.items():
+        print(f"  {name:22} {ratio:.3g}")
+    return int(alarms > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
