@@ -123,7 +123,7 @@ def _summary(folder: Path, manifest: dict[str, Any], since: list[str]) -> dict[s
         "sentence": _sentence(manifest["checks"]),
         "compared": main["compared"] if main else "",
         "numbers": _numbers(main["numbers"]) if main else [],
-        "credentials": [entry["compared"] for entry in done if entry["name"] == CREDENTIAL],
+        "credentials": [e["compared"] for e in done if e["name"] == CREDENTIAL and e is not main],
         "changes": since,
         "command": shlex.join(manifest["argv"]),
         "errors": [*manifest["errors"], *errors],

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ptyint.parity.seams import (
+    SIDE,
     TORCH,
     Context,
     after_init,
@@ -44,6 +45,8 @@ class Fault:
         The first red tap must be one of these, or begin with it.
     applied : callable
         Gives the context manager.
+    side : str
+        The backend in whose process it is.
     """
 
     id: str
@@ -52,6 +55,7 @@ class Fault:
     rung: str
     taps: tuple[str, ...]
     applied: Context
+    side: str = SIDE
 
 
 @dataclass(frozen=True)

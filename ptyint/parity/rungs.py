@@ -121,7 +121,7 @@ def ratio(apart: Difference, tolerance: Tolerance, precision: str) -> float:
 def _note(apart: Difference) -> str:
     if apart.mismatch:
         return apart.mismatch
-    return f"most at {list(apart.where)}" if apart.where else ""
+    return f"largest element {apart.largest:.2g} of the largest, at {list(apart.where)}" if apart.where else ""
 
 
 def _error(arrays: Arrays, key: str) -> str:

@@ -15,6 +15,7 @@ from ptyint.fragments import Table, number
 from ptyint.parity.faults import EVIDENCE, LISTED, Fault
 from ptyint.parity.ladder import RUNGS
 from ptyint.parity.sensitivity import EVIDENCE_TITLE, Score
+from ptyint.parity.trial import Outcome
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,8 +30,8 @@ def headline(score: Score) -> Table:
     """The score in a sentence and three numbers."""
     weakest = score.weakest
     numbers = {
-        "faults caught, of those seeded": (score.n_seeded - len(score.uncaught)) / score.n_seeded,
-        "named at the expected rung and tap": score.n_right / score.n_seeded,
+        f"faults caught, of {score.n_seeded} seeded": float(score.n_seeded - len(score.uncaught)),
+        "named at the expected rung and tap": float(score.n_right),
         "error over tolerance of the weakest catch": weakest.ratio if weakest else math.nan,
     }
     record = Record(compared=score.sentence, numbers=numbers, commands=score.commands)
@@ -67,7 +68,7 @@ def _draw(ax: Axes, score: Score, faults: Sequence[Fault], rows: int) -> None:
             ax.plot(
                 [COLUMNS.index(found.rung)], [row], "o" if right else "D", color=RIGHT if right else ELSEWHERE, ms=6
             )
-            margin = "not alike" if math.isinf(found.ratio) else f"{found.ratio:.1e} x"
+            margin = _margin(found)
         else:
             ax.plot([len(COLUMNS) - 0.6], [row], "X", color=MISSED, ms=8)
             margin = "not caught"
@@ -81,7 +82,11 @@ def _draw(ax: Axes, score: Score, faults: Sequence[Fault], rows: int) -> None:
     ax.grid(axis="x", alpha=0.3)
 
 
-def _short(title: str, longest: int = 46) -> str:
+def _margin(found: Outcome) -> str:
+    return "not alike" if math.isinf(found.ratio) else f"{found.ratio:.1e} x"
+
+
+def _short(title: str, longest: int = 54) -> str:
     return title if len(title) <= longest else f"{title[: longest - 3].rstrip()}..."
 
 
@@ -95,10 +100,11 @@ def faults_table(score: Score) -> Table:
         rows.append(
             (
                 f"{fault.id} {fault.title}",
+                fault.side,
                 fault.upstream,
                 f"{fault.rung}: {' or '.join(fault.taps)}",
                 f"{found.rung}: {found.place}" if found.caught else "-",
-                number(found.ratio) if found.caught else "-",
+                _margin(found) if found.caught else "-",
                 verdict if right or not found.caught else f"{verdict}, elsewhere",
             )
         )
@@ -106,6 +112,7 @@ def faults_table(score: Score) -> Table:
     rows.append(
         (
             f"{EVIDENCE} {EVIDENCE_TITLE}",
+            "-",
             "phase E2, 2025-10-17",
             "evidence: not green",
             f"evidence: {score.evidence or 'not tried'}",
@@ -113,7 +120,7 @@ def faults_table(score: Score) -> Table:
             f"{SIGNS['pass']} caught" if caught else f"{SIGNS['fail']} not caught",
         )
     )
-    heads = ("fault", "on record as", "expected", "first red", "error over tolerance", "verdict")
+    heads = ("fault", "side", "on record as", "expected", "first red", "error over tolerance", "verdict")
     return Table("Every seeded fault", heads, rows)
 
 
