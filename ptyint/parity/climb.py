@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -49,6 +49,7 @@ def climb(
     budget: cost.Budget | None = None,
     plan: seeds.Plan | None = None,
     seed: int = 0,
+    draws: Mapping[str, int] = cases.DRAWS,
     timeout: float = 1200.0,
 ) -> Climb:
     """Measure two backends and judge every rung of the profile.
@@ -66,6 +67,8 @@ def climb(
         Seeds and margins of rung 7, in the full profile.
     seed : int
         Added to every seed of what the backends are given on rungs 0 to 6.
+    draws : dict of str to int
+        Precision to the number of reruns on rung 5; what is not in it is not stepped, and its check not run.
     timeout : float
         Seconds for each process.
 
@@ -85,9 +88,9 @@ def climb(
     target, pair = Path(folder), (reference, candidate)
     with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as name:
         scratch = Path(name)
-        draws = ("--draws", *(str(cases.DRAWS[precision]) for precision in PRECISIONS))
         options = ("--profile", profile, "--seed", str(seed))
-        first, second = (measuring(backend, scratch, "steps", *options, *draws) for backend in pair)
+        reruns = ("--draws", *(str(draws.get(precision, 0)) for precision in PRECISIONS))
+        first, second = (measuring(backend, scratch, "steps", *options, *reruns) for backend in pair)
         plain = [measuring(backend, scratch, "measure", *options) for backend in pair]
         commands = run_all([first, *plain, second], target, timeout)
         against = [
@@ -95,7 +98,7 @@ def climb(
             for backend, other in zip(pair, reversed(pair), strict=True)
         ]
         commands += run_all(against, target, timeout)
-        findings = rungs.judge(scratch, reference, candidate, profile, seed)
+        findings = rungs.judge(scratch, reference, candidate, profile, seed, tuple(draws))
         measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
         trained = None
         if profile == "full":
