@@ -3,8 +3,8 @@
     python benchmarks/false_alarms.py 20 --draws 0 1
 
 Each seed gives other groups, weights, batches and operands. `--draws` are the reruns of rung 5 in single and in double
-precision (0: not stepped); fewer are quicker, and stricter, since the yardstick is the largest of them. Prints a line a seed, and the largest error over its
-tolerance of each rung over all of them; exits with 1 if any rung was ever red.
+precision (0: not stepped); fewer are quicker, and stricter, since the yardstick is the largest of them. Prints a line a
+seed, and the largest error over its tolerance of each rung over all of them; exits with 1 if any rung was ever red.
 """
 
 from __future__ import annotations
