@@ -23,8 +23,8 @@ def worst(ladder: Ladder) -> dict[str, float]:
     """Largest error over tolerance of each judged rung and precision."""
     found: dict[str, float] = {}
     for one in ladder.findings:
-        name = f"{one.rung} {one.precision}".strip()
         if one.rung != "cost":
+            name = f"{one.rung} {one.precision}".strip()
             found[name] = max(found.get(name, 0.0), one.ratio)
     return found
 
@@ -42,8 +42,8 @@ def main() -> int:
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
             ladder = climb(folder, seed=seed, draws=draws).ladder
-        red = [f"{one.rung}: {one.place} {one.ratio:.3g}" for one in ladder.findings if not one.holds]
-        red += [check.name for check in ladder.checks() if check.verdict not in ("pass", "not run")]
+        judged = [one for one in ladder.findings if one.rung != "cost"]
+        red = [f"{one.rung}: {one.place} {one.ratio:.3g}" for one in judged if not one.holds]
         alarms += bool(red)
         highest = {name: max(highest.get(name, 0.0), ratio) for name, ratio in worst(ladder).items()}
         print(f"seed {seed}, {time.monotonic() - start:.0f} s: {'; '.join(red[:5]) or 'no alarm'}", flush=True)
