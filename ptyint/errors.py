@@ -39,3 +39,7 @@ class ComparisonError(PtyintError, ValueError):
 
 class EvidenceError(PtyintError, ValueError):
     """A run folder, its manifest or a stage is not what it must be."""
+
+
+class ChildError(PtyintError, RuntimeError):
+    """A process that did part of the work died before it was done."""
