@@ -1,0 +1,53 @@
+"""The command ``ptyint-ptychodus``: Ptychodus' own command line, with the library `ptyint` in it."""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+from ptyint.errors import PtyintError
+
+INSTALL = "pip install 'ptyint[ptychodus]'"
+
+
+class PtychodusUnavailableError(PtyintError, RuntimeError):
+    """Ptychodus is not installed, or not one that this package can hook into."""
+
+
+def prepare() -> None:
+    """Put the library into Ptychodus.
+
+    Raises
+    ------
+    PtychodusUnavailableError
+        In one sentence, what is wrong and what to install.
+    """
+    try:
+        installed = version("ptychodus")
+    except PackageNotFoundError:
+        raise PtychodusUnavailableError(f"Ptychodus is not installed; install it with `{INSTALL}`.") from None
+    try:
+        from ptyint.ptychodus.application import hook
+
+        hook()
+    except (ImportError, AttributeError, TypeError) as error:
+        raise PtychodusUnavailableError(
+            f"Ptychodus {installed} is not one that ptyint can hook into ({error}); install one that is, with "
+            f"`{INSTALL}`."
+        ) from error
+
+
+def main() -> int:
+    """Run Ptychodus; return its exit code, or 2 where it cannot be run."""
+    try:
+        prepare()
+    except PtychodusUnavailableError as error:
+        print(f"ptyint-ptychodus: {error}", file=sys.stderr)
+        return 2
+    from ptychodus.__main__ import main as ptychodus_main
+
+    return int(ptychodus_main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
