@@ -19,6 +19,7 @@ from ptychodus.api.product import Product, ProductMetadata
 from ptychodus.api.simulate.diffraction import generate_diffraction_data
 
 from ptyint import simulate
+from ptyint.parity.climb import ONE_THREAD
 
 N = 64
 ENERGY_EV, DISTANCE_M, PIXEL_M = 8000.0, 1.5, 12e-9
@@ -122,8 +123,8 @@ def arguments(action: str, source: Path, output: Path) -> list[str]:
 
 
 def environment(shadow: Path | None = None) -> dict[str, str]:
-    """For a run with few threads; torch is hidden where a folder is given to do it with."""
-    env = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "2"}
+    """For a run with one thread; torch is hidden where a folder is given to do it with."""
+    env = {**os.environ, **ONE_THREAD}
     if shadow is not None:
         shadow.mkdir()
         (shadow / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")

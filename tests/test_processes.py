@@ -62,7 +62,9 @@ def test_values_arrive_while_the_process_goes_on() -> None:
     assert not child.is_running()
 
 
-@pytest.mark.parametrize("error", [BundleError("no such bundle"), ValueError("no such value"), MemoryError("no memory")])
+@pytest.mark.parametrize(
+    "error", [BundleError("no such bundle"), ValueError("no such value"), MemoryError("no memory")]
+)
 def test_an_error_arrives_as_it_was(error: Exception) -> None:
     values = stream(raise_error, error)
     assert next(values) == "before"

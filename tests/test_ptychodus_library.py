@@ -19,11 +19,12 @@ from ptychodus.api.object import Object
 from ptychodus.api.reconstruct import ReconstructInput, TrainableReconstructor, prepare_reconstruct_input
 from ptychodus.api.settings import SettingsRegistry
 
-from ptyint.config import TrainingConfig
+from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import BundleError, ConfigError, ScanError
 from ptyint.physics import diffraction_amplitudes, fourier_shift
 from ptyint.ptychodus import child, command
-from ptyint.ptychodus.library import PARAMETERS, PtyintLibrary, PtyintReconstructor, PtyintSettings, _files, _product
+from ptyint.ptychodus.library import PtyintLibrary, PtyintReconstructor, PtyintSettings, _files, _product
+from ptyint.ptychodus.settings import KEYS, write_settings
 from ptyint.scan import Scan, validate_scan
 from ptyint.scan_io import read_scan
 
@@ -60,7 +61,7 @@ def test_every_setting_of_a_file_reaches_the_configuration(tmp_path: Path) -> No
         "NumNearestNeighbors": 8, "ProbeTrainable": True, "IntensityScaleTrainable": False, "LearningRate": 2e-4,
         "Scheduler": "WarmupCosine", "EarlyStopPatience": 3, "Seed": 42,
     }  # fmt: skip
-    assert values.keys() == PARAMETERS.keys()
+    assert values.keys() == KEYS.keys()
     (tmp_path / "settings.ini").write_text(
         "[Ptyint]\nPatchCenterSize = 16\n" + "\n".join(f"{k} = {v}" for k, v in values.items())
     )
@@ -68,16 +69,27 @@ def test_every_setting_of_a_file_reaches_the_configuration(tmp_path: Path) -> No
     settings = PtyintSettings(registry)
     registry.open_settings(tmp_path / "settings.ini")
     config = settings.training_config("pytorch")
-    for key, field in PARAMETERS.items():
+    for key, field in KEYS.items():
         owner = config.model if field.startswith("model.") else config
         assert getattr(owner, field.removeprefix("model.")) == values[key], key
-    assert settings.M == 16 and config.backend == "pytorch"
+    assert settings["PatchCenterSize"] == 16 and config.backend == "pytorch"
 
     registry.save_settings(tmp_path / "again.ini")
     again = SettingsRegistry()
     read = PtyintSettings(again)
     again.open_settings(tmp_path / "again.ini")
-    assert read.training_config("pytorch") == config and read.M == 16
+    assert read.training_config("pytorch") == config and read["PatchCenterSize"] == 16
+
+
+def test_a_written_settings_file_is_read_back(tmp_path: Path) -> None:
+    config = TrainingConfig(
+        ModelConfig(gridsize=2, probe_big=False), nphotons=1e4, learning_rate=3e-4, backend="pytorch"
+    )
+    write_settings(tmp_path / "settings.ini", "ptyint_pytorch", config, 14)
+    registry = SettingsRegistry()
+    settings = PtyintSettings(registry)
+    registry.open_settings(tmp_path / "settings.ini")
+    assert settings.training_config("pytorch") == config and settings["PatchCenterSize"] == 14
 
 
 def test_a_setting_that_is_not_allowed_is_named(tmp_path: Path) -> None:

@@ -6,12 +6,27 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from ptyint.errors import PtyintError
+from ptyint.processes import follow_parent
 
 INSTALL = "pip install 'ptyint[ptychodus]'"
 
 
 class PtychodusUnavailableError(PtyintError, RuntimeError):
     """Ptychodus is not installed, or not one that this package can hook into."""
+
+
+def installed_version() -> str:
+    """Version of the installed Ptychodus.
+
+    Raises
+    ------
+    PtychodusUnavailableError
+        It is not installed; the message says how to.
+    """
+    try:
+        return version("ptychodus")
+    except PackageNotFoundError:
+        raise PtychodusUnavailableError(f"Ptychodus is not installed; install it with `{INSTALL}`.") from None
 
 
 def prepare() -> None:
@@ -22,10 +37,7 @@ def prepare() -> None:
     PtychodusUnavailableError
         In one sentence, what is wrong and what to install.
     """
-    try:
-        installed = version("ptychodus")
-    except PackageNotFoundError:
-        raise PtychodusUnavailableError(f"Ptychodus is not installed; install it with `{INSTALL}`.") from None
+    installed = installed_version()
     try:
         from ptyint.ptychodus.application import hook
 
@@ -39,6 +51,7 @@ def prepare() -> None:
 
 def main() -> int:
     """Run Ptychodus; return its exit code, or 2 where it cannot be run."""
+    follow_parent()
     try:
         prepare()
     except PtychodusUnavailableError as error:

@@ -6,13 +6,13 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ptychodus.api.io import StandardFileLayout, save_product
+from ptychodus.api.io import StandardFileLayout, sanitize_path_component, save_product
 from ptychodus.api.object import Object
+from ptychodus.api.parameters import Parameter
 from ptychodus.api.probe import ProbeSequence
 from ptychodus.api.product import LossValue, Product
 from ptychodus.api.reconstruct import (
@@ -27,10 +27,10 @@ from ptychodus.api.settings import SettingsRegistry
 
 from ptyint.atomic import atomic_path
 from ptyint.bundle import NAME as BUNDLE
-from ptyint.config import InferenceConfig, TrainingConfig, from_mapping
+from ptyint.config import TrainingConfig
 from ptyint.errors import BundleError, ScanError
 from ptyint.processes import stream
-from ptyint.ptychodus import child
+from ptyint.ptychodus import child, settings
 from ptyint.scan import validate_scan
 from ptyint.scan_io import read_scan, write_scan
 from ptyint.scan_io.hdf5 import write_h5
@@ -45,63 +45,22 @@ DEFAULT_ALGORITHM = f"{LIBRARY}_{BACKENDS[0]}"
 MODEL_SUFFIX = BUNDLE.removeprefix("wts")
 """Ptychodus looks for ``model.h5.zip``: the bundle, under its name."""
 
-GROUP = "Ptyint"
-"""Section of the settings file."""
-
-PARAMETERS = {
-    "GridSize": "model.gridsize",
-    "NumFiltersScale": "model.n_filters_scale",
-    "AmpActivation": "model.amp_activation",
-    "ObjectBig": "model.object_big",
-    "ProbeBig": "model.probe_big",
-    "ProbeMask": "model.probe_mask",
-    "ProbeScale": "model.probe_scale",
-    "BatchSize": "batch_size",
-    "NumEpochs": "nepochs",
-    "NumPhotons": "nphotons",
-    "NumGroups": "n_groups",
-    "NumNearestNeighbors": "neighbor_count",
-    "ProbeTrainable": "probe_trainable",
-    "IntensityScaleTrainable": "intensity_scale_trainable",
-    "LearningRate": "learning_rate",
-    "Scheduler": "scheduler",
-    "EarlyStopPatience": "early_stop_patience",
-    "Seed": "seed",
-}
-"""Key of the settings file (Ptychodus' own names, where its PtychoPINN has them) to field of the configuration."""
-
-OPTIONAL = {"nphotons": 0.0, "n_groups": 0}
-"""Fields that may be None, which a settings file cannot say: 0 there."""
-
 
 class PtyintSettings:
-    """The section ``[Ptyint]`` of a settings file; defaults are the configuration's own."""
+    """The section ``[Ptyint]`` of the application's settings; see :mod:`ptyint.ptychodus.settings`."""
 
     def __init__(self, registry: SettingsRegistry) -> None:
-        group = registry.create_group(GROUP)
-        config = TrainingConfig()
-        creators: dict[type, Callable[[str, Any], Any]] = {
+        group = registry.create_group(settings.GROUP)
+        creators: dict[type, Callable[[str, Any], Parameter[Any]]] = {
             bool: group.create_boolean_parameter,
             int: group.create_integer_parameter,
             float: group.create_real_parameter,
             str: group.create_string_parameter,
         }
-        self._parameters = {}
-        for key, field in PARAMETERS.items():
-            owner, name = (config.model, field[6:]) if field.startswith("model.") else (config, field)
-            default = OPTIONAL[name] if name in OPTIONAL else getattr(owner, name)
-            self._parameters[field] = creators[type(default)](key, default)
-        self._stitched = group.create_integer_parameter("PatchCenterSize", InferenceConfig().M)
+        self._parameters = {key: creators[type(value)](key, value) for key, value in settings.DEFAULTS.items()}
 
-    @property
-    def M(self) -> int:
-        """Edge of each patch's centre that is stitched, in pixels."""
-        return self._stitched.get_value()
-
-    @property
-    def nepochs(self) -> int:
-        """At most this many epochs."""
-        return int(self._parameters["nepochs"].get_value())
+    def __getitem__(self, key: str) -> Any:
+        return self._parameters[key].get_value()
 
     def training_config(self, backend: str) -> TrainingConfig:
         """The settings as a configuration.
@@ -111,11 +70,7 @@ class PtyintSettings:
         ConfigError
             A value is not allowed.
         """
-        values = {field: parameter.get_value() for field, parameter in self._parameters.items()}
-        values |= {name: values[name] or None for name in OPTIONAL}
-        model = {field[6:]: value for field, value in values.items() if field.startswith("model.")}
-        rest = {field: value for field, value in values.items() if not field.startswith("model.")}
-        return from_mapping(TrainingConfig, {**rest, "backend": backend, "model": model})
+        return settings.training_config({key: self[key] for key in self._parameters}, backend)
 
 
 class PtyintReconstructor(TrainableReconstructor):
@@ -124,7 +79,7 @@ class PtyintReconstructor(TrainableReconstructor):
     Parameters
     ----------
     backend : {'tensorflow', 'pytorch'}
-    settings : PtyintSettings
+    parameters : PtyintSettings
     logger : Logger
     should_stop : callable
         Whether the application asks for an end; the child is killed then.
@@ -136,11 +91,11 @@ class PtyintReconstructor(TrainableReconstructor):
     """
 
     def __init__(
-        self, backend: str, settings: PtyintSettings, logger: logging.Logger, should_stop: Callable[[], bool]
+        self, backend: str, parameters: PtyintSettings, logger: logging.Logger, should_stop: Callable[[], bool]
     ) -> None:
         super().__init__()
         self._backend = backend
-        self._settings = settings
+        self._settings = parameters
         self._logger = logger
         self._should_stop = should_stop
         self._model: Path | None = None
@@ -153,7 +108,7 @@ class PtyintReconstructor(TrainableReconstructor):
 
     def get_progress_goal(self) -> int:
         """Epochs of a training."""
-        return self._settings.nepochs
+        return int(self._settings["NumEpochs"])
 
     def is_model_loaded(self) -> bool:
         """Whether a model was loaded or trained."""
@@ -183,7 +138,7 @@ class PtyintReconstructor(TrainableReconstructor):
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
         """Write PtychoPINN's NPZ."""
         with _files(parameters) as folder:
-            scan = replace(read_scan(folder), name=parameters.product.metadata.name)
+            scan = read_scan(folder)
             validate_scan(scan)
             write_scan(scan, file_path, format="npz")
 
@@ -210,7 +165,14 @@ class PtyintReconstructor(TrainableReconstructor):
         self.product = None
         model = self._trained()
         with _files(parameters) as folder:
-            work = stream(child.infer, folder, model, self._backend, self._settings.M, should_stop=self._should_stop)
+            work = stream(
+                child.infer,
+                folder,
+                model,
+                self._backend,
+                self._settings[settings.PATCH_CENTER],
+                should_stop=self._should_stop,
+            )
             for inferred in work:
                 self.product = _product(parameters.product, inferred)
                 yield ReconstructOutput(self.product, progress=self.get_progress_goal())
@@ -231,9 +193,9 @@ class PtyintLibrary(ReconstructorLibrary):
 
     def __init__(self, registry: SettingsRegistry, should_stop: Callable[[], bool]) -> None:
         super().__init__(LIBRARY)
-        settings = PtyintSettings(registry)
+        parameters = PtyintSettings(registry)
         self._reconstructors = [
-            PtyintReconstructor(backend, settings, self.get_logger(), should_stop) for backend in BACKENDS
+            PtyintReconstructor(backend, parameters, self.get_logger(), should_stop) for backend in BACKENDS
         ]
 
     @property
@@ -260,7 +222,8 @@ def _files(parameters: ReconstructInput) -> Iterator[Path]:
                 file[name] = np.asarray(array)
 
     with tempfile.TemporaryDirectory(prefix="ptyint-") as name:
-        folder = Path(name)
+        folder = Path(name) / sanitize_path_component(parameters.product.metadata.name)
+        folder.mkdir()
         write_h5(folder / DIFFRACTION_FILE, fill)
         save_product(folder / PRODUCT_FILE, parameters.product)
         yield folder
