@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import ptychodus
 import ptychodus_runs as runs
 import pytest
 from ptychodus.api.assemble import AssembledDiffractionData
@@ -326,3 +328,19 @@ def test_a_stopped_application_leaves_no_child_and_no_file(how: signal.Signals, 
     psutil.wait_procs([child], timeout=5)
     assert time.monotonic() - begun < 15 and not child.is_running()
     assert process.returncode != 0 and list((tmp_path / "out").iterdir()) == []
+
+
+# --- the unmodified command ---
+
+
+def test_a_plugin_file_gives_the_unmodified_command_the_library(source: Path, tmp_path: Path) -> None:
+    """The file of ``docs/ptychodus.md``, in a copy of Ptychodus: our error, and not exit code 0."""
+    text = (Path(__file__).parents[1] / "docs" / "ptychodus.md").read_text()
+    (file,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert ptychodus.__file__ is not None
+    copy = shutil.copytree(Path(ptychodus.__file__).parent, tmp_path / "path" / "ptychodus")
+    (copy / "plugins" / "ptyint.py").write_text(file)
+    runs.write_settings(source, "ptyint_pytroch")
+    env = {**runs.environment(), "PYTHONPATH": str(copy.parent)}
+    done = runs.run("train", source, tmp_path / "out", sys.executable, "-m", "ptychodus", env=env)
+    refused(done, "'ptyint_pytroch' is not available", "Did you mean 'ptyint_pytorch'?")

@@ -108,7 +108,7 @@ class Agreement:
     @property
     def scanned(self) -> NDArray[np.bool_]:
         """(H, W) True where the images are compared."""
-        return np.logical_and.reduce([one.scanned for one in self.direct.values()])
+        return np.asarray(np.logical_and.reduce([one.scanned for one in self.direct.values()]))
 
     def against_truth(self, backend: str) -> ObjectComparison:
         """Ptychodus' object in the gauge of the truth."""
@@ -170,8 +170,8 @@ def run(
     scan = replace(scan, **missing)
     steps: dict[str, Step] = {}
     direct, inside, losses = {}, {}, {}
-    with tempfile.TemporaryDirectory(prefix="ptyint-ptychodus-") as name:
-        scratch = Path(name)
+    with tempfile.TemporaryDirectory(prefix="ptyint-ptychodus-") as folder_name:
+        scratch = Path(folder_name)
         pair = scratch / "pair"
         flat = None if scan.object_ is None else np.ones_like(scan.object_)
         write_scan(replace(scan, object_=flat, object_is_truth=False), pair, format="ptychodus")
@@ -180,13 +180,14 @@ def run(
             own = replace(config, model=replace(config.model, N=scan.N), backend=backend)
             write_settings(pair / "settings.ini", f"ptyint_{backend}", own, M)
             steps |= _through(pair, backend, target, timeout)
-            arguments = [str(pair), str(scratch / backend), json.dumps(to_mapping(own)), str(M)]
+            (scratch / f"{backend}.json").write_text(json.dumps(to_mapping(own)), encoding="utf-8")
+            arguments = [str(pair), str(scratch / backend), str(scratch / f"{backend}.json"), str(M)]
             steps[f"{backend} direct"] = _step(__name__, arguments, target, f"{backend}-direct", timeout)
             direct[backend] = Reconstruction.load(scratch / backend)
             inside[backend], losses[backend] = _made(pair, target / FOLDER / backend / PRODUCT_FILE)
         write_settings(pair / "settings.ini", MISSPELT, config, M)
-        for what, module in ((STOCK, "ptychodus"), (REFUSED, "ptyint.ptychodus.command")):
-            steps[what] = _batch(module, "reconstruct", pair, scratch / module, target, f"{module}-misspelt", timeout)
+        for what, name, module in ((STOCK, "stock", "ptychodus"), (REFUSED, "ptyint", "ptyint.ptychodus.command")):
+            steps[what] = _batch(module, "reconstruct", pair, scratch / name, target, f"misspelt-{name}", timeout)
         given = replace(given, diffraction_patterns=given.diffraction_patterns[:])
     return Agreement(scan, given, direct, inside, losses, steps, version)
 
@@ -281,8 +282,9 @@ def _measured(value: float | None) -> float:
 
 
 def main(pair: str, folder: str, config: str, M: str) -> None:
-    """The direct call: the dispatcher, in this process."""
-    reconstruct(read_scan(pair), from_mapping(TrainingConfig, json.loads(config)), folder, M=int(M))
+    """The direct call: the dispatcher, in this process, with the configuration in a file."""
+    values = json.loads(Path(config).read_text(encoding="utf-8"))
+    reconstruct(read_scan(pair), from_mapping(TrainingConfig, values), folder, M=int(M))
 
 
 if __name__ == "__main__":
