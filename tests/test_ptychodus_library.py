@@ -7,11 +7,13 @@ from abc import abstractmethod
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import ptychodus.api.reconstruct
 import ptychodus.model.core
 import ptychodus.model.processing
+import ptychodus.model.processing.core
 import ptychodus_runs as runs
 import pytest
 from ptychodus.api.io import StandardFileLayout
@@ -244,7 +246,13 @@ def one_more_method(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ptychodus.api.reconstruct, "TrainableReconstructor", More)
 
 
-@pytest.mark.parametrize("change", [no_core, another_core, another_signature, no_api, no_module, one_more_method])
+def another_attribute(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ptychodus.model.processing.core, "ProcessingSettings", lambda registry: SimpleNamespace())
+
+
+@pytest.mark.parametrize(
+    "change", [no_core, another_core, another_signature, another_attribute, no_api, no_module, one_more_method]
+)
 def test_a_ptychodus_that_changed_gives_one_sentence(
     change: Callable[[pytest.MonkeyPatch], None], fresh: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

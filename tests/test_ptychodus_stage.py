@@ -22,6 +22,7 @@ from ptyint.evidence import manifest
 from ptyint.fixtures import load_fixture
 from ptyint.ptychodus import agreement, command
 from ptyint.ptychodus.agreement import Agreement, Bounds, Step
+from ptyint.ptychodus.settings import BACKENDS
 from ptyint.stages import PROFILES, Request, jobs_of
 
 SMALL = {"dataset": "tiny-64", "nepochs": 3, "batch_size": 4, "min_phase_correlation": 0.0}
@@ -30,7 +31,7 @@ SMALL = {"dataset": "tiny-64", "nepochs": 3, "batch_size": 4, "min_phase_correla
 def agreed() -> Agreement:
     """What a run in which everything agrees comes to, made by hand."""
     scan = load_fixture("tiny-64")
-    direct = {backend: make(backend) for backend in agreement.BACKENDS}
+    direct = {backend: make(backend) for backend in BACKENDS}
     size = direct["pytorch"].object_.shape
     scan = replace(scan, object_=direct["pytorch"].ground_truth, pixel_size_m=1e-8)
     given = replace(scan, object_=np.ones(size, np.complex64))
@@ -111,7 +112,7 @@ def test_the_stage_passes_and_its_page_can_be_read(tmp_path: Path) -> None:
     content = manifest.read(folder)
     assert done.returncode == 0, [check for check in content["checks"] if check["verdict"] != "pass"]
     measured = {check["name"]: check["measured"] for check in content["checks"]}
-    for backend in agreement.BACKENDS:
+    for backend in BACKENDS:
         assert (
             measured[f"{backend}: object through Ptychodus against called directly, largest relative difference"]
             <= 1e-5

@@ -22,15 +22,13 @@ from ptyint.evidence.checks import Check
 from ptyint.metrics import ObjectComparison, compare_objects
 from ptyint.parity.climb import process
 from ptyint.ptychodus.command import installed_version
-from ptyint.ptychodus.settings import write_settings
+from ptyint.ptychodus.settings import BACKENDS, MODEL_FILE, algorithm_of, write_settings
 from ptyint.reconstruction import Reconstruction, reconstruct
 from ptyint.scan import Scan
 from ptyint.scan_io import read_scan, write_scan
 from ptyint.scan_io.hdf5 import open_h5, required
 from ptyint.scan_io.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
 
-BACKENDS = ("tensorflow", "pytorch")
-MODEL_FILE = "model.h5.zip"
 FOLDER = "ptychodus"
 MISSPELT = "ptyint_tensorflw"
 
@@ -178,7 +176,7 @@ def run(
         given = read_scan(pair)
         for backend in BACKENDS:
             own = replace(config, model=replace(config.model, N=scan.N), backend=backend)
-            write_settings(pair / "settings.ini", f"ptyint_{backend}", own, M)
+            write_settings(pair / "settings.ini", algorithm_of(backend), own, M)
             steps |= _through(pair, backend, target, timeout)
             (scratch / f"{backend}.json").write_text(json.dumps(to_mapping(own)), encoding="utf-8")
             arguments = [str(pair), str(scratch / backend), str(scratch / f"{backend}.json"), str(M)]

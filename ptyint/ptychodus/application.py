@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,8 @@ from ptychodus.model.task_manager import TaskManager
 
 from ptyint.atomic import atomic_path
 from ptyint.errors import ConfigError
-from ptyint.ptychodus.library import DEFAULT_ALGORITHM, PtyintLibrary, PtyintReconstructor
-
-CALLED_WITH = {
-    ProcessingCore: ["task_manager", "settings_registry", "product_api", "algorithm_libraries"],
-    ProcessingAPI: ["task_manager", "product_api", "algorithm", "task_monitor"],
-    ProcessingAlgorithmParameter: ["parameter", "libraries"],
-}
-"""Constructors that are called or overridden here, and the parameters that they must have."""
+from ptyint.ptychodus.library import PtyintLibrary, PtyintReconstructor
+from ptyint.ptychodus.settings import DEFAULT_ALGORITHM, LIBRARY
 
 
 class AlgorithmParameter(ProcessingAlgorithmParameter):
@@ -102,7 +97,9 @@ class API(ProcessingAPI):
         reconstructor = self._algorithm_parameter.require()
         if not isinstance(reconstructor, TrainableReconstructor):
             name = self._algorithm_parameter.get_value()
-            raise ConfigError(f"Algorithm {name!r} cannot be trained; choose {DEFAULT_ALGORITHM!r} or ptyint_pytorch.")
+            raise ConfigError(
+                f"Algorithm {name!r} cannot be trained; choose one that can, such as {DEFAULT_ALGORITHM!r}."
+            )
         super().train(input_path, output_path, **rest)
 
 
@@ -129,19 +126,18 @@ class Core(ProcessingCore):
 
 
 def hook() -> None:
-    """Have every `ModelCore` made from now on use :class:`Core`.
+    """Have every `ModelCore` made from now on use :class:`Core`, after a trial.
 
     Raises
     ------
-    TypeError
-        A class of Ptychodus is not what it was: the message names it.
+    AttributeError, TypeError
+        A class of Ptychodus is not what it was: the message names what is missing.
     """
-    for kind, wanted in CALLED_WITH.items():
-        found = list(inspect.signature(kind).parameters)
-        if found != wanted:
-            raise TypeError(f"{kind.__name__} takes {found}, not {wanted}")
-    if PtyintReconstructor.__abstractmethods__:
-        raise TypeError(f"TrainableReconstructor asks for {sorted(PtyintReconstructor.__abstractmethods__)}")
-    if getattr(ptychodus.model.core, "ProcessingCore", None) not in (ProcessingCore, Core):
-        raise TypeError("ptychodus.model.core does not use ProcessingCore")
-    ptychodus.model.core.ProcessingCore = Core  # type: ignore[attr-defined]
+    module: Any = ptychodus.model.core
+    found, wanted = (list(inspect.signature(kind).parameters) for kind in (ProcessingCore, Core))
+    if found != wanted or module.ProcessingCore not in (ProcessingCore, Core):
+        raise TypeError(f"{module.ProcessingCore} takes {found}, not {wanted}")
+    product_api: Any = None  # kept until it is needed, which is not in a trial
+    trial = Core(TaskManager(), SettingsRegistry(), product_api, ())
+    logging.getLogger(LIBRARY).removeHandler(trial._task_monitor.get_log_handler())
+    module.ProcessingCore = Core

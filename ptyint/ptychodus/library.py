@@ -26,24 +26,15 @@ from ptychodus.api.reconstruct import (
 from ptychodus.api.settings import SettingsRegistry
 
 from ptyint.atomic import atomic_path
-from ptyint.bundle import NAME as BUNDLE
 from ptyint.config import TrainingConfig
 from ptyint.errors import BundleError, ScanError
 from ptyint.processes import stream
 from ptyint.ptychodus import child, settings
+from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
 from ptyint.scan import validate_scan
 from ptyint.scan_io import read_scan, write_scan
 from ptyint.scan_io.hdf5 import write_h5
 from ptyint.scan_io.ptychodus_h5 import BAD, DIFFRACTION_FILE, INDEXES, PATTERNS, PRODUCT_FILE
-
-LIBRARY = "ptyint"
-BACKENDS = ("tensorflow", "pytorch")
-"""Of the two reconstructors; the first is the default."""
-
-DEFAULT_ALGORITHM = f"{LIBRARY}_{BACKENDS[0]}"
-
-MODEL_SUFFIX = BUNDLE.removeprefix("wts")
-"""Ptychodus looks for ``model.h5.zip``: the bundle, under its name."""
 
 
 class PtyintSettings:
@@ -116,11 +107,11 @@ class PtyintReconstructor(TrainableReconstructor):
 
     def get_model_file_filter(self) -> str:
         """For file dialogues."""
-        return f"ptyint Models (*{MODEL_SUFFIX})"
+        return f"ptyint Models (*{self.get_model_file_extension()})"
 
     def get_model_file_extension(self) -> str:
         """Such that ``model<extension>`` is the model's file."""
-        return MODEL_SUFFIX
+        return MODEL_FILE.removeprefix(StandardFileLayout.MODEL_BASENAME)
 
     def get_training_data_file_filter(self) -> str:
         """For file dialogues."""
@@ -145,7 +136,7 @@ class PtyintReconstructor(TrainableReconstructor):
     def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
         """Train on the scan in `input_path`, report each epoch, leave ``model.h5.zip`` in `output_path`."""
         config = self._settings.training_config(self._backend)
-        target = output_path / f"{StandardFileLayout.MODEL_BASENAME}{MODEL_SUFFIX}"
+        target = output_path / MODEL_FILE
         losses: list[LossValue] = []
         for epoch in stream(child.train, input_path, config, target, should_stop=self._should_stop):
             losses.append(LossValue(epoch.number, epoch.loss))
@@ -181,10 +172,7 @@ class PtyintReconstructor(TrainableReconstructor):
 
     def _trained(self) -> Path:
         if self._model is None:
-            raise BundleError(
-                f"No model is loaded. Train one, or put {StandardFileLayout.MODEL_BASENAME}{MODEL_SUFFIX} into the "
-                "input folder."
-            )
+            raise BundleError(f"No model is loaded. Train one, or put {MODEL_FILE} into the input folder.")
         return self._model
 
 

@@ -1,4 +1,7 @@
-"""The section ``[Ptyint]`` of Ptychodus' settings file, as plain values. No Ptychodus here."""
+"""Names that Ptychodus and its settings file know the backends by, and the section ``[Ptyint]`` as plain values.
+
+No Ptychodus here.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from ptyint.atomic import atomic_path
+from ptyint.bundle import NAME as BUNDLE
 from ptyint.config import InferenceConfig, TrainingConfig, from_mapping, to_mapping
+
+LIBRARY = "ptyint"
+BACKENDS = ("tensorflow", "pytorch")
+"""Of the library's reconstructors; the first is the default."""
+
+MODEL_FILE = "model" + BUNDLE.removeprefix("wts")
+"""The bundle, under the name that Ptychodus looks for."""
 
 GROUP = "Ptyint"
 
@@ -38,6 +49,14 @@ UNSET = {"NumPhotons": 0.0, "NumGroups": 0}
 
 PATCH_CENTER = "PatchCenterSize"
 """Key of :attr:`ptyint.config.InferenceConfig.M`."""
+
+
+def algorithm_of(backend: str) -> str:
+    """What Ptychodus calls a backend."""
+    return f"{LIBRARY}_{backend}"
+
+
+DEFAULT_ALGORITHM = algorithm_of(BACKENDS[0])
 
 
 def values_of(config: TrainingConfig, M: int) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from ptyint.evidence.record import Record
 from ptyint.figures import Picture, title
 from ptyint.fixtures import scan_digest
 from ptyint.fragments import Table, number
-from ptyint.ptychodus.agreement import BACKENDS, Agreement, object_of
+from ptyint.ptychodus.agreement import Agreement, object_of
+from ptyint.ptychodus.settings import BACKENDS
 
 
 def headline(one: Agreement) -> Table:
