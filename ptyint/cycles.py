@@ -290,8 +290,8 @@ def residual_gaps(found: Sequence[Check], trained: str = "") -> list[str]:
     )
     gaps.append("One seed; how much seeds differ was not measured.")
     gaps.append(
-        "Both backends ran on this machine's device only, called directly; the stage 'ptychodus' (in the full profile) runs "
-        "them inside Ptychodus."
+        "Both backends ran on this machine's device only, called directly; the stage 'ptychodus' (in the full profile) "
+        "runs them inside Ptychodus."
     )
     return gaps
 

@@ -59,7 +59,7 @@ class Bounds:
     """
 
     max_difference: float = 1e-5
-    min_phase_correlation: float = 0.8
+    min_phase_correlation: float = 0.75
     min_agreement: float = 0.9
     max_scale_difference: float = 0.1
 
