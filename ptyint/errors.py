@@ -43,3 +43,7 @@ class EvidenceError(PtyintError, ValueError):
 
 class ChildError(PtyintError, RuntimeError):
     """A process that did part of the work died before it was done."""
+
+
+class PtychodusUnavailableError(PtyintError, RuntimeError):
+    """Ptychodus is not installed, or is not one that this package can hook into."""

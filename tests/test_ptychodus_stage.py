@@ -17,7 +17,7 @@ from browser import Page, accessibility_problems, overflow_px, requests_of
 from reconstructions import make
 
 from ptyint.config import TrainingConfig
-from ptyint.errors import PtyintError
+from ptyint.errors import PtychodusUnavailableError
 from ptyint.evidence import manifest
 from ptyint.fixtures import load_fixture
 from ptyint.ptychodus import agreement, command
@@ -95,7 +95,7 @@ def test_without_ptychodus_it_stops_with_the_advice(tmp_path: Path, monkeypatch:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr(command, "version", version)
-    with pytest.raises(PtyintError, match=r"install it with `pip install 'ptyint\[ptychodus\]'`"):
+    with pytest.raises(PtychodusUnavailableError, match=r"install it with `pip install 'ptyint\[ptychodus\]'`"):
         agreement.run(load_fixture("tiny-64"), TrainingConfig(), 12, tmp_path)
     assert list(tmp_path.iterdir()) == []
 

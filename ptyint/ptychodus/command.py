@@ -5,14 +5,10 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
-from ptyint.errors import PtyintError
+from ptyint.errors import PtychodusUnavailableError
 from ptyint.processes import follow_parent
 
 INSTALL = "pip install 'ptyint[ptychodus]'"
-
-
-class PtychodusUnavailableError(PtyintError, RuntimeError):
-    """Ptychodus is not installed, or not one that this package can hook into."""
 
 
 def installed_version() -> str:

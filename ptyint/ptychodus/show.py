@@ -52,7 +52,7 @@ def in_ptychodus(one: Agreement) -> Picture:
 def against_direct(one: Agreement, backend: str) -> Picture:
     """A backend's object called directly and from Ptychodus, as they are, and their difference."""
     images = {"direct": one.direct[backend].object_, "Ptychodus": object_of(one.inside[backend])}
-    return figures.images_side_by_side(images, one.scanned, *images)
+    return figures.images_side_by_side(images, one.scanned, *images, how=f"{title(backend)}, as they came out")
 
 
 def steps_table(one: Agreement) -> Table:
