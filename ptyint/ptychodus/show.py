@@ -52,7 +52,9 @@ def in_ptychodus(one: Agreement) -> Picture:
 def against_direct(one: Agreement, backend: str) -> Picture:
     """A backend's object called directly and from Ptychodus, as they are, and their difference."""
     images = {"direct": one.direct[backend].object_, "Ptychodus": object_of(one.inside[backend])}
-    return figures.images_side_by_side(images, one.scanned, *images, how=f"{title(backend)}, as they came out")
+    return figures.images_side_by_side(
+        images, one.scanned, "direct", "Ptychodus", how=f"{title(backend)}, as they came out"
+    )
 
 
 def steps_table(one: Agreement) -> Table:
