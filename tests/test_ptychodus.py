@@ -15,20 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import psutil
-import ptychodus
+import ptychodus.model.core
 import ptychodus_runs as runs
 import pytest
 from ptychodus.api.assemble import AssembledDiffractionData
 from ptychodus.api.io import load_diffraction_data, load_product, save_diffraction_data
 from ptychodus.api.object import Object
 from ptychodus.api.product import Product
-from ptychodus.api.settings import SettingsRegistry
 
 from ptyint.bundle import load_bundle, save_bundle
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.fixtures import load_fixture
 from ptyint.metrics import compare_objects
-from ptyint.ptychodus.library import PtyintLibrary, PtyintReconstructor
+from ptyint.ptychodus.command import prepare
 from ptyint.reconstruction import scanned_region
 from ptyint.scan_io import read_scan, write_scan
 from ptyint.weights import initial_weights
@@ -305,17 +304,25 @@ def test_a_killed_child_is_reported_within_seconds(source: Path, tmp_path: Path)
     assert list((tmp_path / "out").iterdir()) == []
 
 
-def test_the_stop_button_ends_a_training_without_a_model(source: Path) -> None:
-    """Ptychodus asks its task monitor, and so does the reconstructor that waits for the child."""
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that Ptychodus imports
+def test_the_stop_button_ends_a_training_without_a_model(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The application in this process, its stop pressed after the first epoch."""
+    monkeypatch.setattr(ptychodus.model.core, "ProcessingCore", ptychodus.model.core.ProcessingCore)
+    prepare()
     runs.write_settings(source, "ptyint_pytorch", NumEpochs=10_000)
-    registry, pressed = SettingsRegistry(), threading.Event()
-    _, pytorch = PtyintLibrary(registry, pressed.is_set)
-    registry.open_settings(source / "settings.ini")
-    assert isinstance(pytorch, PtyintReconstructor)
-    outputs = pytorch.train(source, source)
-    assert next(outputs).progress == 1
-    pressed.set()
-    assert list(outputs) == [] and not pytorch.is_model_loaded() and not (source / MODEL).exists()
+    with ptychodus.model.core.ModelCore() as model:
+        monitor = model.processing_core.processing_api.task_monitor
+
+        def press() -> None:
+            while monitor.get_progress() < 1:
+                time.sleep(0.05)
+            monitor.stop_processing()
+
+        threading.Thread(target=press, daemon=True).start()
+        assert model.batch_mode_execute("train", source, tmp_path / "out") == 1
+    assert monitor.get_last_error() is None and list((tmp_path / "out").iterdir()) == []
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])

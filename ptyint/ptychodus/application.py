@@ -23,7 +23,7 @@ from ptychodus.model.product import ProductAPI
 from ptychodus.model.task_manager import TaskManager
 
 from ptyint.atomic import atomic_path
-from ptyint.errors import ConfigError
+from ptyint.errors import ChildError, ConfigError
 from ptyint.ptychodus.library import PtyintLibrary, PtyintReconstructor
 from ptyint.ptychodus.settings import DEFAULT_ALGORITHM, LIBRARY
 
@@ -74,24 +74,31 @@ class API(ProcessingAPI):
         ------
         ConfigError
             The algorithm is not available.
+        ChildError
+            It was waited for, and cancelled.
         """
         self.set_reconstructor_if_provided(algorithm)
         reconstructor = self._algorithm_parameter.require()
         if not (isinstance(reconstructor, PtyintReconstructor) and block and output_product_file):
             return super().reconstruct(output_product_file=output_product_file, block=block, **rest)
         index = super().reconstruct(block=True, **rest)
-        if reconstructor.product is not None:
-            with atomic_path(output_product_file) as temporary:
-                save_product(temporary, reconstructor.product)
+        if reconstructor.product is None:
+            raise ChildError("The reconstruction was cancelled; nothing was written.")
+        with atomic_path(output_product_file) as temporary:
+            save_product(temporary, reconstructor.product)
         return index
 
-    def train(self, input_path: Path, output_path: Path, *, algorithm: str | None = None, **rest: Any) -> None:
+    def train(
+        self, input_path: Path, output_path: Path, *, algorithm: str | None = None, block: bool = False, **rest: Any
+    ) -> None:
         """As Ptychodus.
 
         Raises
         ------
         ConfigError
             The algorithm is not available, or cannot be trained.
+        ChildError
+            It was waited for, and cancelled.
         """
         self.set_reconstructor_if_provided(algorithm)
         reconstructor = self._algorithm_parameter.require()
@@ -100,7 +107,9 @@ class API(ProcessingAPI):
             raise ConfigError(
                 f"Algorithm {name!r} cannot be trained; choose one that can, such as {DEFAULT_ALGORITHM!r}."
             )
-        super().train(input_path, output_path, **rest)
+        super().train(input_path, output_path, block=block, **rest)
+        if block and self._task_monitor.is_stopping:
+            raise ChildError("The training was cancelled; no model was written.")
 
 
 class Core(ProcessingCore):
