@@ -1,7 +1,7 @@
 """The model bundle ``wts.h5.zip``: a JSON manifest and HDF5 weights, no pickle.
 
-Members: ``manifest.json`` (format, version, backend that trained, configuration, package versions, sha256 of the
-weights) and ``weights.h5`` (one float32 dataset per canonical weight). A bundle trained by one backend loads in the
+Members: ``manifest.json`` (format, version, backend that trained, configuration, package versions, losses, sha256 of
+the weights) and ``weights.h5`` (one float32 dataset per canonical weight). A bundle trained by one backend loads in the
 other. Reading trusts nothing: members are read by name and never extracted to disk, sizes are bounded, the hash,
 the names, the shapes and the values are checked.
 """
@@ -15,12 +15,13 @@ import os
 import platform
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptyint.atomic import atomic_path
 from ptyint.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
@@ -44,6 +45,11 @@ class Bundle:
     config: TrainingConfig
     manifest: dict[str, Any]
 
+    @property
+    def losses(self) -> list[float]:
+        """Training loss of each epoch; empty where the bundle was saved without."""
+        return [float(loss) for loss in self.manifest.get("losses", [])]
+
 
 def _versions() -> dict[str, str]:
     from importlib.metadata import PackageNotFoundError, version
@@ -57,7 +63,13 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def save_bundle(path: str | os.PathLike[str], weights: Weights, config: TrainingConfig, backend: str) -> Path:
+def save_bundle(
+    path: str | os.PathLike[str],
+    weights: Weights,
+    config: TrainingConfig,
+    backend: str,
+    losses: Sequence[float] | NDArray[np.float64] = (),
+) -> Path:
     """Write a bundle; whole or not at all.
 
     Parameters
@@ -70,6 +82,8 @@ def save_bundle(path: str | os.PathLike[str], weights: Weights, config: Training
         What the weights were trained with.
     backend : str
         Name of the backend that trained them.
+    losses : sequence of float
+        Training loss of each epoch.
 
     Returns
     -------
@@ -98,6 +112,7 @@ def save_bundle(path: str | os.PathLike[str], weights: Weights, config: Training
         "config": to_mapping(config),
         "versions": _versions(),
         "weights_sha256": hashlib.sha256(payload).hexdigest(),
+        "losses": [float(loss) for loss in losses],
     }
     with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(MANIFEST, json.dumps(manifest, indent=2))
@@ -179,6 +194,9 @@ def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
         raise BundleError(f"{source}: {MANIFEST} declares {found}; this package reads {(FORMAT, VERSION)}. {ADVICE}")
     kinds = {"backend": str, "config": dict, "weights_sha256": str, "versions": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
+    losses = manifest.get("losses", [])  # bundles of earlier versions have none
+    if not isinstance(losses, list) or not all(isinstance(loss, float) for loss in losses):
+        wrong.append("losses")
     if wrong:
         raise BundleError(f"{source}: {MANIFEST} lacks {wrong}, or holds them in a wrong type. {ADVICE}")
     return dict(manifest)

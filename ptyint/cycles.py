@@ -289,7 +289,10 @@ def residual_gaps(found: Sequence[Check], trained: str = "") -> list[str]:
         "backends on a larger scan."
     )
     gaps.append("One seed; how much seeds differ was not measured.")
-    gaps.append("Both backends ran on this machine's device only, through the dispatcher and not through Ptychodus.")
+    gaps.append(
+        "Both backends ran on this machine's device only, called directly; the stage 'ptychodus' (in the full profile) "
+        "runs them inside Ptychodus."
+    )
     return gaps
 
 

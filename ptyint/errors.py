@@ -39,3 +39,11 @@ class ComparisonError(PtyintError, ValueError):
 
 class EvidenceError(PtyintError, ValueError):
     """A run folder, its manifest or a stage is not what it must be."""
+
+
+class ChildError(PtyintError, RuntimeError):
+    """A process that did part of the work died before it was done."""
+
+
+class PtychodusUnavailableError(PtyintError, RuntimeError):
+    """Ptychodus is not installed, or is not one that this package can hook into."""

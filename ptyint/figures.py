@@ -80,8 +80,13 @@ def side_by_side(comparison: Comparison) -> Picture:
     return images_side_by_side(images, comparison.agreement.gauge.mask & (base != 0), first, second)
 
 
-def images_side_by_side(images: dict[str, Complex], inside: NDArray[np.bool_], first: str, second: str) -> Picture:
-    """Images (H, W) by title, all in one gauge, and the signed difference of two of them, where `inside`."""
+def images_side_by_side(
+    images: dict[str, Complex], inside: NDArray[np.bool_], first: str, second: str, how: str = "after gauge removal"
+) -> Picture:
+    """Images (H, W) by title, all in one gauge, and the signed difference of two of them, where `inside`.
+
+    `how` says in the alt text what was done to them.
+    """
     base = np.where(inside, next(iter(images.values())), 0)
     rows, columns = _box(base != 0)
     names = [*images, "difference"]
@@ -109,11 +114,11 @@ def images_side_by_side(images: dict[str, Complex], inside: NDArray[np.bool_], f
         rms = float(np.sqrt((differences[row][inside] ** 2).mean()))
         axes[row, -1].set_title(f"{second} - {first}: rms {rms:.3f}{unit.strip(' /') and ' rad'}", fontsize=11)
         figure.colorbar(drawn, ax=axes[row, -1], label=f"difference{unit}", shrink=0.85, pad=0.01)
-        alts.append(f"{what} from {low:.2f} to {high:.2f}{unit}, difference of the backends {rms:.3f} rms")
+        alts.append(f"{what} from {low:.2f} to {high:.2f}{unit}, difference {second} - {first} {rms:.3f} rms")
     for ax in axes.flat:
         ax.set_xticks([])
         ax.set_yticks([])
-    return Picture(figure, f"Side by side, after gauge removal: {', '.join(images)}. " + "; ".join(alts) + ".")
+    return Picture(figure, f"Side by side, {how}: {', '.join(images)}. " + "; ".join(alts) + ".")
 
 
 def _aligned(comparison: Comparison) -> tuple[dict[str, Complex], Complex]:

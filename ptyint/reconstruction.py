@@ -136,7 +136,7 @@ def reconstruct(
     directory = Path(folder)
     directory.mkdir(parents=True, exist_ok=True)
     trained = dispatcher.train(scan, config, on_epoch)
-    path = bundle.save_bundle(directory, trained.weights, config, trained.backend)
+    path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
     inference = InferenceConfig(
         model=config.model,
         model_path=path,

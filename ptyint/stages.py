@@ -17,6 +17,7 @@ from ptyint.evidence import folder
 from ptyint.fixtures import fixture_info
 from ptyint.notebooks import notebook_path, parameter_defaults
 from ptyint.parity import ladder, sensitivity
+from ptyint.ptychodus import agreement
 from ptyint.runner import Job
 
 BACKENDS = ("tensorflow", "pytorch")
@@ -24,7 +25,7 @@ FIXTURE = "synthetic-64"
 
 PROFILES = {
     "quick": ("e2a", "e2b", "e2c", "ladder", "faults", "e2d"),
-    "full": ("e2a", "e2b", "e2c", "scan", "ladder", "faults", "e2d"),
+    "full": ("e2a", "e2b", "e2c", "scan", "ladder", "faults", "ptychodus", "e2d"),
 }
 """Profile to its stages, in the order in which they run."""
 
@@ -180,6 +181,13 @@ def _faults(request: Request) -> list[Job]:
     return [_job("faults", "sensitivity", expects=expects, artifacts=("sensitivity.json",))]
 
 
+def _ptychodus(request: Request) -> list[Job]:
+    defaults = parameter_defaults(notebook_path("ptychodus"))
+    dataset = str(request.parameters.get("dataset", defaults["dataset"]))
+    expects = tuple(agreement.check_names(fixture_info(dataset).truth_known))
+    return [_job("ptychodus", "ptychodus", expects=expects, artifacts=agreement.artifacts())]
+
+
 def _parity(request: Request) -> list[Job]:
     parameters = {"trained_dir": "."} if "scan" in request.stages else {}
     expects = tuple(cycles.expected_names())
@@ -204,6 +212,7 @@ STAGES = {
     "scan": Stage("Comparison on a scan", "one scan through both backends, side by side", _scan),
     "ladder": Stage("Parity ladder", "operators, layers, gradients, steps: each rung within its tolerance", _ladder),
     "faults": Stage("Seeded faults", "real porting faults, put in: does the ladder go red, and where", _faults),
+    "ptychodus": Stage("Ptychodus", "both backends in the real application, and the dispatcher directly", _ptychodus),
     "e2d": Stage("E2.D Parity", "train, save, load, infer, stitch with both backends, and the difference", _parity),
 }
 """Every stage by name; the order of the table is the order in which they make sense."""

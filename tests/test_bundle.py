@@ -257,7 +257,8 @@ def test_the_beginning_or_the_middle_is_missing(good: bytes, tmp_path: Path) -> 
 def test_a_flipped_byte_is_refused_or_harmless(good: bytes, tmp_path: Path) -> None:
     """Every byte of the archive's own structures and a sample of the content: BundleError, or exactly what was saved.
 
-    Harmless are the bytes that nothing depends on, such as a member's time stamp.
+    Harmless are the bytes that nothing depends on, such as a member's time stamp, and a changed reference in the
+    compressed content that repeats the same bytes from elsewhere.
     """
     with zipfile.ZipFile(io.BytesIO(good)) as archive:
         starts = [info.header_offset for info in archive.infolist()]
@@ -276,7 +277,6 @@ def test_a_flipped_byte_is_refused_or_harmless(good: bytes, tmp_path: Path) -> N
             except BundleError:
                 refused += 1
             else:
-                assert position in structure
                 assert same_weights(found.weights, WEIGHTS) and found.config == CONFIG, f"byte {position}"
     assert refused > 250
 

@@ -100,11 +100,11 @@ def _wrapping_square(original: Any, self: Any, index: Any) -> Any:
     return (stored * stored).astype(np.float32)
 
 
-def _untrained(original: Any, path: Any, weights: Any, config: Any, backend: str) -> Any:
+def _untrained(original: Any, path: Any, weights: Any, config: Any, *rest: Any) -> Any:
     from ptyint.fixtures import load_fixture
     from ptyint.weights import initial_weights
 
-    return original(path, initial_weights(config.model, load_fixture("tiny-64").probe, config.seed), config, backend)
+    return original(path, initial_weights(config.model, load_fixture("tiny-64").probe, config.seed), config, *rest)
 
 
 def _default_architecture(original: Any, *arguments: Any, **keywords: Any) -> Any:
@@ -223,9 +223,9 @@ def _first_offsets(original: Any, self: Any, batch: Any) -> Any:
     return original(self, replace(batch, offsets_px=np.broadcast_to(batch.offsets_px[:1], batch.offsets_px.shape)))
 
 
-def _half_precision(original: Any, path: Any, weights: Any, config: Any, backend: str) -> Any:
+def _half_precision(original: Any, path: Any, weights: Any, config: Any, *rest: Any) -> Any:
     rounded = {name: array.astype(np.float16).astype(np.float32) for name, array in weights.items()}
-    return original(path, rounded, config, backend)
+    return original(path, rounded, config, *rest)
 
 
 def _bf16(original: Any, self: Any, name: str, x: Any, tap: Any) -> Any:

@@ -1,0 +1,118 @@
+"""What the reconstructors of :mod:`ptyint.ptychodus.library` have done in a process of their own. No Ptychodus here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint import dispatcher
+from ptyint.bundle import load_bundle, save_bundle
+from ptyint.config import InferenceConfig, TrainingConfig
+from ptyint.errors import ScanError
+from ptyint.scan import Scan, validate_scan
+from ptyint.scan_io import read_scan
+from ptyint.scan_io.ptychodus_h5 import DIFFRACTION_FILE
+
+Send = Callable[[Any], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Inferred:
+    """What :func:`infer` sends.
+
+    Attributes
+    ----------
+    object_ : ndarray of complex64, (H, W)
+        On the grid of the scan's object; 0 where no patch reached.
+    probe : ndarray of complex64, (modes, N, N)
+        ``|propagate(probe * object_patch)|**2`` are the expected counts.
+    losses : list of float
+        Of the epochs in which the model was trained.
+    """
+
+    object_: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    losses: list[float]
+
+
+def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> None:
+    """Train on the scan in the folder `source`; send each epoch; write the bundle `target` at the end.
+
+    Parameters
+    ----------
+    send : callable
+        Gets each :class:`ptyint.backends.base.Epoch`.
+    source : Path
+        See :func:`find_scan`.
+    config : TrainingConfig
+        ``model.N`` is taken from the scan.
+    target : Path
+        Written whole or not at all.
+    """
+    os.environ["TQDM_DISABLE"] = "1"
+    path = find_scan(source)
+    scan = _valid(path)
+    model = replace(config.model, N=scan.N)
+    config = replace(config, model=model, train_data_file=path, output_dir=target.parent)
+    result = dispatcher.train(scan, config, send)
+    save_bundle(target, result.weights, config, result.backend, result.history.losses)
+
+
+def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> None:
+    """Apply the bundle `model_path` to the scan in the folder `source`; send one :class:`Inferred`.
+
+    The network, its groups and its seed are those that the bundle was trained with.
+
+    Parameters
+    ----------
+    send : callable
+    source, model_path : Path
+    backend : {'tensorflow', 'pytorch'}
+        Whichever trained the bundle.
+    M : int
+        Edge of each patch's centre that is stitched, in pixels.
+    """
+    bundle = load_bundle(model_path)
+    trained = bundle.config
+    config = InferenceConfig(
+        model=trained.model,
+        model_path=model_path,
+        neighbor_count=trained.neighbor_count,
+        seed=trained.seed,
+        M=M,
+        backend=backend,
+    )
+    result = dispatcher.infer(_valid(source), config, bundle.weights)
+    send(Inferred(result.stitched.object_.astype(np.complex64), result.probe, bundle.losses))
+
+
+def find_scan(folder: Path) -> Path:
+    """The scan to train on: Ptychodus' pair of files in `folder`, else the only NPZ in it.
+
+    Raises
+    ------
+    ScanError
+        There is neither, or there are several.
+    """
+    if (folder / DIFFRACTION_FILE).is_file():
+        return folder
+    found = sorted(folder.glob("*.npz"))
+    if len(found) != 1:
+        names = [path.name for path in found] or "neither"
+        raise ScanError(
+            f"{folder} holds {names}; training needs {DIFFRACTION_FILE} with its product there, or exactly one .npz. "
+            "Export the training data into an empty folder."
+        )
+    return found[0]
+
+
+def _valid(path: Path) -> Scan:
+    scan = read_scan(path)
+    validate_scan(scan)
+    return scan

@@ -1,0 +1,245 @@
+"""The reconstructor library `ptyint`: two trainable reconstructors, their settings, and nothing of a framework."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ptychodus.api.io import StandardFileLayout, sanitize_path_component, save_product
+from ptychodus.api.object import Object
+from ptychodus.api.parameters import Parameter
+from ptychodus.api.probe import ProbeSequence
+from ptychodus.api.product import LossValue, Product
+from ptychodus.api.reconstruct import (
+    ReconstructInput,
+    Reconstructor,
+    ReconstructorLibrary,
+    ReconstructOutput,
+    TrainableReconstructor,
+    TrainOutput,
+)
+from ptychodus.api.settings import SettingsRegistry
+
+from ptyint.atomic import atomic_path
+from ptyint.config import TrainingConfig
+from ptyint.errors import BundleError, ScanError
+from ptyint.processes import stream
+from ptyint.ptychodus import child, settings
+from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
+from ptyint.scan import validate_scan
+from ptyint.scan_io import read_scan, write_scan
+from ptyint.scan_io.hdf5 import write_h5
+from ptyint.scan_io.ptychodus_h5 import BAD, DIFFRACTION_FILE, INDEXES, PATTERNS, PRODUCT_FILE
+
+
+class PtyintSettings:
+    """The section ``[Ptyint]`` of the application's settings; see :mod:`ptyint.ptychodus.settings`."""
+
+    def __init__(self, registry: SettingsRegistry) -> None:
+        group = registry.create_group(settings.GROUP)
+        creators: dict[type, Callable[[str, Any], Parameter[Any]]] = {
+            bool: group.create_boolean_parameter,
+            int: group.create_integer_parameter,
+            float: group.create_real_parameter,
+            str: group.create_string_parameter,
+        }
+        self._parameters = {key: creators[type(value)](key, value) for key, value in settings.DEFAULTS.items()}
+
+    def __getitem__(self, key: str) -> Any:
+        return self._parameters[key].get_value()
+
+    def training_config(self, backend: str) -> TrainingConfig:
+        """The settings as a configuration.
+
+        Raises
+        ------
+        ConfigError
+            A value is not allowed.
+        """
+        return settings.training_config({key: self[key] for key in self._parameters}, backend)
+
+
+class PtyintReconstructor(TrainableReconstructor):
+    """One backend, reached through the dispatcher in a child process.
+
+    Parameters
+    ----------
+    backend : {'tensorflow', 'pytorch'}
+    parameters : PtyintSettings
+    logger : Logger
+    should_stop : callable
+        Whether the application asks for an end; the child is killed then.
+
+    Attributes
+    ----------
+    product : Product, optional
+        What the last reconstruction made; None where it made nothing.
+    """
+
+    def __init__(
+        self, backend: str, parameters: PtyintSettings, logger: logging.Logger, should_stop: Callable[[], bool]
+    ) -> None:
+        super().__init__()
+        self._backend = backend
+        self._settings = parameters
+        self._logger = logger
+        self._should_stop = should_stop
+        self._model: Path | None = None
+        self.product: Product | None = None
+
+    @property
+    def name(self) -> str:
+        """The backend's."""
+        return self._backend
+
+    def get_progress_goal(self) -> int:
+        """Epochs of a training."""
+        return int(self._settings["NumEpochs"])
+
+    def is_model_loaded(self) -> bool:
+        """Whether a model was loaded or trained."""
+        return self._model is not None
+
+    def get_model_file_filter(self) -> str:
+        """For file dialogues."""
+        return f"ptyint Models (*{self.get_model_file_extension()})"
+
+    def get_model_file_extension(self) -> str:
+        """Such that ``model<extension>`` is the model's file."""
+        return MODEL_FILE.removeprefix(StandardFileLayout.MODEL_BASENAME)
+
+    def get_training_data_file_filter(self) -> str:
+        """For file dialogues."""
+        return "PtychoPINN Training Data (*.npz)"
+
+    def load_model_from_file(self, file_path: Path) -> None:
+        """Remember the bundle; it is read, and checked, when it is used."""
+        self._model = file_path
+
+    def save_model(self, file_path: Path) -> None:
+        """Copy the bundle."""
+        with atomic_path(file_path) as temporary:
+            temporary.write_bytes(self._trained().read_bytes())
+
+    def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
+        """Write PtychoPINN's NPZ."""
+        with _files(parameters) as folder:
+            scan = read_scan(folder)
+            validate_scan(scan)
+            write_scan(scan, file_path, format="npz")
+
+    def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
+        """Train on the scan in `input_path`, report each epoch, leave ``model.h5.zip`` in `output_path`."""
+        config = self._settings.training_config(self._backend)
+        target = output_path / MODEL_FILE
+        losses: list[LossValue] = []
+        for epoch in stream(child.train, input_path, config, target, should_stop=self._should_stop):
+            losses.append(LossValue(epoch.number, epoch.loss))
+            self._logger.info(
+                f"{self._backend}: epoch {epoch.number} of {config.nepochs}, loss {epoch.loss:.6g}, "
+                f"{epoch.seconds:.1f} s"
+            )
+            yield TrainOutput(training_loss=list(losses), progress=epoch.number)
+        if self._should_stop():
+            self._logger.warning(f"{self._backend}: training was cancelled; no model was written.")
+            return
+        self._model = target
+        self._logger.info(f"{self._backend}: model in {target}")
+
+    def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
+        """Apply the loaded model; the product keeps the input's grid, geometry and positions."""
+        self.product = None
+        model = self._trained()
+        with _files(parameters) as folder:
+            work = stream(
+                child.infer,
+                folder,
+                model,
+                self._backend,
+                self._settings[settings.PATCH_CENTER],
+                should_stop=self._should_stop,
+            )
+            for inferred in work:
+                self.product = _product(parameters.product, inferred)
+                yield ReconstructOutput(self.product, progress=self.get_progress_goal())
+        if self.product is None:
+            self._logger.warning(f"{self._backend}: the reconstruction was cancelled.")
+
+    def _trained(self) -> Path:
+        if self._model is None:
+            raise BundleError(f"No model is loaded. Train one, or put {MODEL_FILE} into the input folder.")
+        return self._model
+
+
+class PtyintLibrary(ReconstructorLibrary):
+    """Ptychodus' entry ``ptyint``: the reconstructors ``ptyint_tensorflow`` and ``ptyint_pytorch``."""
+
+    def __init__(self, registry: SettingsRegistry, should_stop: Callable[[], bool]) -> None:
+        super().__init__(LIBRARY)
+        parameters = PtyintSettings(registry)
+        self._reconstructors = [
+            PtyintReconstructor(backend, parameters, self.get_logger(), should_stop) for backend in BACKENDS
+        ]
+
+    @property
+    def name(self) -> str:
+        """First half of the reconstructors' names."""
+        return LIBRARY
+
+    def __iter__(self) -> Iterator[Reconstructor]:
+        return iter(self._reconstructors)
+
+
+@contextmanager
+def _files(parameters: ReconstructInput) -> Iterator[Path]:
+    """What Ptychodus hands over, for a while in a folder, as its own pair of files.
+
+    Pixels then come from metres in one place only, the reader of :mod:`ptyint.scan_io`.
+    """
+    indexes = parameters.product.probe_positions.get_indexes()
+    arrays = {PATTERNS: parameters.diffraction_patterns, INDEXES: indexes, BAD: parameters.bad_pixels}
+
+    def fill(file: Any) -> None:
+        for name, array in arrays.items():
+            if array is not None:
+                file[name] = np.asarray(array)
+
+    with tempfile.TemporaryDirectory(prefix="ptyint-") as name:
+        folder = Path(name) / sanitize_path_component(parameters.product.metadata.name)
+        folder.mkdir()
+        write_h5(folder / DIFFRACTION_FILE, fill)
+        save_product(folder / PRODUCT_FILE, parameters.product)
+        yield folder
+
+
+def _product(given: Product, inferred: child.Inferred) -> Product:
+    """The input with its object, probe and losses replaced; Ptychodus would take an object of any shape.
+
+    Raises
+    ------
+    ScanError
+        The object that came out is not on the grid of the one that went in.
+    """
+    geometry = given.object_.get_geometry()
+    if inferred.object_.shape != (geometry.height_px, geometry.width_px):
+        raise ScanError(
+            f"The reconstructed object is {inferred.object_.shape}; the input's is "
+            f"{(geometry.height_px, geometry.width_px)}, and they must be equal. Report this with the scan."
+        )
+    return Product(
+        metadata=given.metadata,
+        probe_positions=given.probe_positions,
+        probes=ProbeSequence(inferred.probe, opr_weights=None, pixel_geometry=given.probes.get_pixel_geometry()),
+        object_=Object(
+            inferred.object_,
+            pixel_geometry=given.object_.get_pixel_geometry(),
+            center=given.object_.get_center(),
+            layer_spacing_m=given.object_.layer_spacing_m,
+        ),
+        losses=[LossValue(number, loss) for number, loss in enumerate(inferred.losses, 1)],
+    )

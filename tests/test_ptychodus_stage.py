@@ -1,0 +1,123 @@
+"""The stage ``ptychodus`` of the evidence: declared, run, shown, and never a pass without Ptychodus."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import Page, accessibility_problems, overflow_px, requests_of
+from reconstructions import make
+
+from ptyint.config import TrainingConfig
+from ptyint.errors import PtychodusUnavailableError
+from ptyint.evidence import manifest
+from ptyint.fixtures import load_fixture
+from ptyint.ptychodus import agreement, command
+from ptyint.ptychodus.agreement import Agreement, Bounds, Step
+from ptyint.ptychodus.settings import BACKENDS
+from ptyint.stages import PROFILES, Request, jobs_of
+
+
+def agreed() -> Agreement:
+    """What a run in which everything agrees comes to, made by hand."""
+    scan = load_fixture("tiny-64")
+    direct = {backend: make(backend) for backend in BACKENDS}
+    size = direct["pytorch"].object_.shape
+    scan = replace(scan, object_=direct["pytorch"].ground_truth, pixel_size_m=1e-8)
+    given = replace(scan, object_=np.ones(size, np.complex64))
+    inside = {backend: replace(scan, object_=one.object_) for backend, one in direct.items()}
+    wanted = {"train": (0, ("model.h5.zip",)), "reconstruct": (0, ("product.h5",)), "direct": (0, ())}
+    steps = {
+        f"{backend} {name}": Step({"exit_code": code}, files, "")
+        for backend in direct
+        for name, (code, files) in wanted.items()
+    }
+    steps[agreement.STOCK] = Step({"exit_code": 0}, (), "")
+    steps[agreement.REFUSED] = Step({"exit_code": 1}, (), "Algorithm 'ptyint_tensorflw' is not available.")
+    losses = {backend: one.losses for backend, one in direct.items()}
+    return Agreement(scan, given, direct, inside, losses, steps, "1.7.0")
+
+
+def failures(one: Agreement) -> list[str]:
+    return [check.name for check in agreement.checks(one, Bounds()) if not check.passed]
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_every_check_is_declared(truth: bool) -> None:
+    one = agreed()
+    one = replace(one, scan=replace(one.scan, object_is_truth=truth))
+    assert [check.name for check in agreement.checks(one, Bounds())] == agreement.check_names(truth)
+    assert failures(one) == []
+
+
+def inside(one: Agreement, backend: str, **changes: Any) -> Agreement:
+    return replace(one, inside={**one.inside, backend: replace(one.inside[backend], **changes)})
+
+
+def test_each_check_can_fail() -> None:
+    one, names = agreed(), agreement.check_names(truth=True)
+    image, positions = agreement.object_of(one.given) * 0, one.given.probe_positions_px
+    image[20, 20] = 1e-3
+    image += agreement.object_of(one.inside["tensorflow"])
+    half = Step({"exit_code": 0}, ("half", "files"), "")
+    cases = {
+        names[0]: replace(one, steps={**one.steps, "tensorflow train": half}),
+        names[7]: replace(one, steps={**one.steps, "pytorch reconstruct": half}),
+        names[2]: inside(one, "tensorflow", probe_positions_px=positions + 1e-3),
+        names[3]: replace(one, losses={**one.losses, "tensorflow": one.losses["tensorflow"][:-1]}),
+        names[4]: inside(one, "tensorflow", object_=image),
+        agreement.STOCK: replace(one, steps={**one.steps, agreement.STOCK: half}),
+        agreement.REFUSED: replace(one, steps={**one.steps, agreement.REFUSED: Step({"exit_code": 1}, (), "")}),
+    }
+    for name, broken in cases.items():
+        assert failures(broken) == [name]
+    turned = inside(one, "pytorch", object_=2 * image[::-1])
+    assert failures(turned) == [*names[10:12], agreement.AGREEMENT, agreement.SCALE]
+
+
+def test_it_is_in_the_full_profile_only_and_its_checks_follow_the_dataset(tmp_path: Path) -> None:
+    assert "ptychodus" in PROFILES["full"] and "ptychodus" not in PROFILES["quick"]
+    for dataset, truth in (("tiny-64", True), ("siemens-star-64", False)):
+        (job,) = jobs_of(Request(("ptychodus",), tmp_path, parameters={"dataset": dataset}))
+        assert list(job.expects) == agreement.check_names(truth)
+
+
+def test_without_ptychodus_it_stops_with_the_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(command, "version", version)
+    with pytest.raises(PtychodusUnavailableError, match=r"install it with `pip install 'ptyint\[ptychodus\]'`"):
+        agreement.run(load_fixture("tiny-64"), TrainingConfig(), 12, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_stage_passes_and_its_page_can_be_read(tmp_path: Path) -> None:
+    reports = tmp_path / "reports"
+    fewer = ["-p", "nepochs", "3", "-p", "min_phase_correlation", "0.0"]  # how good they are is not asked here
+    run = [sys.executable, "-m", "ptyint.cli", "run", "ptychodus", "--reports", str(reports), *fewer]
+    done = subprocess.run(run, capture_output=True, text=True, env=dict(os.environ))
+    (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
+    content = manifest.read(folder)
+    assert done.returncode == 0, [check for check in content["checks"] if check["verdict"] != "pass"]
+    measured = {check["name"]: check["measured"] for check in content["checks"]}
+    for backend in BACKENDS:
+        assert (
+            measured[f"{backend}: object through Ptychodus against called directly, largest relative difference"]
+            <= 1e-5
+        )
+    assert set(agreement.artifacts()) <= set(content["artifacts"]) and len(content["commands"]) == 8
+    page = folder / "ptychodus.html"
+    shown = Page(page)
+    assert len(shown.images) == 3 and all(re.search(r"\d", image["alt"] or "") for image in shown.images)
+    assert accessibility_problems(page, tmp_path) == [] and overflow_px(page, tmp_path, 500) == 0
+    assert all(url.startswith(("file:", "data:")) for url in requests_of(page, tmp_path))
