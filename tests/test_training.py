@@ -259,6 +259,9 @@ class ScalarBackend(NetworkBackend):
         self.built.append((config, weights, good_pixels, precision))
         return self.network
 
+    def operators(self, precision: str = "float64") -> dict[str, Any]:
+        return {}
+
     def describe(self) -> dict[str, Any]:
         return {}
 
