@@ -18,8 +18,8 @@ from ptyint.backends.base import CAPABILITIES
 from ptyint.batches import GroupedScan
 from ptyint.evidence.checks import Check
 from ptyint.fixtures import load_fixture
-from ptyint.parity import cases
-from ptyint.scan_io import write_npz
+from ptyint.parity import cases, extras
+from ptyint.scan_io import write_scan
 from ptyint.weights import initial_weights, weights_sha256
 
 WORKFLOW_ARRAYS = ("patches", "stitched", "probe", "inputs")
@@ -92,19 +92,19 @@ DECLARATION: dict[str, Callable[[Any, str], str]] = {
 
 def _operators(backend: Any) -> str:
     """Every operator on its operands: known, and of the referee's shape and dtype."""
-    given = cases.operands() | cases.workflow_operands()
-    expected = cases.expected_operators(given)
+    given = extras.everything()
+    expected = extras.expected(given)
     known = {name for name, _ in given.values()}
     wrong = []
     for precision in backend.precisions:
         offered = backend.operators(precision)
-        if unknown := {cases.base_name(name) for name in offered} - known:
+        if unknown := {extras.base_name(name) for name in offered} - known:
             return f"unknown operators {sorted(unknown)}; must be of {sorted(known)}"
         for name, operator in offered.items():
-            label, arguments = next((k, a) for k, (one, a) in given.items() if one == cases.base_name(name))
+            label, arguments = next((k, a) for k, (one, a) in given.items() if one == extras.base_name(name))
             before = [np.array(a) for a in arguments]
             array = np.asarray(operator(*arguments))
-            kind = cases.expected_kind(expected[label], precision)
+            kind = extras.expected_kind(expected[label], precision)
             if array.shape != expected[label].shape or array.dtype != kind:
                 wrong.append(
                     f"{name} ({label}) gives {array.dtype} {array.shape}, not {kind} {expected[label].shape}"
@@ -167,10 +167,11 @@ def _round_trip(backend: Any) -> str:
 
 
 def _workflow(backend: Any) -> str:
-    config = cases.workflow_training()
+    config = extras.workflow_training()
     with tempfile.TemporaryDirectory(prefix="ptyint-contract-") as name:
         folder = Path(name)
-        path = write_npz(folder / "scan.npz", load_fixture(cases.FIXTURE))
+        path = folder / "scan.npz"
+        write_scan(load_fixture(cases.FIXTURE), path)
         if not backend.initial_weights(config):
             return "initial_weights() gives none"
         held = backend.configure(config)

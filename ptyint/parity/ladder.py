@@ -64,6 +64,8 @@ class Finding:
         The ratio of this tap alone, given the reference's inputs (reference injection). None: not tried.
     decided : bool
         False: too few data to tell either way.
+    available : bool
+        False: a backend does not offer what this needs; `note` says what.
     """
 
     rung: str
@@ -78,16 +80,27 @@ class Finding:
     note: str = ""
     local: float | None = None
     decided: bool = True
+    available: bool = True
+
+    @classmethod
+    def unavailable(cls, where: tuple[str, str, str, str], sides: tuple[str, str], note: str) -> Finding:
+        """A comparison that a backend cannot serve: ``(rung, case, precision, tap)``, side and against, and why."""
+        return cls(*where, *sides, math.inf, 0.0, math.inf, note, available=False)
 
     @property
     def holds(self) -> bool:
-        """Whether the error stays within the tolerance; NaN does not."""
-        return self.ratio <= 1
+        """Whether the error stays within the tolerance; NaN does not, nor what is not available."""
+        return self.available and self.ratio <= 1
+
+    @property
+    def red(self) -> bool:
+        """Whether it was compared, and differs."""
+        return self.available and not self.holds
 
     @property
     def is_consequence(self) -> bool:
         """Red, but right once it was given right inputs."""
-        return not self.holds and self.local is not None and self.local <= 1
+        return self.red and self.local is not None and self.local <= 1
 
     @property
     def place(self) -> str:
@@ -151,7 +164,14 @@ class Ladder:
     numbers: dict[str, float] = field(default_factory=dict)
 
     def on(self, rung: str, precision: str | None = None) -> list[Finding]:
-        """Findings of a rung, of one precision if asked."""
+        """What was compared on a rung, at one precision if asked."""
+        return [f for f in self._asked(rung, precision) if f.available]
+
+    def unavailable(self, rung: str, precision: str | None = None) -> list[Finding]:
+        """What could not be compared on a rung, because a backend does not offer it."""
+        return [f for f in self._asked(rung, precision) if not f.available]
+
+    def _asked(self, rung: str, precision: str | None) -> list[Finding]:
         return [f for f in self.findings if f.rung == rung and precision in (None, f.precision)]
 
     @property
@@ -167,7 +187,7 @@ class Ladder:
     def divergence(self) -> Divergence | None:
         """Where the backends part first; None where they do not."""
         for rung in self.rungs:
-            red = [f for f in self.on(rung) if not f.holds]
+            red = [f for f in self.on(rung) if f.red]
             if red:
                 culprits = [f for f in red if not f.is_consequence] or red
                 first = culprits[0]
@@ -181,7 +201,7 @@ class Ladder:
             return finding.side
         same = (finding.rung, finding.case, finding.tap)
         off = {
-            f.side for f in self.findings if f.against == "referee" and (f.rung, f.case, f.tap) == same and not f.holds
+            f.side for f in self.findings if f.against == "referee" and (f.rung, f.case, f.tap) == same and f.red
         }
         return off.pop() if len(off) == 1 else ""
 
@@ -203,23 +223,38 @@ class Ladder:
     def checks(self) -> list[Check]:
         """One check a rung and precision, and for each the factor between the precisions; see `check_names`."""
         found = []
-        by_place = {(f.case, f.tap): f for f in self.on("trained")}
+        by_place = {(f.case, f.tap): f for f in self._asked("trained", None)}
         for name in check_names(self.profile):
             rung, _, rest = name.partition(", ")
             if rung == "trained":
                 one = next((f for place, f in by_place.items() if name == _trained(*place)), None)
+                if one is not None and not one.available:
+                    found.append(Check(name, None, "<=", 1.0, one.note, available=False))
+                    continue
                 ratio, words = (None, "nothing was trained") if one is None else (one.ratio, one.note)
                 found.append(Check(name, ratio, "<=", 1.0, words, one is None or one.decided))
                 continue
+            rung = rung.partition(":")[0]
             if rest == _SHRINKING:
-                found.append(Check(name, self.shrinks(rung), ">=", SHRINKS))
+                missing = self.unavailable(rung)
+                found.append(Check(name, self.shrinks(rung), ">=", SHRINKS, _why(missing), available=not missing))
                 continue
             precision = rest.partition(":")[0] if rest else ""
-            worst_one = self.worst(rung.partition(":")[0], precision or None)
+            worst_one, missing = self.worst(rung, precision or None), self.unavailable(rung, precision or None)
             if worst_one is None:
-                found.append(Check(name, None, "<=", 1.0, "nothing was measured"))
+                note = _why(missing) or "nothing was measured"
+                found.append(Check(name, None, "<=", 1.0, note, available=not missing))
             else:
-                found.append(Check(name, worst_one.ratio, "<=", 1.0, _words(worst_one)))
+                note = "; ".join(filter(None, (_words(worst_one), _why(missing))))
+                found.append(Check(name, worst_one.ratio, "<=", 1.0, note, available=not missing))
+        return found
+
+    @property
+    def claims(self) -> dict[Verdict, list[str]]:
+        """Rungs by verdict: what the evidence supports (pass), what it contradicts (fail), what it is silent about."""
+        found: dict[Verdict, list[str]] = {}
+        for rung in self.rungs:
+            found.setdefault(self.verdict(rung), []).append(rung)
         return found
 
     def to_mapping(self) -> dict[str, Any]:
@@ -304,6 +339,14 @@ def _finding(values: dict[str, Any]) -> Finding:
 
 def _order(finding: Finding) -> float:
     return math.inf if math.isnan(finding.ratio) else finding.ratio
+
+
+def _why(missing: Sequence[Finding]) -> str:
+    """What is not available, in words."""
+    if not missing:
+        return ""
+    reasons = dict.fromkeys(f"{f.tap}: {f.note}" if f.tap else f.note for f in missing)
+    return f"{len(missing)} not available ({'; '.join(list(reasons)[:6])}{'; ...' if len(reasons) > 6 else ''})"
 
 
 def _words(finding: Finding) -> str:

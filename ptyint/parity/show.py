@@ -29,7 +29,13 @@ MARKS = {"float32": ("s", "#8a8a8a"), "float64": ("o", "#1f5fa8"), "": ("D", "#1
 LEFT, RIGHT = 1e-4, 1e4
 """Ends of the axis of error over tolerance: what is smaller or larger stands there, with an arrow."""
 
-VERDICT_COLORS = {"pass": "#1a6e2e", "fail": "#a3161a", "not run": "#5a5a5a", "underpowered": "#7a5200"}
+VERDICT_COLORS = {
+    "pass": "#1a6e2e",
+    "fail": "#a3161a",
+    "not run": "#5a5a5a",
+    "not available": "#4a3a8c",
+    "underpowered": "#7a5200",
+}
 
 
 def headline(climbed: Climb) -> Fragment:
@@ -37,7 +43,7 @@ def headline(climbed: Climb) -> Fragment:
     ladder = climbed.ladder
     divergence = ladder.divergence
     names = f"{title(ladder.candidate)} against {title(ladder.reference)}"
-    n_red = sum(not finding.holds for finding in ladder.findings)
+    n_red = sum(finding.red for finding in ladder.findings)
     if divergence is not None:
         compared = f"{names}. {divergence.sentence}"
     else:
@@ -166,7 +172,7 @@ def red_table(ladder: Ladder, most: int = 40) -> Table:
     """Every comparison beyond its tolerance, culprits before consequences; the first `most` of each rung."""
     rows = []
     for rung in ladder.rungs:
-        red = sorted((f for f in ladder.on(rung) if not f.holds), key=lambda f: f.is_consequence)
+        red = sorted((f for f in ladder.on(rung) if f.red), key=lambda f: f.is_consequence)
         rows += [_row(finding) for finding in red[:most]]
         if len(red) > most:
             rows.append((f"{rung}: {len(red) - most} more", *[""] * 6))
