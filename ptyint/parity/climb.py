@@ -14,9 +14,11 @@ from typing import Any
 
 from ptyint.errors import ConfigError
 from ptyint.fixtures import load_fixture, scan_digest
-from ptyint.parity import cases, cost, rungs, seeds
+from ptyint import backends
+from ptyint.parity import cases, cost, pairs, seeds
 from ptyint.parity.ladder import Ladder
 from ptyint.parity.measure import read
+from ptyint.parity.offers import Offer, lacking
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.processes import run_group
 
@@ -77,28 +79,32 @@ def climb(
     ------
     ConfigError
         An unknown profile, or a backend against itself.
+    UnknownBackendError
+        No backend goes by that name.
     """
     if profile not in cases.PROFILES:
         raise ConfigError(f"profile is {profile!r}; must be one of {sorted(cases.PROFILES)}.")
+    for name in (reference, candidate):
+        backends.check_name(name)
     if reference == candidate:
         raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
     target, pair = Path(folder), (reference, candidate)
     with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as name:
         scratch = Path(name)
-        draws = ("--draws", *(str(cases.DRAWS[precision]) for precision in PRECISIONS))
         options = ("--profile", profile, "--seed", str(seed))
-        first, second = (measuring(backend, scratch, "steps", *options, *draws) for backend in pair)
         plain = [measuring(backend, scratch, "measure", *options) for backend in pair]
-        commands = run_all([first, *plain, second], target, timeout)
+        commands = run_all(_with_steps(pair, plain, scratch, options), target, timeout)
+        late = [name for name in pair if name not in backends.BUILT_IN and not _lacks(scratch, name, "step")]
+        commands += run_all([_steps(name, scratch, options) for name in late], target, timeout)
         against = [
             measuring(backend, scratch, "reload", *options, "--other", other)
             for backend, other in zip(pair, reversed(pair), strict=True)
         ]
         commands += run_all(against, target, timeout)
-        findings = rungs.judge(scratch, reference, candidate, profile, seed)
+        findings = pairs.judge(scratch, reference, candidate, profile, seed)
         measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
         trained = None
-        if profile == "full":
+        if profile == "full" and not any(_lacks(scratch, name, "trained") for name in pair):
             chosen = plan or seeds.Plan()
             counts = ("--pairs", chosen.n_pairs, "--independent", chosen.n_independent, "--epochs", chosen.epochs)
             training = [
@@ -108,10 +114,29 @@ def climb(
             commands += run_all(training, target, timeout)
             trained = seeds.judge(scratch, reference, candidate, chosen)
             findings += trained.findings()
-    spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget())
+        offers = {name: Offer.load(scratch, name) for name in pair}
+    lacks = {"step": lacking(offers, "step"), "inference": lacking(offers, "persistence")}
+    spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget(), lacks)
     ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers)
     ladder.save(target / "ladder.json")
     return Climb(ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained)
+
+
+def _with_steps(
+    pair: tuple[str, str], plain: list[Process], scratch: Path, options: tuple[str, ...]
+) -> list[Process]:
+    """Rung 5 of the built-in backends, half of all their work, at both ends: two processes are busy to the end."""
+    early = [_steps(name, scratch, options) for name in pair if name in backends.BUILT_IN]
+    return [*early[:1], *plain, *early[1:]]
+
+
+def _steps(backend: str, scratch: Path, options: tuple[str, ...]) -> Process:
+    draws = (str(cases.DRAWS[precision]) for precision in PRECISIONS)
+    return measuring(backend, scratch, "steps", *options, "--draws", *draws)
+
+
+def _lacks(scratch: Path, name: str, rung: str) -> bool:
+    return bool(lacking({name: Offer.load(scratch, name)}, rung))
 
 
 def measuring(backend: str, scratch: Path, what: str, *options: str) -> Process:

@@ -499,9 +499,10 @@ def measure_against(
     backend: Any = backends.load(name)
     if "workflow" in backend.capabilities:
         write(folder, f"{name}.reloaded", workflow.reload(backend, folder, seed))
-    if "weights" in backend.capabilities:
+    both = {one: offers.Offer.load(folder, one) for one in (name, other)}
+    if not offers.lacking(both, "persistence"):
         write(folder, f"{name}.persistence", reload(name, folder, (name, other)))
-    if offers.lacking({name: offers.Offer.load(folder, name), other: offers.Offer.load(folder, other)}, "forward"):
+    if offers.lacking(both, "forward"):
         return
 
     def theirs(key: str) -> Arrays:

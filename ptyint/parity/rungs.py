@@ -63,6 +63,19 @@ def judge(
     pair = (reference, candidate)
     found = contract({name: read(folder, f"{name}.contract") for name in pair}, seed)
     found += operator({name: read(folder, f"{name}.operator") for name in pair}, seed)
+    found += networks(folder, reference, candidate, profile, seed, stepped)
+    found += persistence(
+        {name: read(folder, f"{name}.training") for name in pair},
+        {name: read(folder, f"{name}.persistence") for name in pair},
+    )
+    return found
+
+
+def networks(
+    folder: Path, reference: str, candidate: str, profile: str, seed: int = 0, stepped: Sequence[str] = PRECISIONS
+) -> list[Finding]:
+    """Findings of rungs 2 to 5; parameters as for :func:`judge`."""
+    pair = (reference, candidate)
     traced: list[Finding] = []
     for case in cases.PROFILES[profile]:
         for precision in PRECISIONS:
@@ -72,15 +85,10 @@ def judge(
                 read(folder, measure.trace_file(f"{candidate}.{what}", key)) for what in ("given", "aligned")
             )
             traced += trace(case, precision, arrays, given, aligned, seed)
-    found += sorted(traced, key=lambda f: ("forward", "loss", "gradient").index(f.rung))
+    found = sorted(traced, key=lambda f: ("forward", "loss", "gradient").index(f.rung))
     found += optimiser({name: read(folder, f"{name}.optimiser") for name in pair})
     found += training({name: read(folder, f"{name}.training") for name in pair})
-    found += step({name: read(folder, f"{name}.step") for name in pair}, stepped)
-    found += persistence(
-        {name: read(folder, f"{name}.training") for name in pair},
-        {name: read(folder, f"{name}.persistence") for name in pair},
-    )
-    return found
+    return found + step({name: read(folder, f"{name}.step") for name in pair}, stepped)
 
 
 # --- helpers ---

@@ -84,7 +84,7 @@ def description(name: str, **facts: Any) -> dict[str, Any]:
 
 
 def their_config(config: TrainingConfig, backend: str, **settings: Any) -> Any:
-    """PtychoPINN's own TrainingConfig with every field that both sides have, by name.
+    """PtychoPINN's own TrainingConfig with every field that both sides have, by name; None leaves it its default.
 
     Parameters
     ----------
@@ -101,7 +101,8 @@ def their_config(config: TrainingConfig, backend: str, **settings: Any) -> Any:
 
 def _shared(config: ModelConfig | TrainingConfig, theirs: Any) -> dict[str, Any]:
     known = {field.name for field in fields(theirs)}
-    return {field.name: getattr(config, field.name) for field in fields(config) if field.name in known}
+    values = {field.name: getattr(config, field.name) for field in fields(config) if field.name in known}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def gate(config: Any) -> Any:
