@@ -44,7 +44,7 @@ def check(name: str) -> list[Check]:
     """
     backend: Any = backends.load(name)
     found = [_tried(what, lambda fact=fact: fact(backend, name)) for what, fact in DECLARATION.items()]  # type: ignore[misc]
-    declared = getattr(backend, "capabilities", frozenset())
+    declared: frozenset[str] = getattr(backend, "capabilities", frozenset())
     for capability, facts in FACTS.items():
         for what, fact in facts.items():
             if capability in declared:
@@ -101,17 +101,29 @@ def _operators(backend: Any) -> str:
         if unknown := {extras.base_name(name) for name in offered} - known:
             return f"unknown operators {sorted(unknown)}; must be of {sorted(known)}"
         for name, operator in offered.items():
-            label, arguments = next((k, a) for k, (one, a) in given.items() if one == extras.base_name(name))
-            before = [np.array(a) for a in arguments]
+            labels = list(extras.labels(name, given).values())
+            wrong.append(
+                _first_served(name, operator, {label: given[label][1] for label in labels}, expected, precision)
+            )
+    return "; ".join(filter(None, wrong))
+
+
+def _first_served(
+    name: str, operator: Any, operands: dict[str, tuple[Any, ...]], expected: dict[str, Any], precision: str
+) -> str:
+    """One operator on the first operands that it does not refuse (NotImplementedError)."""
+    for label, arguments in operands.items():
+        before = [np.array(argument) for argument in arguments]
+        try:
             array = np.asarray(operator(*arguments))
-            kind = extras.expected_kind(expected[label], precision)
-            if array.shape != expected[label].shape or array.dtype != kind:
-                wrong.append(
-                    f"{name} ({label}) gives {array.dtype} {array.shape}, not {kind} {expected[label].shape}"
-                )
-            if not all(np.array_equal(a, b) for a, b in zip(arguments, before, strict=True)):
-                wrong.append(f"{name} changes its arguments")
-    return "; ".join(wrong)
+        except NotImplementedError:
+            continue
+        kind = extras.expected_kind(expected[label], precision)
+        if array.shape != expected[label].shape or array.dtype != kind:
+            return f"{name} ({label}) gives {array.dtype} {array.shape}, not {kind} {expected[label].shape}"
+        changed = not all(np.array_equal(a, b) for a, b in zip(arguments, before, strict=True))
+        return f"{name} changes its arguments" if changed else ""
+    return f"{name} refuses all its operands: {list(operands)}"
 
 
 def _data(gridsize: int = 2) -> tuple[GroupedScan, Any, dict[str, Any]]:
@@ -176,7 +188,9 @@ def _workflow(backend: Any) -> str:
             return "initial_weights() gives none"
         held = backend.configure(config)
         if held.get("N") != config.model.N or held.get("gridsize") != config.model.gridsize:
-            return f"configure() holds N {held.get('N')!r} and gridsize {held.get('gridsize')!r}, not those it was given"
+            return (
+                f"configure() holds N {held.get('N')!r} and gridsize {held.get('gridsize')!r}, not those it was given"
+            )
         ran = backend.run(path, config, folder)
         if missing := [key for key in WORKFLOW_ARRAYS if key not in ran]:
             return f"run() gives no {', '.join(missing)}"

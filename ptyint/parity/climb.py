@@ -12,10 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ptyint import backends
 from ptyint.errors import ConfigError
 from ptyint.fixtures import load_fixture, scan_digest
-from ptyint import backends
-from ptyint.parity import cases, cost, pairs, seeds
+from ptyint.parity import cases, cost, disagreements, pairs, seeds
+from ptyint.parity.disagreements import Disagreement
 from ptyint.parity.ladder import Ladder
 from ptyint.parity.measure import read
 from ptyint.parity.offers import Offer, lacking
@@ -34,12 +35,16 @@ ONE_THREAD = {
 
 @dataclass(frozen=True, eq=False)
 class Climb:
-    """A ladder; what it was measured with, for the run's record; and what came of rung 7, if it was climbed."""
+    """A ladder, what it was measured with, for the run's record, and what came of rung 7, if it was climbed.
+
+    For backends that cannot be traced: each thing in which they disagree.
+    """
 
     ladder: Ladder
     commands: tuple[dict[str, Any], ...]
     datasets: dict[str, str]
     seeds: seeds.Seeds | None = None
+    disagreements: tuple[Disagreement, ...] = ()
 
 
 def climb(
@@ -58,7 +63,8 @@ def climb(
     Parameters
     ----------
     folder : path-like
-        Gets ``ladder.json`` and a log of each process; must exist.
+        Gets ``ladder.json`` and a log of each process; for backends that cannot be traced, ``disagreements.json``
+        and reproductions. Must exist.
     reference, candidate : str
         Names of backends.
     profile : {'quick', 'full'}
@@ -115,16 +121,19 @@ def climb(
             trained = seeds.judge(scratch, reference, candidate, chosen)
             findings += trained.findings()
         offers = {name: Offer.load(scratch, name) for name in pair}
+        apart: list[Disagreement] = []
+        if not all(offer.is_full for offer in offers.values()):
+            apart = disagreements.write(scratch, target, findings, offers, seed)
     lacks = {"step": lacking(offers, "step"), "inference": lacking(offers, "persistence")}
     spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget(), lacks)
     ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers)
     ladder.save(target / "ladder.json")
-    return Climb(ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained)
+    return Climb(
+        ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained, tuple(apart)
+    )
 
 
-def _with_steps(
-    pair: tuple[str, str], plain: list[Process], scratch: Path, options: tuple[str, ...]
-) -> list[Process]:
+def _with_steps(pair: tuple[str, str], plain: list[Process], scratch: Path, options: tuple[str, ...]) -> list[Process]:
     """Rung 5 of the built-in backends, half of all their work, at both ends: two processes are busy to the end."""
     early = [_steps(name, scratch, options) for name in pair if name in backends.BUILT_IN]
     return [*early[:1], *plain, *early[1:]]

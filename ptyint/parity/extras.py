@@ -86,8 +86,15 @@ def operands(seed: int = 0) -> Operands:
 
 
 def everything(seed: int = 0) -> Operands:
-    """All operands that there are."""
-    return cases.operands(seed) | operands(seed)
+    """All operands that there are; offsets by which patches are merged are what they are called, from a group's mean.
+
+    Those of :func:`ptyint.parity.cases.operands` have means of their own, which a backend may take off again.
+    """
+    found = cases.operands(seed) | operands(seed)
+    merges = {label: arguments for label, (name, arguments) in found.items() if name == "merge_patches"}
+    for label, (patches, offsets, n_canvas) in merges.items():
+        found[label] = ("merge_patches", (patches, offsets - offsets.mean(axis=1, keepdims=True), n_canvas))
+    return found
 
 
 def expected(given: Operands) -> dict[str, NDArray[Any]]:

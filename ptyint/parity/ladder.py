@@ -200,9 +200,7 @@ class Ladder:
         if finding.against == "referee":
             return finding.side
         same = (finding.rung, finding.case, finding.tap)
-        off = {
-            f.side for f in self.findings if f.against == "referee" and (f.rung, f.case, f.tap) == same and f.red
-        }
+        off = {f.side for f in self.findings if f.against == "referee" and (f.rung, f.case, f.tap) == same and f.red}
         return off.pop() if len(off) == 1 else ""
 
     def worst(self, rung: str, precision: str | None = None) -> Finding | None:

@@ -469,7 +469,9 @@ def measure(name: str, folder: Path, names: Sequence[str] = cases.PROFILES["quic
     write(folder, f"{name}.offer", offer)
     write(folder, f"{name}.contract", {key: np.array(value) for key, value in contract(name, seed).items()})
     if "operators" in can:
-        write(folder, f"{name}.operator", operators(backend, seed) if "trace" in can else offered.measure(backend, seed))
+        write(
+            folder, f"{name}.operator", operators(backend, seed) if "trace" in can else offered.measure(backend, seed)
+        )
     if "trace" in can:
         for key, arrays in traces(backend, names, seed=seed):
             write(folder, trace_file(name, key), arrays)

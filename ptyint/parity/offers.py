@@ -34,11 +34,19 @@ class Offer:
     capabilities: frozenset[str] = frozenset({"operators", "weights", "trace"})
     precisions: tuple[str, ...] = PRECISIONS
     operators: tuple[str, ...] = extras.REQUIRED
+    calls: tuple[str, ...] = ()
 
     @property
     def is_full(self) -> bool:
         """Whether every rung can be served."""
-        return self == Offer(self.capabilities, operators=self.operators) and Offer().capabilities <= self.capabilities
+        return self.precisions == PRECISIONS and Offer().capabilities <= self.capabilities
+
+    def called(self, operator: str) -> str:
+        """What an operator calls, in the words of the backend's author; empty where there are none."""
+        for name in (operator, extras.base_name(operator)):
+            if name in self.operators[: len(self.calls)]:
+                return self.calls[self.operators.index(name)]
+        return ""
 
     @classmethod
     def load(cls, folder: Path, name: str) -> Offer:
@@ -47,7 +55,7 @@ class Offer:
         if not arrays:
             return cls()
         told = {key: tuple(str(value) for value in array) for key, array in arrays.items()}
-        return cls(frozenset(told["capabilities"]), told["precisions"], told["operators"])
+        return cls(frozenset(told["capabilities"]), told["precisions"], told["operators"], told["calls"])
 
 
 def lacking(offers: Mapping[str, Offer], rung: str) -> str:
@@ -71,9 +79,11 @@ def written(backend: Any) -> dict[str, NDArray[Any]]:
     """What a backend's process writes down of it; the operators by asking for them."""
     offered = backend.operators(backend.precisions[0]) if "operators" in backend.capabilities else {}
     full = "trace" in backend.capabilities
+    docs = [(operator.__doc__ or "").strip().partition("\n")[0].rstrip(".") for operator in offered.values()]
     told = {
         "capabilities": sorted(backend.capabilities),
         "precisions": list(backend.precisions),
         "operators": [*offered, *(["normalise_probe"] if full else [])],
+        "calls": docs,
     }
     return {key: np.array(values, np.str_) for key, values in told.items()}

@@ -35,8 +35,6 @@ def judge(folder: Path, reference: str, candidate: str, profile: str, seed: int 
         sides = (candidate, reference)
         found += [Finding.unavailable(("trained", case, "", tap), sides, why) for case, tap in seeds.places()]
     working = [name for name in pair if "workflow" in offers[name].capabilities]
-    ran, reloaded = (
-        {name: read(folder, f"{name}.{what}") for name in working} for what in ("workflow", "reloaded")
-    )
+    ran, reloaded = ({name: read(folder, f"{name}.{what}") for name in working} for what in ("workflow", "reloaded"))
     found += workflow.judge(ran, reloaded, seed)
     return sorted(found, key=lambda finding: RUNGS.index(finding.rung))

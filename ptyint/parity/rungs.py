@@ -401,7 +401,9 @@ def training(found: Mapping[str, Arrays]) -> list[Finding]:
         case = f"training, gridsize {gridsize}"
         for side, arrays in found.items():
             ran = (
-                str(arrays[f"{gridsize}/backend"]) if f"{gridsize}/backend" in arrays else error_of(arrays, str(gridsize))
+                str(arrays[f"{gridsize}/backend"])
+                if f"{gridsize}/backend" in arrays
+                else error_of(arrays, str(gridsize))
             )
             findings.append(_fact("step", case, "backend that ran", (side, side), ran == side, ran))
             for again in ("losses by hand", "losses again"):

@@ -15,6 +15,7 @@ from ptyint.figures import Picture, images_side_by_side, rings, style, title
 from ptyint.fragments import Fragment, Table, number, render
 from ptyint.parity import tolerances
 from ptyint.parity.ladder import QUESTIONS, RUNGS, Finding, Ladder
+from ptyint.parity.show_pair import sentence
 from ptyint.parity.tolerances import DRIFT, PRECISIONS
 
 if TYPE_CHECKING:
@@ -51,11 +52,15 @@ def headline(climbed: Climb) -> Fragment:
             f"{names}: {len(ladder.findings)} comparisons on {len(ladder.rungs)} rungs, from single operators to "
             "trained weights, each in single and in double precision where that tells rounding from error."
         )
+    compared += f" {sentence(ladder)}"
+    n_missing = sum(not finding.available for finding in ladder.findings)
     numbers: dict[str, float] = {}
     for rung, precision in (("forward", "float64"), ("gradient", "float64"), ("step", "float32")):
         worst = ladder.worst(rung, precision)
         numbers[f"{rung} in {precision}, largest error over its tolerance"] = worst.ratio if worst else math.nan
     numbers["comparisons beyond their tolerance"] = float(n_red)
+    if n_missing:
+        numbers = {"comparisons not available": float(n_missing), **numbers}
     record = Record(
         compared=compared,
         numbers={**numbers, **ladder.numbers, **{TOLERANCE + k: v for k, v in tolerances.by_name().items()}},
@@ -130,6 +135,8 @@ def _worst_words(ladder: Ladder, rung: str) -> str:
             words.append(f"{name} not alike".strip())
         else:
             words.append(f"{name} {worst.error:.1e} of {worst.tolerance:.1e}".strip())
+    n_missing = len(ladder.unavailable(rung))
+    words += [f"{n_missing} not available"] if n_missing else []
     return ", ".join(words) or "nothing was measured"
 
 
@@ -194,8 +201,10 @@ def _row(f: Finding) -> tuple[str, ...]:
     return f"{f.rung}: {f.place}", sides, f"{f.error:.2g}", f"{f.tolerance:.2g}", f"{f.ratio:.2g}", alone, f.note
 
 
-def error_by_depth(ladder: Ladder, case: str) -> Picture:
+def error_by_depth(ladder: Ladder, case: str) -> Picture | Fragment:
     """Error of every tap of one network in data-flow order, forward and backward, on a logarithmic axis."""
+    if not any(f.case == case and f.against == ladder.reference for f in ladder.on("gradient")):
+        return _not_available(ladder, "gradient")
     figure = Figure(figsize=(10.8, 7.4), layout="constrained")
     axes = figure.subplots(2, 1)
     alts = []
@@ -224,9 +233,17 @@ def error_by_depth(ladder: Ladder, case: str) -> Picture:
     return Picture(figure, f"Error by depth, {case}: " + "; ".join(alts) + ".")
 
 
-def drift_curves(ladder: Ladder) -> Picture:
+def _not_available(ladder: Ladder, rung: str) -> Fragment:
+    missing = ladder.unavailable(rung)
+    lines = [f"⊘ not available: {missing[0].note}." if missing else "Nothing was measured."]
+    return Fragment(render("paragraphs.html.j2", lines=lines))
+
+
+def drift_curves(ladder: Ladder) -> Picture | Fragment:
     """Drift between the backends over optimiser steps, and the drift of each after its weights moved by one ulp."""
     cases = list(dict.fromkeys(f.case for f in ladder.on("step") if f.tap.startswith(_DRIFT)))
+    if not cases:
+        return _not_available(ladder, "step")
     figure = Figure(figsize=(10.8, 3.6), layout="constrained")
     axes = figure.subplots(1, max(1, len(cases)), sharey=True, squeeze=False)[0]
     alts = []
@@ -260,8 +277,8 @@ _DRIFT = "drift after "
 def trained(seeds: Seeds | None) -> Picture | Fragment:
     """Rung 7 as a picture, or what would climb it."""
     if seeds is None:
-        sentence = "Rung 7, trained reconstructions over seeds, is climbed by the full profile."
-        return Fragment(render("paragraphs.html.j2", lines=[sentence]))
+        words = "Rung 7, trained reconstructions over seeds, is climbed by the full profile, for backends with weights."
+        return Fragment(render("paragraphs.html.j2", lines=[words]))
     return seed_distributions(seeds)
 
 

@@ -26,6 +26,9 @@ from ptyint.scan_io import write_scan
 from ptyint.weights import initial_weights
 
 GRIDSIZES = (1, 2)
+ARCHITECTURE = "architecture"
+CARRIED = "weights cannot be carried over: "
+ILLUMINATING, ENERGY = "probe that illuminates in training", "mean energy of the network's inputs"
 HELD = ("N", "gridsize", "n_filters_scale", "batch_size", "nepochs", "amp_activation", "object.big", "probe.big",
         "probe.mask")  # fmt: skip
 """Legacy keys that the backend's own configuration gate must have set (CONFIG-001)."""
@@ -100,7 +103,9 @@ def judge(found: Mapping[str, Arrays], reloaded: Mapping[str, Arrays], seed: int
             for tap in ("patches", "stitched"):
                 key = f"{gridsize}/run/{tap}"
                 where = ("persistence", f"its own bundle, {case}", "float32", tap)
-                findings.append(compare(where, (side, side), (reloaded[side], arrays), (key, key), TOLERANCES["forward"]))
+                findings.append(
+                    compare(where, (side, side), (reloaded[side], arrays), (key, key), TOLERANCES["forward"])
+                )
         if len(found) == 2:
             findings.append(_architecture(found, gridsize, case))
     return findings
@@ -126,21 +131,21 @@ def _start(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> It
     initial = _of(arrays, f"{gridsize}/initial/")
     config = extras.workflow_training(gridsize, seed)
     ours = initial_weights(config.model, load_fixture(cases.FIXTURE).probe, config.seed)
-    difference = layers_apart(initial, ours) if initial else error_of(arrays, f"{gridsize}/initial")
-    yield _fact("contract", case, "architecture", side, not difference, f"{side} against ptyint's network: {difference}")
+    apart = layers_apart(initial, ours) if initial else error_of(arrays, f"{gridsize}/initial")
+    yield _fact("contract", case, ARCHITECTURE, side, not apart, f"{CARRIED}{apart} (this: {side}, the other: ptyint)")
     spreads = {}
     for name, kernel in _kernels(initial).items():
         fan = kernel.shape[0] * kernel.shape[1] * (kernel.shape[2] + kernel.shape[3])
-        apart = abs(float(kernel.std()) * np.sqrt(fan / 2) - 1)
-        spreads[name] = (apart, INITIAL_SPREAD / np.sqrt(kernel.size))
+        spread = abs(float(kernel.std()) * np.sqrt(fan / 2) - 1)
+        spreads[name] = (spread, INITIAL_SPREAD / np.sqrt(kernel.size))
     where = ("contract", case, "", "initial kernels: spread over Glorot's, less 1")
     if not spreads:
         yield Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, "it gives no initial weights")
         return
-    name, (apart, bound) = max(spreads.items(), key=lambda one: one[1][0] / one[1][1])
+    name, (spread, bound) = max(spreads.items(), key=lambda one: one[1][0] / one[1][1])
     n_red = sum(error > tolerance for error, tolerance in spreads.values())
     note = f"{n_red} of {len(spreads)} kernels lie outside; most {name}"
-    yield Finding(*where, side, REFEREE, apart, bound, apart / bound, note)
+    yield Finding(*where, side, REFEREE, spread, bound, spread / bound, note)
     largest = max((float(np.abs(array).max()) for array in initial.values() if array.ndim == 1), default=0.0)
     where = ("contract", case, "", "initial biases: largest")
     yield Finding(*where, side, REFEREE, largest, 0.0, 0.0 if largest == 0 else np.inf)
@@ -149,13 +154,11 @@ def _start(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> It
 def layers_apart(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> str:
     """How two networks' kernels differ in shape, in words; empty: weights can be carried from one to the other."""
     a, b = (Counter(array.shape for array in _kernels(one).values()) for one in (ours, theirs))
-    words = [
-        f"{n} more of {' x '.join(map(str, shape))} on {side} side"
-        for side, more in (("this", a - b), ("the other", b - a))
-        for shape, n in sorted(more.items())
-    ]
     dense = [name for name, array in ours.items() if array.ndim == 2]
-    words += [f"{len(dense)} dense layers ({dense[0]}, ...)"] if dense else []
+    words = [f"{len(dense)} dense layers ({dense[0]}, ...)"] if dense else []
+    for side, more in (("this", a - b), ("the other", b - a)):
+        shapes = [f"{n} of {' x '.join(map(str, shape))}" for shape, n in sorted(more.items())]
+        words += [f"{side} one alone has {', '.join(shapes[:4])}{', ...' if shapes[4:] else ''}"] if shapes else []
     return "; ".join(words)
 
 
@@ -163,11 +166,10 @@ def _architecture(found: Mapping[str, Arrays], gridsize: int, case: str) -> Find
     reference, candidate = found
     theirs, ours = (_of(arrays, f"{gridsize}/initial/") for arrays in found.values())
     words = layers_apart(ours, theirs)
-    note = f"weights cannot be carried over: {words} (this: {candidate})" if words else ""
-    holds = not words and bool(ours)
-    return Finding(
-        "contract", case, "", "architecture", candidate, reference, float(not holds), 0.0, 0.0 if holds else np.inf, note
-    )
+    note = f"{CARRIED}{words} (this: {candidate}, the other: {reference})" if words else ""
+    error = float(bool(words) or not ours)
+    ratio = np.inf if error else 0.0
+    return Finding("contract", case, "", ARCHITECTURE, candidate, reference, error, 0.0, ratio, note)
 
 
 def _illumination(side: str, arrays: Arrays, gridsize: int, case: str) -> Iterator[Finding]:
@@ -181,7 +183,7 @@ def _illumination(side: str, arrays: Arrays, gridsize: int, case: str) -> Iterat
         seen["energy"] = np.array((patterns**2).sum(axis=(1, 2)).mean())
     if not seen:
         seen = {"error/probe": np.array(error_of(arrays, f"{gridsize}/run"))}
-    for tap, key in (("probe that illuminates in training", "probe"), ("mean energy of the network's inputs", "energy")):
+    for tap, key in ((ILLUMINATING, "probe"), (ENERGY, "energy")):
         where = ("contract", case, "float32", tap)
         bound = TOLERANCES["forward"]
         yield compare(where, (side, REFEREE), (seen, expected), (key, key), bound)

@@ -80,7 +80,8 @@ class PtychoPINNPyTorch:
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
         """See :class:`ptyint.backends.base.Workflow`: as they are when training first uses them."""
-        return _trained(config.model.gridsize, config.model.N, config.model.n_filters_scale).initial
+        found: dict[str, NDArray[Any]] = _trained(config.model.gridsize, config.model.N).initial
+        return found
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
         """See :class:`ptyint.backends.base.Workflow`."""
@@ -123,22 +124,25 @@ def _predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[An
 
 @contextmanager
 def watched() -> Iterator[SimpleNamespace]:
-    """Keep the first probe that illuminates, the network's first inputs, and its weights at that moment."""
-    seen = SimpleNamespace(probe=None, inputs=None, initial={})
+    """Keep the first probe that illuminates, every input of the network once, and its weights before the first."""
+    seen, inputs = SimpleNamespace(probe=None, inputs=None, initial={}), dict[bytes, NDArray[Any]]()
 
     def look(module: Any, arguments: Any) -> None:
         kind = type(module).__name__
         if kind == "ProbeIllumination" and seen.probe is None:
-            seen.probe = _array(arguments[1])[0, 0, 0]
-        if kind == "Autoencoder" and seen.inputs is None:
-            seen.inputs = _array(arguments[0])
-            seen.initial = {name: _keras_layout(weight) for name, weight in module.named_parameters()}
+            seen.probe = _array(arguments[1])[0, 0, 0].copy()
+        if kind == "Autoencoder":
+            inputs.update((one.tobytes(), one.copy()) for one in _array(arguments[0]))
+            seen.initial = seen.initial or {
+                name: _keras_layout(weight).copy() for name, weight in module.named_parameters()
+            }
 
     handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
     try:
         yield seen
     finally:
         handle.remove()
+    seen.inputs = np.array(list(inputs.values()))
 
 
 def _keras_layout(weight: Any) -> NDArray[Any]:
@@ -218,9 +222,9 @@ def merge_patches(patches: NDArray[Any], offsets_px: NDArray[Any], n_canvas: int
     """`reassemble_patches_position_real`, as the forward model calls it."""
     configs = _configs(patches.shape[1], patches.shape[-1], n_canvas)
     return _array(
-        helper.reassemble_patches_position_real(
-            _tensor(patches), _offsets(offsets_px), *configs, padded_size=n_canvas
-        )[0]
+        helper.reassemble_patches_position_real(_tensor(patches), _offsets(offsets_px), *configs, padded_size=n_canvas)[
+            0
+        ]
     )
 
 
@@ -276,15 +280,17 @@ class _Predicts(torch.nn.Module):
         return self.patches[self.done - len(x) : self.done]
 
 
-def _reassembled(patches: NDArray[Any], positions_px: NDArray[Any], M: int) -> Any:
-    """`_reassemble_cdi_image_torch` of patches (n, C, N, N) at positions ``(y, x)`` (n, 2)."""
+def _reassembled(patches: NDArray[Any], positions_px: NDArray[Any], M: int, offsets_px: NDArray[Any]) -> Any:
+    """`_reassemble_cdi_image_torch` of patches (n, C, N, N) at positions (n, 2) and offsets (n, C, 2), ``(y, x)``."""
     n, C, N, _ = patches.shape
+    local = torch.as_tensor(local_offsets(offsets_px))
     config = ptychopinn.their_config(TrainingConfig(model=ModelConfig(N, math.isqrt(C))), "pytorch")
     ptychopinn.gate(config)
     container = SimpleNamespace(
         X=torch.zeros(n, N, N, C),
         Y=None,
-        coords_nominal=torch.zeros(n, 1, 2, C),
+        coords_nominal=local,
+        coords_relative=local,
         probeGuess=torch.ones(N, N, dtype=torch.complex64),
         global_offsets=torch.as_tensor(np.asarray(positions_px, np.float64)[:, None, ::-1, None].copy()),
         physics_scaling_constant=torch.ones(1),
@@ -295,19 +301,18 @@ def _reassembled(patches: NDArray[Any], positions_px: NDArray[Any], M: int) -> A
 
 def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[Any]:
     """What `_reassemble_cdi_image_torch` makes of a group before it stitches."""
-    _, _, results = _reassembled(patches, 3.0 * np.arange(2 * len(patches)).reshape(-1, 2), 20)
+    positions = 3.0 * np.arange(2 * len(patches)).reshape(-1, 2)
+    _, _, results = _reassembled(patches, positions, 20, offsets_px)
     return np.asarray(results["obj_tensor_full"])[..., 0]
 
 
 def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[Any]:
     """The stitching of `run_cdi_example_torch`."""
-    amplitude, phase, _ = _reassembled(patches[:, None], positions_px, M)
+    amplitude, phase, _ = _reassembled(patches[:, None], positions_px, M, np.zeros((len(patches), 1, 2)))
     return fit(np.asarray(amplitude * np.exp(1j * phase), np.complex64), n_canvas)
 
 
-def stitch_by_command_line(
-    patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int
-) -> NDArray[Any]:
+def stitch_by_command_line(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[Any]:
     """The stitching of ``python -m ptycho_torch.inference``."""
     n, N = patches.shape[:2]
     data = SimpleNamespace(

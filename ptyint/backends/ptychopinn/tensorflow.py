@@ -72,9 +72,9 @@ class PtychoPINNTensorFlow:
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
         """See :class:`ptyint.backends.base.Workflow`."""
+        normalise_probe(np.ones((1, config.model.N, config.model.N), np.complex64), config.model.probe_scale)
         _gate(config.model)
         tf.keras.utils.set_random_seed(config.seed)
-        normalise_probe(np.ones((1, config.model.N, config.model.N), np.complex64), config.model.probe_scale)
         params.cfg["intensity_scale"] = 1.0
         network, _ = model.create_compiled_model()
         kept = (weight for layer in network.layers for weight in layer.weights if "conv" in weight.path)
@@ -107,7 +107,7 @@ class PtychoPINNTensorFlow:
         network, _ = components.load_inference_bundle(folder)
         theirs = ptychopinn.their_config(config, "tensorflow", train_data_file=scan_file, output_dir=folder)
         data = components.load_data(str(scan_file))
-        model.diffraction_to_obj = network
+        model.diffraction_to_obj = network  # type: ignore[attr-defined]
         return _predicted(*components.reassemble_cdi_image(data, theirs))
 
 
