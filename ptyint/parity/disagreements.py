@@ -91,10 +91,10 @@ def write(
     seed : int
         As for :func:`ptyint.parity.measure.measure`.
     """
-    groups: dict[tuple[str, str, bool], list[Finding]] = {}
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
     for one in findings:
         if one.red and one.rung in ("contract", "operator", "forward", "persistence"):
-            groups.setdefault((one.rung, one.tap, one.note.startswith("shape")), []).append(one)
+            groups.setdefault((one.rung, one.tap, _kind(one)), []).append(one)
     measured = {side: read(scratch, f"{side}.operator") for side in offers}
     given = extras.everything(seed)
     found = []
@@ -115,6 +115,11 @@ def write(
     return found
 
 
+def _kind(finding: Finding) -> str:
+    """Other shapes, and values that are not finite, are disagreements of their own."""
+    return "" if math.isfinite(finding.error) else finding.note.partition(" ")[0]
+
+
 def _size(finding: Finding) -> float:
     return math.inf if math.isnan(finding.ratio) else finding.ratio
 
@@ -124,7 +129,7 @@ def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) 
     size = f"{worst.error:.3g} relative" if math.isfinite(worst.error) else "not comparable"
     parts = [f"{worst.side} against {worst.against}: {size}" + (f", {worst.note}" if worst.note else "")]
     for side in offers:
-        theirs = [one for one in red if one.side == side and one.against == REFEREE and one is not worst]
+        theirs = [one for one in red if one.side == side and one.against == REFEREE and worst.against != REFEREE]
         if theirs:
             one = max(theirs, key=_size)
             parts.append(f"{side} against the referee: {one.error:.3g}" + (f", {one.note}" if one.note else ""))

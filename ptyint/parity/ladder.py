@@ -191,6 +191,8 @@ class Ladder:
             if red:
                 culprits = [f for f in red if not f.is_consequence] or red
                 first = culprits[0]
+                if self.unavailable(rung):  # operators and stages on their own: what the two make of them comes first
+                    first = next((f for f in culprits if f.against == self.reference), first)
                 followers = tuple(f for f in red if f.is_consequence and f is not first)
                 others = tuple(f for f in culprits if f is not first)
                 return Divergence(first, followers, others, self._side(first))
@@ -343,8 +345,11 @@ def _why(missing: Sequence[Finding]) -> str:
     """What is not available, in words."""
     if not missing:
         return ""
-    reasons = dict.fromkeys(f"{f.tap}: {f.note}" if f.tap else f.note for f in missing)
-    return f"{len(missing)} not available ({'; '.join(list(reasons)[:6])}{'; ...' if len(reasons) > 6 else ''})"
+    taps: dict[str, dict[str, None]] = {}
+    for one in missing:
+        taps.setdefault(one.note, {})[one.tap] = None
+    reasons = [f"{', '.join(filter(None, found))}: {note}".removeprefix(": ") for note, found in taps.items()]
+    return f"{len(missing)} not available ({'; '.join(reasons)})"
 
 
 def _words(finding: Finding) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -536,6 +537,7 @@ def main() -> None:
         "--draws", type=int, nargs=2, default=(0, 0), help="optimiser steps instead, with so many reruns, by precision"
     )
     options = parser.parse_args()
+    os.chdir(options.folder)  # a backend may leave files where it runs
     names = cases.PROFILES[options.profile]
     draws = {precision: n for precision, n in zip(PRECISIONS, options.draws, strict=True) if n}
     if options.other:

@@ -48,7 +48,7 @@ def judge(found: Mapping[str, Arrays], offers: Mapping[str, Offer], seed: int = 
         for side, offer in offers.items():
             if name not in offer.operators and name in extras.REQUIRED:
                 where = ("operator", "", "float32", name)
-                findings.append(Finding.unavailable(where, (side, REFEREE), f"{side} does not offer it"))
+                findings.append(Finding.unavailable(where, (side, REFEREE), f"{side} does not offer them"))
         for key, label in extras.labels(name, given).items():
             findings += _findings(key, label, name, expected[label], found, offers)
     for side, offer in offers.items():

@@ -60,7 +60,9 @@ def headline(climbed: Climb) -> Fragment:
         numbers[f"{rung} in {precision}, largest error over its tolerance"] = worst.ratio if worst else math.nan
     numbers["comparisons beyond their tolerance"] = float(n_red)
     if n_missing:
-        numbers = {"comparisons not available": float(n_missing), **numbers}
+        known = {name: value for name, value in numbers.items() if not math.isnan(value)}
+        numbers = {"disagreements": float(len(climbed.disagreements)), "comparisons not available": float(n_missing)}
+        numbers |= known
     record = Record(
         compared=compared,
         numbers={**numbers, **ladder.numbers, **{TOLERANCE + k: v for k, v in tolerances.by_name().items()}},

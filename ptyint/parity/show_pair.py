@@ -11,6 +11,8 @@ from ptyint.figures import title
 from ptyint.fragments import Fragment, Table, render
 from ptyint.parity.ladder import QUESTIONS, RUNGS, Ladder
 
+REFEREE, ARCHITECTURE = "referee", "architecture"
+
 if TYPE_CHECKING:
     from ptyint.parity.climb import Climb
 
@@ -52,6 +54,16 @@ def claims(ladder: Ladder) -> Table:
         )
     heads = ("rung", "claim", "verdict", "the evidence says", "comparisons", "what is not available")
     return Table("What the evidence supports", heads, rows)
+
+
+def carrying(ladder: Ladder) -> Fragment:
+    """Whether the kernels of the two, and of ptyint's network, have the same shapes, so that weights can go over."""
+    found = [f for f in ladder.findings if f.tap == ARCHITECTURE]
+    lines = []
+    for one in found:
+        pair = f"{title(one.side)} and {'ptyint' if one.against == REFEREE else title(one.against)}, {one.case}"
+        lines.append(f"{pair}: {one.note or 'the same kernels, so weights can be carried over'}.")
+    return Fragment(render("paragraphs.html.j2", lines=lines))
 
 
 def disagreements(climbed: Climb) -> Table | Fragment:

@@ -205,7 +205,7 @@ def _offsets(offsets_px: NDArray[Any]) -> Any:
 
 
 def normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
-    """The probe by which training multiplies the object, given this `probeGuess`."""
+    """`train_cdi_model_torch` with this `probeGuess`; what `ProbeIllumination` gets from it."""
     config = ModelConfig(N=probe.shape[-1], n_filters_scale=1, probe_scale=probe_scale)
     if len(probe) != 1:
         raise NotImplementedError("not tried with several modes: the TensorFlow functions before it take one")
@@ -300,20 +300,20 @@ def _reassembled(patches: NDArray[Any], positions_px: NDArray[Any], M: int, offs
 
 
 def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[Any]:
-    """What `_reassemble_cdi_image_torch` makes of a group before it stitches."""
+    """`_reassemble_cdi_image_torch`, what it makes of a group before it stitches."""
     positions = 3.0 * np.arange(2 * len(patches)).reshape(-1, 2)
     _, _, results = _reassembled(patches, positions, 20, offsets_px)
     return np.asarray(results["obj_tensor_full"])[..., 0]
 
 
 def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[Any]:
-    """The stitching of `run_cdi_example_torch`."""
+    """`_reassemble_cdi_image_torch`, the stitching of `run_cdi_example_torch`."""
     amplitude, phase, _ = _reassembled(patches[:, None], positions_px, M, np.zeros((len(patches), 1, 2)))
     return fit(np.asarray(amplitude * np.exp(1j * phase), np.complex64), n_canvas)
 
 
 def stitch_by_command_line(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[Any]:
-    """The stitching of ``python -m ptycho_torch.inference``."""
+    """`_run_inference_and_reconstruct`, the stitching of ``python -m ptycho_torch.inference``."""
     n, N = patches.shape[:2]
     data = SimpleNamespace(
         diff3d=np.ones((n, N, N), np.float32),

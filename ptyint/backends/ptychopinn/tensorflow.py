@@ -217,7 +217,7 @@ def canvas_size(N: int, offsets_px: NDArray[Any]) -> NDArray[Any]:
 
 
 def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[Any]:
-    """The last layers of `diffraction_to_obj`: reassembled in the padded size, trimmed."""
+    """`ReassemblePatchesLayer` in the padded size, then `TrimReconstructionLayer`, as `diffraction_to_obj` ends."""
     _, C, N, _ = patches.shape
     _gate(ModelConfig(N=N, gridsize=_gridsize(C)))
     region = merge_patches(patches, offsets_px, params.get_padded_size())
