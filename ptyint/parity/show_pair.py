@@ -10,8 +10,8 @@ from ptyint.evidence.checks import SIGNS
 from ptyint.figures import title
 from ptyint.fragments import Fragment, Table, render
 from ptyint.parity.ladder import QUESTIONS, RUNGS, Ladder
-
-REFEREE, ARCHITECTURE = "referee", "architecture"
+from ptyint.parity.rungs import REFEREE
+from ptyint.parity.workflow import ARCHITECTURE
 
 if TYPE_CHECKING:
     from ptyint.parity.climb import Climb
@@ -31,7 +31,12 @@ def sentence(ladder: Ladder) -> str:
     claims = ladder.claims
     supported = ", ".join(claims.get("pass", [])) or "none"
     parts = [f"Claims that the evidence supports: {supported}"]
-    names = {"fail": "contradicts", "not available": "cannot speak of (not available)", "not run": "has not measured"}
+    names = {
+        "fail": "contradicts",
+        "not available": "cannot speak of (not available)",
+        "not run": "has not measured",
+        "underpowered": "has too few data for",
+    }
     parts += [f"that it {words}: {', '.join(claims[v])}" for v, words in names.items() if v in claims]
     return "; ".join(parts) + "."
 

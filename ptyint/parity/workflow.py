@@ -16,14 +16,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import params, physics
+from ptyint.batches import Batch
 from ptyint.fixtures import load_fixture
-from ptyint.parity import cases, extras
+from ptyint.parity import cases, extras, referee
 from ptyint.parity.ladder import Finding
 from ptyint.parity.measure import Arrays, noted
+from ptyint.parity.offered import UNSUPPORTED
 from ptyint.parity.rungs import REFEREE, compare, error_of
 from ptyint.parity.tolerances import INITIAL_SPREAD, TOLERANCES
 from ptyint.scan_io import write_scan
-from ptyint.weights import initial_weights
+from ptyint.weights import Weights, initial_weights
 
 GRIDSIZES = (1, 2)
 ARCHITECTURE = "architecture"
@@ -46,6 +48,9 @@ def measure(backend: Any, folder: Path, seed: int = 0) -> Arrays:
         with noted(arrays, f"{gridsize}/initial"):
             found = backend.initial_weights(config)
             arrays |= {f"{gridsize}/initial/{name}": np.asarray(array) for name, array in found.items()}
+        with noted(arrays, f"{gridsize}/carried"):
+            weights, batch = _carried(gridsize, seed)
+            arrays[f"{gridsize}/carried"] = backend.predict(config, weights, batch.inputs)
         with noted(arrays, f"{gridsize}/run"):
             ran = backend.run(path, config, _own(folder, backend.name, gridsize))
             arrays |= {f"{gridsize}/run/{name}": np.asarray(array) for name, array in ran.items()}
@@ -62,6 +67,13 @@ def reload(backend: Any, folder: Path, seed: int = 0) -> Arrays:
             found = backend.reload(path, config, _own(folder, backend.name, gridsize))
             arrays |= {f"{gridsize}/run/{name}": np.asarray(array) for name, array in found.items()}
     return arrays
+
+
+def _carried(gridsize: int, seed: int) -> tuple[Weights, Batch]:
+    """Weights, as after some training, and a batch for the network of :func:`extras.workflow_training`."""
+    case = cases.Case({"gridsize": gridsize})
+    batch, weights, _ = cases.inputs_of(case, "float32", seed)
+    return weights, batch
 
 
 def _scan_file(folder: Path, name: str) -> Path:
@@ -100,6 +112,7 @@ def judge(found: Mapping[str, Arrays], reloaded: Mapping[str, Arrays], seed: int
             findings += _start(side, arrays, gridsize, case, seed)
             findings += _illumination(side, arrays, gridsize, case)
             findings += _one_patch_a_group(side, arrays, gridsize, case)
+            findings.append(_with_carried_weights(side, arrays, gridsize, case, seed))
             for tap in ("patches", "stitched"):
                 key = f"{gridsize}/run/{tap}"
                 where = ("persistence", f"its own bundle, {case}", "float32", tap)
@@ -199,6 +212,21 @@ def _one_patch_a_group(side: str, arrays: Arrays, gridsize: int, case: str) -> I
     holds = len(patches) == n_groups
     note = "" if holds else f"{n_groups} groups in, {len(patches)} patches out"
     yield Finding(*where, side, REFEREE, abs(len(patches) - (n_groups or 0)), 0.0, 0.0 if holds else np.inf, note)
+
+
+def _with_carried_weights(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> Finding:
+    """Patches of its network with this package's weights, against the referee's network."""
+    where = ("forward", case, "float32", "object patches with carried weights")
+    key = f"{gridsize}/carried"
+    error = str(arrays.get(f"error/{key}", ""))
+    if error.startswith(UNSUPPORTED):
+        note = f"weights cannot be carried to {side} ({error.removeprefix(UNSUPPORTED)})"
+        return Finding.unavailable(where, (side, REFEREE), note)
+    weights, batch = _carried(gridsize, seed)
+    model = extras.workflow_training(gridsize, seed).model
+    taps = referee.forward(weights, batch, model)
+    expected = {key: taps["patches_before_merge" if gridsize > 1 else "object_patches"]}
+    return compare(where, (side, REFEREE), (arrays, expected), (key, key), TOLERANCES["forward"])
 
 
 def _fact(rung: str, case: str, tap: str, side: str, holds: bool, note: str) -> Finding:

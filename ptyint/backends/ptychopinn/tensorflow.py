@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ptyint.backends import ptychopinn
 from ptyint.backends.base import Operators
 from ptyint.backends.ptychopinn import fit, interface, local_offsets, one_mode
 from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.weights import Weights, convolution_shapes
 
 components = interface(
     "ptycho.workflows.components",
@@ -72,13 +74,20 @@ class PtychoPINNTensorFlow:
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
         """See :class:`ptyint.backends.base.Workflow`."""
-        normalise_probe(np.ones((1, config.model.N, config.model.N), np.complex64), config.model.probe_scale)
-        _gate(config.model)
-        tf.keras.utils.set_random_seed(config.seed)
-        params.cfg["intensity_scale"] = 1.0
-        network, _ = model.create_compiled_model()
-        kept = (weight for layer in network.layers for weight in layer.weights if "conv" in weight.path)
-        return {weight.path: np.asarray(weight) for weight in kept}
+        return {name: np.asarray(weight) for name, weight in _convolutions(_network(config)).items()}
+
+    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
+        """`create_compiled_model` up to its layer ``obj``, with canonical weights."""
+        network = _network(config)
+        theirs = list(_convolutions(network).values())
+        canonical = list(canonical_order(config.model))
+        if [w.shape for w in theirs] != [weights[name].shape for name in canonical]:
+            raise NotImplementedError("its convolutions have other shapes, or another order")
+        for weight, name in zip(theirs, canonical, strict=True):
+            weight.assign(weights[name])
+        patches = tf.keras.Model(network.inputs, network.get_layer("obj").output)
+        positions = tf.zeros((len(inputs), 1, 2, inputs.shape[1]))
+        return _first(patches([_last(inputs), positions])).astype(np.complex64)
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
         """See :class:`ptyint.backends.base.Workflow`."""
@@ -109,6 +118,38 @@ class PtychoPINNTensorFlow:
         data = components.load_data(str(scan_file))
         model.diffraction_to_obj = network  # type: ignore[attr-defined]
         return _predicted(*components.reassemble_cdi_image(data, theirs))
+
+
+def _network(config: TrainingConfig) -> Any:
+    """A new network whose inputs are not scaled."""
+    normalise_probe(np.ones((1, config.model.N, config.model.N), np.complex64), config.model.probe_scale)
+    _gate(config.model)
+    tf.keras.utils.set_random_seed(config.seed)
+    model._lazy_cache.clear()
+    params.cfg["intensity_scale"] = 1.0
+    return model.create_compiled_model()[0]
+
+
+def _convolutions(network: Any) -> dict[str, Any]:
+    """Weights of its convolutions, in the order in which these were made: Keras numbers them."""
+    kept = [weight for layer in network.layers for weight in layer.weights if "conv2d" in weight.path]
+    return {weight.path: weight for weight in sorted(kept, key=lambda weight: _number(weight.path))}
+
+
+def _number(path: str) -> int:
+    found = re.match(r"conv2d_(\d+)", path)
+    return int(found[1]) if found else 0
+
+
+def canonical_order(config: ModelConfig) -> Iterator[str]:
+    """Canonical names in the order in which PtychoPINN makes its convolutions: a decoder's last ones come first."""
+    layers = list(convolution_shapes(config))
+    ordered = [layer for layer in layers if layer.startswith("encoder")]
+    for head in ("amplitude", "phase"):
+        own = [layer for layer in layers if layer.startswith(head)]
+        last = [layer for layer in own if layer.endswith("last")]
+        ordered += [*last, *(layer for layer in own if layer not in last)]
+    return (f"{layer}.{part}" for layer in ordered for part in ("kernel", "bias"))
 
 
 def _predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[Any]]:

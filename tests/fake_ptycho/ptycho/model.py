@@ -21,7 +21,7 @@ def create_compiled_model():
     for name, array in initial_weights(config, np.ones((1, 64, 64)), 0).items():
         if name.endswith(("kernel", "bias")):
             weights.append(array.view(Weight))
-            weights[-1].path = f"conv2d/{name}"
+            weights[-1].path = f"conv2d_{len(weights)}/{name}"
     return SimpleNamespace(layers=[SimpleNamespace(weights=weights)]), None
 
 
