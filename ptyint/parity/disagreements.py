@@ -126,11 +126,12 @@ def _size(finding: Finding) -> float:
 
 def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) -> str:
     """Sizes against each other and against the referee, and what was called."""
-    size = f"{worst.error:.3g} relative" if math.isfinite(worst.error) else "not comparable"
-    parts = [f"{worst.side} against {worst.against}: {size}" + (f", {worst.note}" if worst.note else "")]
+    fact = worst.tolerance == 0 and bool(worst.note)  # yes or no: the note says it all
+    size = "not comparable" if math.isinf(worst.error) else f"{worst.error:.3g} relative"
+    parts = [f"{worst.side} against {worst.against}: " + ", ".join(filter(None, ("" if fact else size, worst.note)))]
     for side in offers:
         theirs = [one for one in red if one.side == side and one.against == REFEREE and worst.against != REFEREE]
-        if theirs:
+        if theirs and not fact:
             one = max(theirs, key=_size)
             parts.append(f"{side} against the referee: {one.error:.3g}" + (f", {one.note}" if one.note else ""))
     called = {side: offer.called(worst.tap) for side, offer in offers.items()}

@@ -83,12 +83,12 @@ def disagreements(climbed: Climb) -> Table | Fragment:
             f"{title(one.side)}, {title(one.against)}",
             f"{one.error:.3g}" if math.isfinite(one.error) else "not alike",
             one.words,
-            f"{one.arrays} {one.script}".strip() or "-",
+            one.script.rpartition("/")[2] or "-",
         )
         for one in found
     ]
     heads = ("rung: operator or stage", "worst at", "compared", "relative error", "measured", "reproduction")
-    caption = "Disagreements, one line each; run a reproduction in its folder: python SCRIPT BACKEND"
+    caption = "Disagreements, one line each; in the folder reproductions, beside their .npz: python SCRIPT BACKEND"
     return Table(caption, heads, rows)
 
 
