@@ -28,13 +28,14 @@ FOUND_AT = {
     "probe": ("operator", "normalise_probe"),
     "mirror": ("operator", "stitch [command line]"),
     "mix": ("operator", "merge_patches"),
+    "merge": ("operator", "merge_patches"),
     "canvas": ("operator", "canvas_size"),
     "attention": ("contract", "architecture"),
     "loss": ("operator", "poisson_nll"),
     "translate": ("operator", "translate [use_xla_translate=False]"),
     "mean": ("operator", "patch_of_group"),
 }
-"""Disagreement seeded in the stand-in, to where it must be found; `merge` has a test of its own."""
+"""Disagreement seeded in the stand-in, to where it must be found."""
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -88,8 +89,8 @@ def test_nothing_else_is_blamed(wrong: Any) -> None:
 
 def test_a_line_has_sizes_calls_arrays_and_five_lines_that_run(wrong: Any) -> None:
     folder, _, found = wrong
-    one = next(one for one in found if one["tap"] == "merge_patches")
-    assert "shape" in one["words"] and "`ReassemblePatchesLayer`" in one["words"] and one["arrays"].endswith(".npz")
+    one = next(one for one in found if one["tap"] == "merge_patches" and "shape" in one["words"])
+    assert "`ReassemblePatchesLayer`" in one["words"] and one["arrays"].endswith(".npz")
     script = folder / one["script"]
     assert len(script.read_text().splitlines()) == 5 and (folder / one["arrays"]).is_file()
     for name, shape in zip(NAMES, ("(1, 78, 78)", "(20, 78, 78)"), strict=True):
@@ -106,10 +107,14 @@ def test_a_line_has_sizes_calls_arrays_and_five_lines_that_run(wrong: Any) -> No
         assert one["words"] and (folder / one["script"]).is_file()
 
 
-def test_a_merge_of_another_scale_is_found_in_its_values(tmp_path: Path) -> None:
-    found = climbed(tmp_path, environment(FAKE_PTYCHO="merge"), 300)[1]
-    (one,) = (one for one in found if one["tap"] == "merge_patches")
-    assert one["error"] == pytest.approx(0.999, abs=1e-3) and "largest value" in one["words"]
+def test_two_disagreements_of_one_operator_are_two_lines(wrong: Any) -> None:
+    """Another scale shows in the values, mixed groups in the shape."""
+    _, _, found = wrong
+    values, shape = sorted(
+        (one for one in found if one["tap"] == "merge_patches"), key=lambda one: "shape" in one["words"]
+    )
+    assert values["error"] == pytest.approx(0.999, abs=1e-3) and "largest value" in values["words"]
+    assert "shape (20, 78, 78), not (1, 78, 78)" in shape["words"] and shape["case"] == "many groups"
 
 
 @pytest.mark.parametrize("name", NAMES)
