@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ptyint.parity import disagreements
@@ -105,6 +106,14 @@ def test_a_line_has_sizes_calls_arrays_and_five_lines_that_run(wrong: Any) -> No
         assert run.returncode == 0 and run.stdout.startswith(shape), run.stderr[-2000:]
     for one in found:
         assert one["words"] and (folder / one["script"]).is_file()
+
+
+def test_versions_predictions_and_stitched_objects_are_kept(wrong: Any) -> None:
+    folder, ladder, _ = wrong
+    for name in NAMES:
+        assert {"version", "tensorflow", "torch", "known_commit"} <= ladder.about[name].keys()
+        with np.load(folder / f"{name}.outputs.npz") as arrays:
+            assert {f"{g}/run/{what}" for g in (1, 2) for what in ("patches", "stitched", "probe")} <= set(arrays)
 
 
 def test_two_disagreements_of_one_operator_are_two_lines(wrong: Any) -> None:

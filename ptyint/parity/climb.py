@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 from ptyint import backends
 from ptyint.errors import ConfigError
 from ptyint.fixtures import load_fixture, scan_digest
-from ptyint.parity import cases, cost, disagreements, pairs, seeds
+from ptyint.parity import cases, cost, disagreements, pairs, seeds, workflow
 from ptyint.parity.disagreements import Disagreement
 from ptyint.parity.ladder import Ladder
 from ptyint.parity.measure import read
@@ -64,7 +65,7 @@ def climb(
     ----------
     folder : path-like
         Gets ``ladder.json`` and a log of each process; for backends that cannot be traced, ``disagreements.json``
-        and reproductions. Must exist.
+        and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
     reference, candidate : str
         Names of backends.
     profile : {'quick', 'full'}
@@ -121,12 +122,16 @@ def climb(
             trained = seeds.judge(scratch, reference, candidate, chosen)
             findings += trained.findings()
         offers = {name: Offer.load(scratch, name) for name in pair}
+        for name in pair:
+            workflow.keep(scratch, target, name)
         apart: list[Disagreement] = []
         if not all(offer.is_full for offer in offers.values()):
             apart = disagreements.write(scratch, target, findings, offers, seed)
     lacks = {"step": lacking(offers, "step"), "inference": lacking(offers, "persistence")}
     spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget(), lacks)
-    ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers)
+    told = {name: str(found["description"]) for name, found in measured.items() if "description" in found}
+    about = {name: json.loads(text) for name, text in told.items()}
+    ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers, about)
     ladder.save(target / "ladder.json")
     return Climb(
         ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained, tuple(apart)

@@ -155,6 +155,8 @@ class Ladder:
     findings : tuple of Finding
     numbers : dict of str to float
         What is reported and not judged.
+    about : dict of str to dict
+        Backend to what its process said of itself: versions, device, threads.
     """
 
     reference: str
@@ -162,6 +164,7 @@ class Ladder:
     profile: str
     findings: tuple[Finding, ...]
     numbers: dict[str, float] = field(default_factory=dict)
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def on(self, rung: str, precision: str | None = None) -> list[Finding]:
         """What was compared on a rung, at one precision if asked."""
@@ -263,6 +266,7 @@ class Ladder:
             "reference": self.reference,
             "candidate": self.candidate,
             "profile": self.profile,
+            "about": self.about,
             "tolerances": tolerances.by_name(),
             "divergence": None if self.divergence is None else self.divergence.sentence,
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
@@ -292,7 +296,8 @@ class Ladder:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             findings = tuple(map(_finding, values["findings"]))
             numbers = {name: from_json(value) for name, value in values["numbers"].items()}
-            return cls(values["reference"], values["candidate"], values["profile"], findings, numbers)
+            about = values.get("about", {})
+            return cls(values["reference"], values["candidate"], values["profile"], findings, numbers, about)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 

@@ -70,6 +70,9 @@ def headline(climbed: Climb) -> Fragment:
         datasets=climbed.datasets,
     )
     lines = [compared, *(f"{name}: {number(value)}" for name, value in numbers.items())]
+    for name, facts in ladder.about.items():
+        told = (f"{key} {value}" for key, value in facts.items() if key != "backend")
+        lines.append(f"{title(name)}: {', '.join(told)}")
     return Fragment(render("paragraphs.html.j2", lines=lines), record)
 
 

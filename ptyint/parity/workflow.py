@@ -20,7 +20,7 @@ from ptyint.batches import Batch
 from ptyint.fixtures import load_fixture
 from ptyint.parity import cases, extras, referee
 from ptyint.parity.ladder import Finding
-from ptyint.parity.measure import Arrays, noted
+from ptyint.parity.measure import Arrays, noted, read, write
 from ptyint.parity.offered import UNSUPPORTED
 from ptyint.parity.rungs import REFEREE, compare, error_of
 from ptyint.parity.tolerances import INITIAL_SPREAD, TOLERANCES
@@ -67,6 +67,13 @@ def reload(backend: Any, folder: Path, seed: int = 0) -> Arrays:
             found = backend.reload(path, config, _own(folder, backend.name, gridsize))
             arrays |= {f"{gridsize}/run/{name}": np.asarray(array) for name, array in found.items()}
     return arrays
+
+
+def keep(folder: Path, target: Path, name: str) -> None:
+    """What the short trainings gave, predictions and stitched objects: from `folder` to ``TARGET/NAME.outputs.npz``."""
+    ran = {key: array for key, array in read(folder, f"{name}.workflow").items() if "/run/" in key}
+    if ran:
+        write(target, f"{name}.outputs", ran)
 
 
 def _carried(gridsize: int, seed: int) -> tuple[Weights, Batch]:
