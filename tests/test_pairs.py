@@ -11,7 +11,7 @@ import pytest
 from ptyint.evidence import manifest
 from ptyint.evidence.checks import SIGNS, VERDICTS, Check, worst
 from ptyint.fragments import VERDICT_CELLS, checks_table
-from ptyint.parity import extras, offered, show, show_pair, workflow
+from ptyint.parity import cases, extras, offered, show, show_pair, workflow
 from ptyint.parity.climb import Climb
 from ptyint.parity.cost import Budget
 from ptyint.parity.cost import judge as judge_cost
@@ -149,3 +149,15 @@ def test_architectures_are_told_apart_by_their_kernels() -> None:
     more = {**ours, "attention": np.ones((4, 2)), "d": np.ones((7, 7, 2, 1))}
     words = workflow.layers_apart(more, ours)
     assert "1 dense layers (attention, ...)" in words and "this one alone has 1 of 7 x 7 x 2 x 1" in words
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_both_kinds_of_backends_are_measured_on_the_same_operands(seed: int) -> None:
+    """What a built-in backend measures in its process covers every operator of its own that a mixed pair asks for."""
+    own = cases.operands(seed) | extras.merges(seed)
+    for label, (name, arguments) in extras.everything(seed).items():
+        if name in extras.REQUIRED:
+            assert own[label][0] == name
+            assert all(np.array_equal(a, b) for a, b in zip(arguments, own[label][1], strict=True))
+    for _, (_, offsets, _) in extras.merges(seed).values():
+        assert abs(offsets.mean(axis=1)).max() < 1e-12

@@ -57,7 +57,9 @@ def check_name(name: str) -> None:
     if name not in MODULES and name not in plugins():
         near = difflib.get_close_matches(str(name), names(), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownBackendError(f"Unknown backend {name!r}. Must be one of {names()}.{hint}")
+        own = sorted(set(BUILT_IN) & MODULES.keys())
+        others = f" or, driven from here, of {others}" if (others := sorted(set(names()) - set(own))) else ""
+        raise UnknownBackendError(f"Unknown backend {name!r}. Must be one of {own}{others}.{hint}")
 
 
 def load(name: str) -> Backend:

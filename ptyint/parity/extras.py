@@ -85,16 +85,25 @@ def operands(seed: int = 0) -> Operands:
     }
 
 
-def everything(seed: int = 0) -> Operands:
-    """All operands that there are; offsets by which patches are merged are what they are called, from a group's mean.
+MERGE = "merge_patches"
 
-    Those of :func:`ptyint.parity.cases.operands` have means of their own, which a backend may take off again.
+
+def merges(seed: int = 0) -> Operands:
+    """Merges of :func:`ptyint.parity.cases.operands` at offsets from the mean of their group.
+
+    There the groups have means of their own, which a backend may take off again.
     """
-    found = cases.operands(seed) | operands(seed)
-    merges = {label: arguments for label, (name, arguments) in found.items() if name == "merge_patches"}
-    for label, (patches, offsets, n_canvas) in merges.items():
-        found[label] = ("merge_patches", (patches, offsets - offsets.mean(axis=1, keepdims=True), n_canvas))
-    return found
+    given = {label: arguments for label, (name, arguments) in cases.operands(seed).items() if name == MERGE}
+    return {
+        f"{label}, from the mean": (MERGE, (patches, offsets - offsets.mean(axis=1, keepdims=True), n_canvas))
+        for label, (patches, offsets, n_canvas) in given.items()
+    }
+
+
+def everything(seed: int = 0) -> Operands:
+    """Operands for backends of all kinds."""
+    found = {label: one for label, one in cases.operands(seed).items() if one[0] != MERGE}
+    return found | merges(seed) | operands(seed)
 
 
 def expected(given: Operands) -> dict[str, NDArray[Any]]:

@@ -31,7 +31,7 @@ from ptyint.backends.base import Backend, Schedule
 from ptyint.batches import Batch, GroupedScan
 from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
 from ptyint.fixtures import load_fixture, scan_digest
-from ptyint.parity import cases
+from ptyint.parity import cases, extras
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.processes import follow_parent
 from ptyint.scan import Scan
@@ -194,11 +194,11 @@ def contract(name: str, seed: int = 0) -> dict[str, str]:
 
 
 def operators(backend: Backend, seed: int = 0) -> Arrays:
-    """Every operator on :func:`ptyint.parity.cases.operands`, by ``precision/label``."""
-    arrays: Arrays = {}
+    """Every operator on :func:`ptyint.parity.cases.operands` and merges from the mean, by ``precision/label``."""
+    arrays, given = Arrays(), cases.operands(seed) | extras.merges(seed)
     for precision in PRECISIONS:
         available = {**backend.operators(precision), "normalise_probe": _normalised_probe(precision)}
-        for label, (operator, arguments) in cases.operands(seed).items():
+        for label, (operator, arguments) in given.items():
             key = f"{precision}/{label}"
             with noted(arrays, key):
                 arrays[key] = available[operator](*arguments)
