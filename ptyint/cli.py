@@ -34,6 +34,13 @@ def parser() -> argparse.ArgumentParser:
         "--reports", type=Path, default=Path("reports"), help="folder of the runs (default: %(default)s)"
     )
     commands.add_parser("backends", help="which backends are installed, their versions and devices, or why not")
+    check = commands.add_parser(
+        "check-backend",
+        help="does a backend keep the contract that it declares; for its author",
+        description="Calls everything that the backend declares on small arrays, in this process: names, shapes, "
+        "dtypes, what must not change. Values are the parity ladder's. Exit code 0 only when all of it holds.",
+    )
+    check.add_argument("name", metavar="NAME", help="the backend's name; `ptyint backends` lists them")
     commands.add_parser("fixtures", help="list the datasets that go by name")
     return top
 
@@ -136,16 +143,26 @@ def _index(options: argparse.Namespace, given: list[str]) -> int:
 
 
 def _backends(options: argparse.Namespace, given: list[str]) -> int:
+    from ptyint import backends
     from ptyint.evidence.environment import describe_backends
 
-    found = describe_backends()
+    found = describe_backends(backends.names())
     for name, facts in found.items():
         if "unavailable" in facts:
-            print(f"{name:12} {SIGNS['fail']} {facts['unavailable']}")
+            print(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
         else:
             shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
-            print(f"{name:12} {SIGNS['pass']} {shown}")
-    return 1 if any("unavailable" in facts for facts in found.values()) else 0
+            print(f"{name:21} {SIGNS['pass']} {shown}")
+    return 1 if any("unavailable" in found[name] for name in backends.BUILT_IN) else 0
+
+
+def _check_backend(options: argparse.Namespace, given: list[str]) -> int:
+    from ptyint.backends.contract import check
+
+    found = check(options.name)
+    for one in found:
+        print(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else ""))
+    return 0 if all(one.verdict in ("pass", "not available") for one in found) else 1
 
 
 def _fixtures(options: argparse.Namespace, given: list[str]) -> int:
@@ -157,7 +174,14 @@ def _fixtures(options: argparse.Namespace, given: list[str]) -> int:
     return 0
 
 
-COMMANDS = {"run": _run, "verify": _verify, "index": _index, "backends": _backends, "fixtures": _fixtures}
+COMMANDS = {
+    "run": _run,
+    "verify": _verify,
+    "index": _index,
+    "backends": _backends,
+    "check-backend": _check_backend,
+    "fixtures": _fixtures,
+}
 
 
 def _ledger(options: argparse.Namespace) -> Path:

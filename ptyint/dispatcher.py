@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ptyint import backends, params
 from ptyint.config import InferenceConfig, TrainingConfig
-from ptyint.errors import ConfigError
+from ptyint.errors import BackendUnavailableError, ConfigError
 
 if TYPE_CHECKING:
     from ptyint.backends.base import Backend, History, OnEpoch
@@ -76,6 +76,18 @@ def select_backend(config: TrainingConfig | InferenceConfig) -> Backend:
     return backends.load(config.backend)
 
 
+def _with_weights(config: TrainingConfig | InferenceConfig) -> Backend:
+    """The selected backend, which must take and give canonical weights."""
+    backend = select_backend(config)
+    if "weights" not in backend.capabilities:
+        raise BackendUnavailableError(
+            f"Backend {config.backend!r} takes and gives no canonical weights (it declares "
+            f"{sorted(backend.capabilities)}): compare it on the parity ladder, or select one of "
+            f"{list(backends.BUILT_IN)} to train and infer."
+        )
+    return backend
+
+
 def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -> TrainingResult:
     """Train a model on a scan with the backend that `config` names.
 
@@ -98,7 +110,7 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     ConfigError
         The configuration does not fit the scan.
     """
-    backend = select_backend(config)
+    backend = _with_weights(config)
     from ptyint.batches import GroupedScan
     from ptyint.weights import initial_weights, weights_sha256
 
@@ -133,7 +145,7 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     ConfigError
         Neither weights nor a bundle were given, or the configuration does not fit the scan.
     """
-    backend = select_backend(config)
+    backend = _with_weights(config)
     from ptyint.batches import GroupedScan
     from ptyint.bundle import load_bundle
     from ptyint.physics import probe_mask

@@ -21,7 +21,12 @@ from ptyint.reconstruction import Reconstruction
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLES = {"tensorflow": "TensorFlow", "pytorch": "PyTorch"}
+TITLES = {
+    "tensorflow": "TensorFlow",
+    "pytorch": "PyTorch",
+    "ptychopinn-tensorflow": "PtychoPINN's TensorFlow",
+    "ptychopinn-pytorch": "PtychoPINN's PyTorch",
+}
 STYLES: dict[str, dict[str, Any]] = {
     "tensorflow": {"color": "#c2560c", "linestyle": "-", "marker": "o"},
     "pytorch": {"color": "#1f5fa8", "linestyle": "--", "marker": "s"},

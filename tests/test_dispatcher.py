@@ -30,6 +30,8 @@ SMALL = ModelConfig(n_filters_scale=1)
 class FakeBackend:
     """Answers like a backend, remembers what it was asked; no framework."""
 
+    capabilities = frozenset({"weights"})
+
     def __init__(self, name: str, answer: Any = None) -> None:
         self.name, self.answer, self.calls = name, answer, []  # type: ignore[var-annotated]
 

@@ -95,7 +95,10 @@ def test_a_run_that_breaks_leaves_its_pages_and_a_red_exit_code(tmp_path: Path) 
     [
         (["scan", "-p", "nepoch", "2"], "Did you mean 'nepochs'"),
         (["scan", "-p", "nepochs", "two"], "nepochs is 'two', a str; must be a int"),
-        (["e2e"], "Unknown stage 'e2e'. Must be one of ['e2a', 'e2b', 'e2c', 'scan', 'ladder', 'e2d']"),
+        (
+            ["e2e"],
+            "Unknown stage 'e2e'. Must be one of ['e2a', 'e2b', 'e2c', 'scan', 'ladder', 'faults', 'ptychodus', 'e2d']",
+        ),
         (["scan", "--fixture", "tiny-46"], "No fixture is named 'tiny-46'. Did you mean 'tiny-64'?"),
         (["e2d", "--fixture", "tiny-64"], "are for the stage 'scan', and only ['e2d'] will run"),
         (["scan", "--fixture", "tiny-64", "--scan", "a.npz"], "give one of them"),

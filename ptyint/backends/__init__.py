@@ -1,9 +1,14 @@
-"""The table of backends: name -> module. A framework is imported only when its backend is loaded."""
+"""The table of backends, name -> module, and those that other packages bring along (``docs/backends.md``).
+
+A framework is imported only when its backend is loaded.
+"""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ptyint.errors import BackendUnavailableError, UnknownBackendError
@@ -11,25 +16,50 @@ from ptyint.errors import BackendUnavailableError, UnknownBackendError
 if TYPE_CHECKING:
     from ptyint.backends.base import Backend
 
+BUILT_IN = ("pytorch", "tensorflow")
+
 MODULES = {
+    "ptychopinn-pytorch": "ptyint.backends.ptychopinn.pytorch",
+    "ptychopinn-tensorflow": "ptyint.backends.ptychopinn.tensorflow",
     "pytorch": "ptyint.backends.pytorch",
     "tensorflow": "ptyint.backends.tensorflow",
 }
-"""Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.base.Backend`."""
+"""Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.base.Backend`, or what it declares
+of it."""
+
+GROUP = "ptyint.backends"
+"""Entry-point group: name of a backend to ``module`` (with a ``BACKEND``) or ``module:object``. The table's names stay
+the table's."""
+
+_CHECKOUT = "pip install -e CHECKOUT`, of a checkout of https://github.com/hoidn/PtychoPINN; see `docs/backends.md"
 
 INSTALL = {
+    "ptychopinn-pytorch": ("PtychoPINN's PyTorch", "ptycho_torch", _CHECKOUT),
+    "ptychopinn-tensorflow": ("PtychoPINN's TensorFlow", "ptycho", _CHECKOUT),
     "pytorch": ("PyTorch", "torch", "pip install torch"),
     "tensorflow": ("TensorFlow", "tensorflow", "pip install tensorflow"),
 }
 """Framework's title, its top-level module, and how to install it."""
 
 
+def plugins() -> dict[str, EntryPoint]:
+    """Backends of other packages, by name."""
+    return {one.name: one for one in entry_points(group=GROUP) if one.name not in MODULES}
+
+
+def names() -> list[str]:
+    """Every backend that goes by name, installed or not."""
+    return sorted({*MODULES, *plugins()})
+
+
 def check_name(name: str) -> None:
-    """Raise UnknownBackendError unless `name` is in the table."""
-    if name not in MODULES:
-        near = difflib.get_close_matches(str(name), MODULES, 1)
+    """Raise UnknownBackendError unless `name` is in the table or a package brings it."""
+    if name not in MODULES and name not in plugins():
+        near = difflib.get_close_matches(str(name), names(), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise UnknownBackendError(f"Unknown backend {name!r}. Must be one of {sorted(MODULES)}.{hint}")
+        own = sorted(set(BUILT_IN) & MODULES.keys())
+        others = f" or, driven from here, of {others}" if (others := sorted(set(names()) - set(own))) else ""
+        raise UnknownBackendError(f"Unknown backend {name!r}. Must be one of {own}{others}.{hint}")
 
 
 def load(name: str) -> Backend:
@@ -37,7 +67,8 @@ def load(name: str) -> Backend:
 
     Parameters
     ----------
-    name : {'tensorflow', 'pytorch'}
+    name : str
+        One of :func:`names`.
 
     Raises
     ------
@@ -47,12 +78,18 @@ def load(name: str) -> Backend:
         A RuntimeError: the framework cannot be imported. Never a fallback to another backend (POLICY-001).
     """
     check_name(name)
-    title, module, command = INSTALL[name]
+    title, module, command = INSTALL.get(name) or (name, *_origin(plugins()[name]))
     try:
-        backend: Backend = importlib.import_module(MODULES[name]).BACKEND
+        found = importlib.import_module(MODULES[name]) if name in MODULES else plugins()[name].load()
+        backend: Backend = found.BACKEND if isinstance(found, ModuleType) or name in MODULES else found
     except Exception as error:  # a broken installation raises OSError, ValueError, ... as well as ImportError
         raise BackendUnavailableError(
             f"{title} backend selected (backend={name!r}), but {module!r} cannot be imported: {error}. "
-            f"Install it with `{command}`, or select another backend: {sorted(set(MODULES) - {name})}."
+            f"Install it with `{command}`, or select another backend: {sorted(set(BUILT_IN) - {name})}."
         ) from error
     return backend
+
+
+def _origin(entry: EntryPoint) -> tuple[str, str]:
+    """Module of a plug-in, and how to install its package."""
+    return entry.module, f"pip install {entry.dist.name}" if entry.dist else "pip install"

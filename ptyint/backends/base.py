@@ -12,6 +12,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,14 @@ from ptyint.weights import Weights
 
 PROGRESS_VARIABLE = "PTYINT_PROGRESS"
 """Environment variable: "text" makes progress bars plain text, which batch runs can show and keep."""
+
+CAPABILITIES = {
+    "operators": "the model's operators one by one: `operators`",
+    "weights": "canonical weights in and out: `train` and `infer`",
+    "trace": "its network, built from given weights, stepped and traced: `build` and `trace`",
+    "workflow": "training, saving, loading, inference and stitching of its own: `run` and `reload`",
+}
+"""What a backend can declare that it does, and by which methods. ``name`` and ``describe`` it always has."""
 
 Operators = dict[str, Callable[..., NDArray[Any]]]
 """Operator of the model by name, NumPy in, NumPy out; see :meth:`Backend.operators`."""
@@ -140,9 +149,23 @@ class Network(Protocol):
 
 
 class Backend(Protocol):
-    """What the harness asks of a backend."""
+    """What the harness asks of a backend. It may leave out what its `capabilities` do not declare.
+
+    Attributes
+    ----------
+    name : str
+    capabilities : frozenset of str
+        Of `CAPABILITIES`. Rungs of the ladder that need another one are ``not available``.
+    precisions : tuple of str
+        Of 'float32' and 'float64': in which its operators compute.
+    frameworks : tuple of str
+        Of 'tensorflow' and 'torch': which of them its process loads.
+    """
 
     name: str
+    capabilities: frozenset[str]
+    precisions: tuple[str, ...]
+    frameworks: tuple[str, ...]
 
     def train(
         self, data: GroupedScan, config: TrainingConfig, weights: Weights, on_epoch: OnEpoch | None = None
@@ -168,6 +191,46 @@ class Backend(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Name, version, device, threads, determinism flags."""
+
+
+class Workflow(Protocol):
+    """A backend that trains, saves, loads, infers and stitches by functions of its own."""
+
+    name: str
+    capabilities: frozenset[str]
+    precisions: tuple[str, ...]
+    frameworks: tuple[str, ...]
+
+    def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
+        """Weights of a network as it starts, under the backend's names, kernels as (3, 3, in, out)."""
+
+    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complexfloating]:
+        """Patches (B, C, N, N), before any merge, of its network with canonical weights carried over.
+
+        Raises
+        ------
+        NotImplementedError
+            Its network is another; the message says how.
+        """
+
+    def configure(self, config: TrainingConfig) -> dict[str, Any]:
+        """Run the backend's own configuration gate; return what it holds then, under PtychoPINN's legacy names."""
+
+    def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+        """Train on an NPZ, save a bundle into `folder`, infer, stitch.
+
+        Returns
+        -------
+        dict
+            ``patches`` (n, ..., N, N) complex, ``stitched`` (H, W) complex, ``probe`` (N, N) as it illuminates,
+            ``inputs`` as the network gets them.
+        """
+
+    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+        """Load what :meth:`run` saved, in a new process; ``patches`` and ``stitched`` again."""
+
+    def describe(self) -> dict[str, Any]:
+        """Name, versions, device, threads."""
 
 
 class Schedule:
@@ -234,6 +297,9 @@ class NetworkBackend(ABC):
     """A backend made from a :class:`Network`: training loop, inference and trace are written once, here."""
 
     name: str
+    capabilities = frozenset({"operators", "weights", "trace"})
+    precisions: tuple[str, ...] = ("float32", "float64")
+    frameworks: tuple[str, ...]
 
     @abstractmethod
     def build(

@@ -345,6 +345,7 @@ class PyTorchBackend(NetworkBackend):
     """See :class:`ptyint.backends.base.Backend`."""
 
     name = "pytorch"
+    frameworks = ("torch",)
 
     def build(
         self,

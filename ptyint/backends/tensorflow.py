@@ -371,6 +371,7 @@ class TensorFlowBackend(NetworkBackend):
     """See :class:`ptyint.backends.base.Backend`."""
 
     name = "tensorflow"
+    frameworks = ("tensorflow",)
 
     def build(
         self,

@@ -7,12 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Verdict = Literal["pass", "fail", "not run", "underpowered"]
+Verdict = Literal["pass", "fail", "not run", "not available", "underpowered"]
 
-VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "underpowered", "pass")
+VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "not available", "underpowered", "pass")
 """From the worst to the best; the only green one is the last."""
 
-SIGNS = {"pass": "✓", "fail": "✗", "not run": "○", "underpowered": "≈"}
+SIGNS = {"pass": "✓", "fail": "✗", "not run": "○", "not available": "⊘", "underpowered": "≈"}
 """What stands before a verdict wherever it is shown: colour alone tells a reader nothing."""
 
 _RELATIONS = (">=", "<=", "==")
@@ -35,6 +35,9 @@ class Check:
         What was seen, in words.
     decided : bool
         False: too few data to tell either way, which is ``underpowered`` and never a pass.
+    available : bool
+        False: what was to be checked does not offer what the check needs, in whole or in part; what could be measured
+        may still fail, and never passes.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Check:
     bound: float = 1.0
     note: str = ""
     decided: bool = True
+    available: bool = True
 
     def __post_init__(self) -> None:
         """Validate."""
@@ -58,9 +62,11 @@ class Check:
     def verdict(self) -> Verdict:
         """What the measured value says of the bound."""
         if self.measured is None:
-            return "not run"
+            return "not run" if self.available else "not available"
         if not self._holds:
             return "fail"
+        if not self.available:
+            return "not available"
         return "pass" if self.decided else "underpowered"
 
     @property
@@ -78,7 +84,7 @@ class Check:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; what is not finite becomes ``"nan"``, ``"inf"`` or ``"-inf"``."""
-        return {
+        values = {
             "name": self.name,
             "verdict": self.verdict,
             "measured": None if self.measured is None else to_json(self.measured),
@@ -87,6 +93,7 @@ class Check:
             "decided": self.decided,
             "note": self.note,
         }
+        return values if self.available else {**values, "available": False}
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Check:
@@ -99,6 +106,7 @@ class Check:
             from_json(values["bound"]),
             str(values["note"]),
             bool(values["decided"]),
+            bool(values.get("available", True)),
         )
 
 

@@ -72,7 +72,7 @@ def _git(checkout: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def describe_backends(names: Sequence[str] = tuple(backends.MODULES)) -> dict[str, dict[str, Any]]:
+def describe_backends(names: Sequence[str] = backends.BUILT_IN) -> dict[str, dict[str, Any]]:
     """What each backend says of itself, each asked in a process of its own.
 
     Returns

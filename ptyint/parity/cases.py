@@ -236,6 +236,8 @@ def operands(seed: int = 0) -> dict[str, tuple[str, tuple[Any, ...]]]:
         "poisson_nll, nothing expected": ("poisson_nll", (counts, 0 * expected, every)),
         "poisson_nll, bright": ("poisson_nll", (1e6 * counts, 1e6 * expected, every)),
     }
+    many = field_(20, 4, 64, 64), rng.uniform(-6, 6, (20, 4, 2))
+    found["merge_patches, many groups"] = ("merge_patches", (*many, 78))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -12,11 +13,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ptyint import backends
 from ptyint.errors import ConfigError
 from ptyint.fixtures import load_fixture, scan_digest
-from ptyint.parity import cases, cost, rungs, seeds
+from ptyint.parity import cases, cost, disagreements, pairs, seeds, workflow
+from ptyint.parity.disagreements import Disagreement
 from ptyint.parity.ladder import Ladder
 from ptyint.parity.measure import read
+from ptyint.parity.offers import Offer, lacking
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.processes import run_group
 
@@ -32,12 +36,16 @@ ONE_THREAD = {
 
 @dataclass(frozen=True, eq=False)
 class Climb:
-    """A ladder; what it was measured with, for the run's record; and what came of rung 7, if it was climbed."""
+    """A ladder, what it was measured with, for the run's record, and what came of rung 7, if it was climbed.
+
+    For backends that cannot be traced: each thing in which they disagree.
+    """
 
     ladder: Ladder
     commands: tuple[dict[str, Any], ...]
     datasets: dict[str, str]
     seeds: seeds.Seeds | None = None
+    disagreements: tuple[Disagreement, ...] = ()
 
 
 def climb(
@@ -57,7 +65,8 @@ def climb(
     Parameters
     ----------
     folder : path-like
-        Gets ``ladder.json`` and a log of each process; must exist.
+        Gets ``ladder.json`` and a log of each process; for backends that cannot be traced, ``disagreements.json``
+        and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
     reference, candidate : str
         Names of backends.
     profile : {'quick', 'full'}
@@ -80,9 +89,13 @@ def climb(
     ------
     ConfigError
         An unknown profile, or a backend against itself.
+    UnknownBackendError
+        No backend goes by that name.
     """
     if profile not in cases.PROFILES:
         raise ConfigError(f"profile is {profile!r}; must be one of {sorted(cases.PROFILES)}.")
+    for name in (reference, candidate):
+        backends.check_name(name)
     if reference == candidate:
         raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
     target, pair = Path(folder), (reference, candidate)
@@ -90,18 +103,21 @@ def climb(
         scratch = Path(name)
         options = ("--profile", profile, "--seed", str(seed))
         reruns = ("--draws", *(str(draws.get(precision, 0)) for precision in PRECISIONS))
-        first, second = (measuring(backend, scratch, "steps", *options, *reruns) for backend in pair)
+        steps = {name: measuring(name, scratch, "steps", *options, *reruns) for name in pair}
         plain = [measuring(backend, scratch, "measure", *options) for backend in pair]
-        commands = run_all([first, *plain, second], target, timeout)
+        early = [steps[name] for name in pair if name in backends.BUILT_IN]
+        commands = run_all([*early[:1], *plain, *early[1:]], target, timeout)  # two processes are busy to the end
+        late = [name for name in pair if name not in backends.BUILT_IN and not _lacks(scratch, name, "step")]
+        commands += run_all([steps[name] for name in late], target, timeout)
         against = [
             measuring(backend, scratch, "reload", *options, "--other", other)
             for backend, other in zip(pair, reversed(pair), strict=True)
         ]
         commands += run_all(against, target, timeout)
-        findings = rungs.judge(scratch, reference, candidate, profile, seed, tuple(draws))
+        findings = pairs.judge(scratch, reference, candidate, profile, seed, tuple(draws))
         measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
         trained = None
-        if profile == "full":
+        if profile == "full" and not any(_lacks(scratch, name, "trained") for name in pair):
             chosen = plan or seeds.Plan()
             counts = ("--pairs", chosen.n_pairs, "--independent", chosen.n_independent, "--epochs", chosen.epochs)
             training = [
@@ -111,10 +127,25 @@ def climb(
             commands += run_all(training, target, timeout)
             trained = seeds.judge(scratch, reference, candidate, chosen)
             findings += trained.findings()
-    spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget())
-    ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers)
+        offers = {name: Offer.load(scratch, name) for name in pair}
+        for name in pair:
+            workflow.keep(scratch, target, name)
+        apart: list[Disagreement] = []
+        if not all(offer.is_full for offer in offers.values()):
+            apart = disagreements.write(scratch, target, findings, offers, seed)
+    lacks = {"step": lacking(offers, "step"), "inference": lacking(offers, "persistence")}
+    spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget(), lacks)
+    told = {name: str(found["description"]) for name, found in measured.items() if "description" in found}
+    about = {name: json.loads(text) for name, text in told.items()}
+    ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers, about)
     ladder.save(target / "ladder.json")
-    return Climb(ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained)
+    return Climb(
+        ladder, tuple(commands), {cases.FIXTURE: scan_digest(load_fixture(cases.FIXTURE))}, trained, tuple(apart)
+    )
+
+
+def _lacks(scratch: Path, name: str, rung: str) -> bool:
+    return bool(lacking({name: Offer.load(scratch, name)}, rung))
 
 
 def measuring(backend: str, scratch: Path, what: str, *options: str) -> Process:

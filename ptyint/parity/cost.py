@@ -41,7 +41,11 @@ class Budget:
 
 
 def judge(
-    measured: Mapping[str, Mapping[str, Any]], reference: str, candidate: str, budget: Budget
+    measured: Mapping[str, Mapping[str, Any]],
+    reference: str,
+    candidate: str,
+    budget: Budget,
+    lacks: Mapping[str, str] | None = None,
 ) -> tuple[list[Finding], dict[str, float]]:
     """Ratios against the budget, and every measured cost by name.
 
@@ -51,6 +55,8 @@ def judge(
         Backend to what its process measured.
     reference, candidate : str
     budget : Budget
+    lacks : dict of str to str, optional
+        Field of the budget to why it cannot be measured; empty where it can.
 
     Returns
     -------
@@ -61,6 +67,10 @@ def judge(
     findings, numbers = [], dict[str, float]()
     for what, limit in asdict(budget).items():
         ours, theirs = spent[candidate].get(what, np.nan), spent[reference].get(what, np.nan)
+        if why := (lacks or {}).get(what):
+            where = ("cost", "", "", LABELS[what])
+            findings.append(Finding.unavailable(where, (candidate, reference), why))
+            continue
         numbers |= {f"{LABELS[what]}, {reference}": theirs, f"{LABELS[what]}, {candidate}": ours}
         over, bound = ours / theirs, limit or np.inf
         note = "" if np.isfinite(over) else "not measured"

@@ -64,6 +64,8 @@ class Finding:
         The ratio of this tap alone, given the reference's inputs (reference injection). None: not tried.
     decided : bool
         False: too few data to tell either way.
+    available : bool
+        False: a backend does not offer what this needs; `note` says what.
     """
 
     rung: str
@@ -78,16 +80,27 @@ class Finding:
     note: str = ""
     local: float | None = None
     decided: bool = True
+    available: bool = True
+
+    @classmethod
+    def unavailable(cls, where: tuple[str, str, str, str], sides: tuple[str, str], note: str) -> Finding:
+        """A comparison that a backend cannot serve: ``(rung, case, precision, tap)``, side and against, and why."""
+        return cls(*where, *sides, math.inf, 0.0, math.inf, note, available=False)
 
     @property
     def holds(self) -> bool:
-        """Whether the error stays within the tolerance; NaN does not."""
-        return self.ratio <= 1
+        """Whether the error stays within the tolerance; NaN does not, nor what is not available."""
+        return self.available and self.ratio <= 1
+
+    @property
+    def red(self) -> bool:
+        """Whether it was compared, and differs."""
+        return self.available and not self.holds
 
     @property
     def is_consequence(self) -> bool:
         """Red, but right once it was given right inputs."""
-        return not self.holds and self.local is not None and self.local <= 1
+        return self.red and self.local is not None and self.local <= 1
 
     @property
     def place(self) -> str:
@@ -142,6 +155,8 @@ class Ladder:
     findings : tuple of Finding
     numbers : dict of str to float
         What is reported and not judged.
+    about : dict of str to dict
+        Backend to what its process said of itself: versions, device, threads.
     """
 
     reference: str
@@ -149,9 +164,17 @@ class Ladder:
     profile: str
     findings: tuple[Finding, ...]
     numbers: dict[str, float] = field(default_factory=dict)
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def on(self, rung: str, precision: str | None = None) -> list[Finding]:
-        """Findings of a rung, of one precision if asked."""
+        """What was compared on a rung, at one precision if asked."""
+        return [f for f in self._asked(rung, precision) if f.available]
+
+    def unavailable(self, rung: str, precision: str | None = None) -> list[Finding]:
+        """What could not be compared on a rung, because a backend does not offer it."""
+        return [f for f in self._asked(rung, precision) if not f.available]
+
+    def _asked(self, rung: str, precision: str | None) -> list[Finding]:
         return [f for f in self.findings if f.rung == rung and precision in (None, f.precision)]
 
     @property
@@ -167,10 +190,12 @@ class Ladder:
     def divergence(self) -> Divergence | None:
         """Where the backends part first; None where they do not."""
         for rung in self.rungs:
-            red = [f for f in self.on(rung) if not f.holds]
+            red = [f for f in self.on(rung) if f.red]
             if red:
                 culprits = [f for f in red if not f.is_consequence] or red
                 first = culprits[0]
+                if self.unavailable(rung):  # operators and stages on their own: what the two make of them comes first
+                    first = next((f for f in culprits if f.against == self.reference), first)
                 followers = tuple(f for f in red if f.is_consequence and f is not first)
                 others = tuple(f for f in culprits if f is not first)
                 return Divergence(first, followers, others, self._side(first))
@@ -180,9 +205,7 @@ class Ladder:
         if finding.against == "referee":
             return finding.side
         same = (finding.rung, finding.case, finding.tap)
-        off = {
-            f.side for f in self.findings if f.against == "referee" and (f.rung, f.case, f.tap) == same and not f.holds
-        }
+        off = {f.side for f in self.findings if f.against == "referee" and (f.rung, f.case, f.tap) == same and f.red}
         return off.pop() if len(off) == 1 else ""
 
     def worst(self, rung: str, precision: str | None = None) -> Finding | None:
@@ -203,23 +226,38 @@ class Ladder:
     def checks(self) -> list[Check]:
         """One check a rung and precision, and for each the factor between the precisions; see `check_names`."""
         found = []
-        by_place = {(f.case, f.tap): f for f in self.on("trained")}
+        by_place = {(f.case, f.tap): f for f in self._asked("trained", None)}
         for name in check_names(self.profile):
             rung, _, rest = name.partition(", ")
             if rung == "trained":
                 one = next((f for place, f in by_place.items() if name == _trained(*place)), None)
+                if one is not None and not one.available:
+                    found.append(Check(name, None, "<=", 1.0, one.note, available=False))
+                    continue
                 ratio, words = (None, "nothing was trained") if one is None else (one.ratio, one.note)
                 found.append(Check(name, ratio, "<=", 1.0, words, one is None or one.decided))
                 continue
+            rung = rung.partition(":")[0]
             if rest == _SHRINKING:
-                found.append(Check(name, self.shrinks(rung), ">=", SHRINKS))
+                missing = self.unavailable(rung)
+                found.append(Check(name, self.shrinks(rung), ">=", SHRINKS, _why(missing), available=not missing))
                 continue
             precision = rest.partition(":")[0] if rest else ""
-            worst_one = self.worst(rung.partition(":")[0], precision or None)
+            worst_one, missing = self.worst(rung, precision or None), self.unavailable(rung, precision or None)
             if worst_one is None:
-                found.append(Check(name, None, "<=", 1.0, "nothing was measured"))
+                note = _why(missing) or "nothing was measured"
+                found.append(Check(name, None, "<=", 1.0, note, available=not missing))
             else:
-                found.append(Check(name, worst_one.ratio, "<=", 1.0, _words(worst_one)))
+                note = "; ".join(filter(None, (_words(worst_one), _why(missing))))
+                found.append(Check(name, worst_one.ratio, "<=", 1.0, note, available=not missing))
+        return found
+
+    @property
+    def claims(self) -> dict[Verdict, list[str]]:
+        """Rungs by verdict: what the evidence supports (pass), what it contradicts (fail), what it is silent about."""
+        found: dict[Verdict, list[str]] = {}
+        for rung in self.rungs:
+            found.setdefault(self.verdict(rung), []).append(rung)
         return found
 
     def to_mapping(self) -> dict[str, Any]:
@@ -228,6 +266,7 @@ class Ladder:
             "reference": self.reference,
             "candidate": self.candidate,
             "profile": self.profile,
+            "about": self.about,
             "tolerances": tolerances.by_name(),
             "divergence": None if self.divergence is None else self.divergence.sentence,
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
@@ -257,7 +296,8 @@ class Ladder:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             findings = tuple(map(_finding, values["findings"]))
             numbers = {name: from_json(value) for name, value in values["numbers"].items()}
-            return cls(values["reference"], values["candidate"], values["profile"], findings, numbers)
+            about = values.get("about", {})
+            return cls(values["reference"], values["candidate"], values["profile"], findings, numbers, about)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
@@ -304,6 +344,17 @@ def _finding(values: dict[str, Any]) -> Finding:
 
 def _order(finding: Finding) -> float:
     return math.inf if math.isnan(finding.ratio) else finding.ratio
+
+
+def _why(missing: Sequence[Finding]) -> str:
+    """What is not available, in words."""
+    if not missing:
+        return ""
+    taps: dict[str, dict[str, None]] = {}
+    for one in missing:
+        taps.setdefault(one.note, {})[one.tap] = None
+    reasons = [f"{', '.join(filter(None, found))}: {note}".removeprefix(": ") for note, found in taps.items()]
+    return f"{len(missing)} not available ({'; '.join(reasons)})"
 
 
 def _words(finding: Finding) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import sys
 import tempfile
 import time
@@ -30,7 +31,7 @@ from ptyint.backends.base import Backend, Schedule
 from ptyint.batches import Batch, GroupedScan
 from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
 from ptyint.fixtures import load_fixture, scan_digest
-from ptyint.parity import cases
+from ptyint.parity import cases, extras
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.processes import follow_parent
 from ptyint.scan import Scan
@@ -46,7 +47,10 @@ ADAM = {
     ),
 }
 FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
-"""Backend to the framework that its process may have loaded, and no other."""
+"""Built-in backend to the framework that its process may have loaded, and no other; others declare theirs."""
+
+UNAVAILABLE = "not available"
+"""Instead of a fact that a backend cannot give, since it does not declare what that needs."""
 
 STALE = {"gridsize": 7, "N": 3, "backend": "stale", "probe.mask": "stale", "learning_rate": -1.0}
 """What stands in `params.cfg` before the gate."""
@@ -172,10 +176,14 @@ def contract(name: str, seed: int = 0) -> dict[str, str]:
             backend = dispatcher.select_backend(config)
             held = {key: value for key, value in params.cfg.items() if key != "backend"}
             found[f"params.cfg after the gate, gridsize {gridsize}"] = json.dumps(held, sort_keys=True)
-            given = _initial(gridsize, seed)
-            network = backend.build(config, given)  # type: ignore[attr-defined]
-            found[f"weights in the network, gridsize {gridsize}"] = weights_sha256(network.get_weights())
+            what = f"weights in the network, gridsize {gridsize}"
+            if "trace" not in backend.capabilities:
+                found[what] = UNAVAILABLE
+                continue
+            network = backend.build(config, _initial(gridsize, seed))  # type: ignore[attr-defined]
+            found[what] = weights_sha256(network.get_weights())
         found["backend that ran"] = backend.name
+        found["frameworks declared"] = ", ".join(sorted(backend.frameworks))
         found["frameworks loaded"] = ", ".join(sorted({"tensorflow", "torch"} & set(sys.modules)))
     except Exception as error:
         found["backend that ran"] = f"{type(error).__name__}: {error}"
@@ -186,11 +194,11 @@ def contract(name: str, seed: int = 0) -> dict[str, str]:
 
 
 def operators(backend: Backend, seed: int = 0) -> Arrays:
-    """Every operator on :func:`ptyint.parity.cases.operands`, by ``precision/label``."""
-    arrays: Arrays = {}
+    """Every operator on :func:`ptyint.parity.cases.operands` and merges from the mean, by ``precision/label``."""
+    arrays, given = Arrays(), cases.operands(seed) | extras.merges(seed)
     for precision in PRECISIONS:
         available = {**backend.operators(precision), "normalise_probe": _normalised_probe(precision)}
-        for label, (operator, arguments) in cases.operands(seed).items():
+        for label, (operator, arguments) in given.items():
             key = f"{precision}/{label}"
             with noted(arrays, key):
                 arrays[key] = available[operator](*arguments)
@@ -359,7 +367,7 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
             found = dispatcher.infer(scan, cases.inference(gridsize, backend=name), result.weights)
             again = dispatcher.train(scan, config)
             bundle.save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
-            losses, weights = _by_hand(backend, scan, config)
+            losses, weights = _by_hand(backend, scan, config) if "trace" in backend.capabilities else (np.zeros(0), {})
             outcome = {
                 "backend": np.array(result.backend),
                 "losses": result.history.losses,
@@ -453,15 +461,26 @@ def measure(name: str, folder: Path, names: Sequence[str] = cases.PROFILES["quic
     seed : int
         Added to every seed of what the backend is given.
     """
+    from ptyint.parity import offered, offers, workflow
+
     before = time.perf_counter()
-    backend = backends.load(name)
+    backend: Any = backends.load(name)
     cost = {"import seconds": np.array(time.perf_counter() - before)}
+    can, offer = backend.capabilities, offers.written(backend)
+    write(folder, f"{name}.offer", offer)
     write(folder, f"{name}.contract", {key: np.array(value) for key, value in contract(name, seed).items()})
-    write(folder, f"{name}.operator", operators(backend, seed))
-    for key, arrays in traces(backend, names, seed=seed):
-        write(folder, trace_file(name, key), arrays)
-    write(folder, f"{name}.optimiser", optimiser(backend, seed))
-    write(folder, f"{name}.training", training(name, backend, folder, seed))
+    if "operators" in can:
+        write(
+            folder, f"{name}.operator", operators(backend, seed) if "trace" in can else offered.measure(backend, seed)
+        )
+    if "trace" in can:
+        for key, arrays in traces(backend, names, seed=seed):
+            write(folder, trace_file(name, key), arrays)
+        write(folder, f"{name}.optimiser", optimiser(backend, seed))
+    if "weights" in can:
+        write(folder, f"{name}.training", training(name, backend, folder, seed))
+    if "workflow" in can:
+        write(folder, f"{name}.workflow", workflow.measure(backend, folder, seed))
     cost["peak memory bytes"] = np.array(reconstruction.peak_memory_bytes())
     cost["description"] = np.array(json.dumps(backend.describe()))
     write(folder, f"{name}.cost", cost)
@@ -469,15 +488,25 @@ def measure(name: str, folder: Path, names: Sequence[str] = cases.PROFILES["quic
 
 def measure_steps(name: str, folder: Path, draws: Mapping[str, int] = cases.DRAWS, seed: int = 0) -> None:
     """Rung 5's trajectories: half of all work, so in a process of their own."""
-    write(folder, f"{name}.step", steps(backends.load(name), draws, seed))
+    backend = backends.load(name)
+    if "trace" in backend.capabilities:
+        write(folder, f"{name}.step", steps(backend, draws, seed))
 
 
 def measure_against(
     name: str, folder: Path, other: str, names: Sequence[str] = cases.PROFILES["quick"], seed: int = 0
 ) -> None:
-    """What needs the other backend's files: its bundles, and its traces for injection of all taps and of some."""
-    write(folder, f"{name}.persistence", reload(name, folder, (name, other)))
-    backend = backends.load(name)
+    """What needs files of before: bundles, its own and the other's, and the other's traces for injection."""
+    from ptyint.parity import offers, workflow
+
+    backend: Any = backends.load(name)
+    if "workflow" in backend.capabilities:
+        write(folder, f"{name}.reloaded", workflow.reload(backend, folder, seed))
+    both = {one: offers.Offer.load(folder, one) for one in (name, other)}
+    if not offers.lacking(both, "persistence"):
+        write(folder, f"{name}.persistence", reload(name, folder, (name, other)))
+    if offers.lacking(both, "forward"):
+        return
 
     def theirs(key: str) -> Arrays:
         return read(folder, trace_file(other, key))
@@ -499,7 +528,7 @@ def main() -> None:
     """Parse the command line and measure."""
     follow_parent()
     parser = argparse.ArgumentParser(description="Measure one backend for the parity ladder.")
-    parser.add_argument("backend", choices=sorted(backends.MODULES))
+    parser.add_argument("backend", choices=backends.names())
     parser.add_argument("folder", type=Path)
     parser.add_argument("--other", default="", help="load what this backend wrote there before")
     parser.add_argument("--profile", default="quick", choices=sorted(cases.PROFILES))
@@ -508,6 +537,7 @@ def main() -> None:
         "--draws", type=int, nargs=2, default=(0, 0), help="optimiser steps instead, with so many reruns, by precision"
     )
     options = parser.parse_args()
+    os.chdir(options.folder)  # a backend may leave files where it runs
     names = cases.PROFILES[options.profile]
     draws = {precision: n for precision, n in zip(PRECISIONS, options.draws, strict=True) if n}
     if options.other:

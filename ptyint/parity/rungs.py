@@ -19,6 +19,7 @@ from ptyint import params
 from ptyint.config import ModelConfig, to_mapping
 from ptyint.parity import cases, measure, referee
 from ptyint.parity.arrays import Difference, difference
+from ptyint.parity.extras import expected_kind
 from ptyint.parity.ladder import Finding
 from ptyint.parity.measure import read
 from ptyint.parity.tolerances import (
@@ -62,6 +63,19 @@ def judge(
     pair = (reference, candidate)
     found = contract({name: read(folder, f"{name}.contract") for name in pair}, seed)
     found += operator({name: read(folder, f"{name}.operator") for name in pair}, seed)
+    found += networks(folder, reference, candidate, profile, seed, stepped)
+    found += persistence(
+        {name: read(folder, f"{name}.training") for name in pair},
+        {name: read(folder, f"{name}.persistence") for name in pair},
+    )
+    return found
+
+
+def networks(
+    folder: Path, reference: str, candidate: str, profile: str, seed: int = 0, stepped: Sequence[str] = PRECISIONS
+) -> list[Finding]:
+    """Findings of rungs 2 to 5; parameters as for :func:`judge`."""
+    pair = (reference, candidate)
     traced: list[Finding] = []
     for case in cases.PROFILES[profile]:
         for precision in PRECISIONS:
@@ -71,15 +85,10 @@ def judge(
                 read(folder, measure.trace_file(f"{candidate}.{what}", key)) for what in ("given", "aligned")
             )
             traced += trace(case, precision, arrays, given, aligned, seed)
-    found += sorted(traced, key=lambda f: ("forward", "loss", "gradient").index(f.rung))
+    found = sorted(traced, key=lambda f: ("forward", "loss", "gradient").index(f.rung))
     found += optimiser({name: read(folder, f"{name}.optimiser") for name in pair})
     found += training({name: read(folder, f"{name}.training") for name in pair})
-    found += step({name: read(folder, f"{name}.step") for name in pair}, stepped)
-    found += persistence(
-        {name: read(folder, f"{name}.training") for name in pair},
-        {name: read(folder, f"{name}.persistence") for name in pair},
-    )
-    return found
+    return found + step({name: read(folder, f"{name}.step") for name in pair}, stepped)
 
 
 # --- helpers ---
@@ -97,7 +106,7 @@ def compare(
     precision = where[2]
     for side, found, name in zip(sides, arrays, key, strict=True):
         if name not in found:
-            note = _error(found, name) or f"{side} has no array of that name"
+            note = error_of(found, name) or f"{side} has no array of that name"
             return Finding(*where, *sides, np.inf, tolerance.at(precision), np.inf, note)
     apart = difference(found_as(arrays[0][key[0]], arrays[1][key[1]], sides[1]), arrays[1][key[1]], scale)
     return Finding(
@@ -124,7 +133,7 @@ def _note(apart: Difference) -> str:
     return f"largest element {apart.largest:.2g} of the largest, at {list(apart.where)}" if apart.where else ""
 
 
-def _error(arrays: Arrays, key: str) -> str:
+def error_of(arrays: Arrays, key: str) -> str:
     """What the backend said instead of an array: the error of `key`, or of the pass that it belongs to."""
     if not arrays:
         return "nothing was written"
@@ -155,9 +164,14 @@ def contract(found: Mapping[str, Arrays], seed: int = 0) -> list[Finding]:
         expected[f"weights in the network, gridsize {gridsize}"] = expected[initial]
     findings = []
     for side, facts in found.items():
-        own = {"backend that ran": side, "frameworks loaded": measure.FRAMEWORKS.get(side, "")}
+        frameworks = measure.FRAMEWORKS.get(side) or str(facts.get("frameworks declared", ""))
+        own = {"backend that ran": side, "frameworks loaded": frameworks}
         for name, value in {**expected, **own}.items():
-            seen = str(facts[name]) if name in facts else _error(facts, name) or "nothing was written"
+            if name in facts and str(facts[name]) == measure.UNAVAILABLE:
+                where = ("contract", "", "", name)
+                findings.append(Finding.unavailable(where, (side, REFEREE), f"{side} does not offer trace"))
+                continue
+            seen = str(facts[name]) if name in facts else error_of(facts, name) or "nothing was written"
             note = f"{_short(seen)}, and not {_short(value)}"
             findings.append(_fact("contract", "", name, (side, REFEREE), seen == value, note))
     return findings
@@ -177,19 +191,21 @@ def operator(found: Mapping[str, Arrays], seed: int = 0) -> list[Finding]:
     for label, (name, _) in given.items():
         tolerance = TOLERANCES["interpolation" if name in INTERPOLATED else "operator"]
         for precision in PRECISIONS:
-            wide = expected[label]
-            reference = {label: wide}
             for side, arrays in found.items():
                 where = ("operator", label.partition(", ")[2], precision, name)
-                finding = compare(
-                    where, (side, REFEREE), (arrays, reference), (f"{precision}/{label}", label), tolerance
-                )
-                array = arrays.get(f"{precision}/{label}")
-                kind = np.result_type(precision, np.complex64) if np.iscomplexobj(wide) else np.dtype(precision)
-                if array is not None and array.dtype != kind:
-                    finding = Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, f"dtype {array.dtype}, not {kind}")
-                findings.append(finding)
+                key = f"{precision}/{label}"
+                findings.append(referee_finding(where, side, arrays, key, expected[label], tolerance))
     return findings
+
+
+def referee_finding(
+    where: tuple[str, str, str, str], side: str, arrays: Arrays, key: str, wide: NDArray[Any], tolerance: Tolerance
+) -> Finding:
+    """One result of an operator against the referee's, its dtype included."""
+    array, kind = arrays.get(key), expected_kind(wide, where[2])
+    if array is not None and array.dtype != kind:
+        return Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, f"dtype {array.dtype}, not {kind}")
+    return compare(where, (side, REFEREE), (arrays, {key: wide}), (key, key), tolerance)
 
 
 @cache
@@ -355,7 +371,7 @@ def optimiser(found: Mapping[str, Arrays]) -> list[Finding]:
             if not complete:
                 where = ("step", case, "float64", "optimiser")
                 findings.append(
-                    Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, _error(arrays, case) or "incomplete")
+                    Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, error_of(arrays, case) or "incomplete")
                 )
                 continue
             start = {name: arrays[f"{case}/0/{name}"] for name in names}
@@ -385,7 +401,9 @@ def training(found: Mapping[str, Arrays]) -> list[Finding]:
         case = f"training, gridsize {gridsize}"
         for side, arrays in found.items():
             ran = (
-                str(arrays[f"{gridsize}/backend"]) if f"{gridsize}/backend" in arrays else _error(arrays, str(gridsize))
+                str(arrays[f"{gridsize}/backend"])
+                if f"{gridsize}/backend" in arrays
+                else error_of(arrays, str(gridsize))
             )
             findings.append(_fact("step", case, "backend that ran", (side, side), ran == side, ran))
             for again in ("losses by hand", "losses again"):
@@ -427,7 +445,7 @@ def step(found: Mapping[str, Arrays], precisions: Sequence[str] = PRECISIONS) ->
                 floors = [_floors(found[side], f"{prefix}/moved/{number}") for side in sides]
                 floor = np.concatenate([one for one in floors if one is not None])
                 if any(w is None for w in weights.values()) or any(one is None for one in floors):
-                    note = next((e for side in sides if (e := _error(found[side], prefix))), "incomplete")
+                    note = next((e for side in sides if (e := error_of(found[side], prefix))), "incomplete")
                     findings.append(Finding(*where, *sides, np.inf, 0.0, np.inf, note))
                     continue
                 drift = relative(weights[candidate], weights[reference])
@@ -476,7 +494,7 @@ def persistence(trained: Mapping[str, Arrays], loaded: Mapping[str, Arrays]) -> 
             for gridsize, config in cases.TRAINING.items():
                 case = f"saved by {by}, gridsize {gridsize}"
                 key = f"{by}/{gridsize}"
-                held = str(arrays[f"{key}/config"]) if f"{key}/config" in arrays else _error(arrays, key)
+                held = str(arrays[f"{key}/config"]) if f"{key}/config" in arrays else error_of(arrays, key)
                 asked = json.dumps(to_mapping(config.model), sort_keys=True)
                 findings.append(_fact("persistence", case, "configuration", (side, by), held == asked, held))
                 names = list(weight_shapes(config.model, 1))

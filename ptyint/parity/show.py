@@ -15,6 +15,7 @@ from ptyint.figures import Picture, images_side_by_side, rings, style, title
 from ptyint.fragments import Fragment, Table, number, render
 from ptyint.parity import tolerances
 from ptyint.parity.ladder import QUESTIONS, RUNGS, Finding, Ladder
+from ptyint.parity.show_pair import sentence
 from ptyint.parity.tolerances import DRIFT, PRECISIONS
 
 if TYPE_CHECKING:
@@ -29,7 +30,13 @@ MARKS = {"float32": ("s", "#8a8a8a"), "float64": ("o", "#1f5fa8"), "": ("D", "#1
 LEFT, RIGHT = 1e-4, 1e4
 """Ends of the axis of error over tolerance: what is smaller or larger stands there, with an arrow."""
 
-VERDICT_COLORS = {"pass": "#1a6e2e", "fail": "#a3161a", "not run": "#5a5a5a", "underpowered": "#7a5200"}
+VERDICT_COLORS = {
+    "pass": "#1a6e2e",
+    "fail": "#a3161a",
+    "not run": "#5a5a5a",
+    "not available": "#4a3a8c",
+    "underpowered": "#7a5200",
+}
 
 
 def headline(climbed: Climb) -> Fragment:
@@ -37,7 +44,7 @@ def headline(climbed: Climb) -> Fragment:
     ladder = climbed.ladder
     divergence = ladder.divergence
     names = f"{title(ladder.candidate)} against {title(ladder.reference)}"
-    n_red = sum(not finding.holds for finding in ladder.findings)
+    n_red = sum(finding.red for finding in ladder.findings)
     if divergence is not None:
         compared = f"{names}. {divergence.sentence}"
     else:
@@ -45,11 +52,17 @@ def headline(climbed: Climb) -> Fragment:
             f"{names}: {len(ladder.findings)} comparisons on {len(ladder.rungs)} rungs, from single operators to "
             "trained weights, each in single and in double precision where that tells rounding from error."
         )
+    compared += f" {sentence(ladder)}"
+    n_missing = sum(not finding.available for finding in ladder.findings)
     numbers: dict[str, float] = {}
     for rung, precision in (("forward", "float64"), ("gradient", "float64"), ("step", "float32")):
         worst = ladder.worst(rung, precision)
         numbers[f"{rung} in {precision}, largest error over its tolerance"] = worst.ratio if worst else math.nan
     numbers["comparisons beyond their tolerance"] = float(n_red)
+    if n_missing:
+        known = {name: value for name, value in numbers.items() if not math.isnan(value)}
+        numbers = {"disagreements": float(len(climbed.disagreements)), "comparisons not available": float(n_missing)}
+        numbers |= known
     record = Record(
         compared=compared,
         numbers={**numbers, **ladder.numbers, **{TOLERANCE + k: v for k, v in tolerances.by_name().items()}},
@@ -57,6 +70,9 @@ def headline(climbed: Climb) -> Fragment:
         datasets=climbed.datasets,
     )
     lines = [compared, *(f"{name}: {number(value)}" for name, value in numbers.items())]
+    for name, facts in ladder.about.items():
+        told = (f"{key} {value}" for key, value in facts.items() if key != "backend")
+        lines.append(f"{title(name)}: {', '.join(told)}")
     return Fragment(render("paragraphs.html.j2", lines=lines), record)
 
 
@@ -124,6 +140,8 @@ def _worst_words(ladder: Ladder, rung: str) -> str:
             words.append(f"{name} not alike".strip())
         else:
             words.append(f"{name} {worst.error:.1e} of {worst.tolerance:.1e}".strip())
+    n_missing = len(ladder.unavailable(rung))
+    words += [f"{n_missing} not available"] if n_missing else []
     return ", ".join(words) or "nothing was measured"
 
 
@@ -166,7 +184,7 @@ def red_table(ladder: Ladder, most: int = 40) -> Table:
     """Every comparison beyond its tolerance, culprits before consequences; the first `most` of each rung."""
     rows = []
     for rung in ladder.rungs:
-        red = sorted((f for f in ladder.on(rung) if not f.holds), key=lambda f: f.is_consequence)
+        red = sorted((f for f in ladder.on(rung) if f.red), key=lambda f: f.is_consequence)
         rows += [_row(finding) for finding in red[:most]]
         if len(red) > most:
             rows.append((f"{rung}: {len(red) - most} more", *[""] * 6))
@@ -188,8 +206,10 @@ def _row(f: Finding) -> tuple[str, ...]:
     return f"{f.rung}: {f.place}", sides, f"{f.error:.2g}", f"{f.tolerance:.2g}", f"{f.ratio:.2g}", alone, f.note
 
 
-def error_by_depth(ladder: Ladder, case: str) -> Picture:
+def error_by_depth(ladder: Ladder, case: str) -> Picture | Fragment:
     """Error of every tap of one network in data-flow order, forward and backward, on a logarithmic axis."""
+    if not any(f.case == case and f.against == ladder.reference for f in ladder.on("gradient")):
+        return _not_available(ladder, "gradient")
     figure = Figure(figsize=(10.8, 7.4), layout="constrained")
     axes = figure.subplots(2, 1)
     alts = []
@@ -218,9 +238,17 @@ def error_by_depth(ladder: Ladder, case: str) -> Picture:
     return Picture(figure, f"Error by depth, {case}: " + "; ".join(alts) + ".")
 
 
-def drift_curves(ladder: Ladder) -> Picture:
+def _not_available(ladder: Ladder, rung: str) -> Fragment:
+    missing = ladder.unavailable(rung)
+    lines = [f"⊘ not available: {missing[0].note}." if missing else "Nothing was measured."]
+    return Fragment(render("paragraphs.html.j2", lines=lines))
+
+
+def drift_curves(ladder: Ladder) -> Picture | Fragment:
     """Drift between the backends over optimiser steps, and the drift of each after its weights moved by one ulp."""
     cases = list(dict.fromkeys(f.case for f in ladder.on("step") if f.tap.startswith(_DRIFT)))
+    if not cases:
+        return _not_available(ladder, "step")
     figure = Figure(figsize=(10.8, 3.6), layout="constrained")
     axes = figure.subplots(1, max(1, len(cases)), sharey=True, squeeze=False)[0]
     alts = []
@@ -254,8 +282,8 @@ _DRIFT = "drift after "
 def trained(seeds: Seeds | None) -> Picture | Fragment:
     """Rung 7 as a picture, or what would climb it."""
     if seeds is None:
-        sentence = "Rung 7, trained reconstructions over seeds, is climbed by the full profile."
-        return Fragment(render("paragraphs.html.j2", lines=[sentence]))
+        words = "Rung 7, trained reconstructions over seeds, is climbed by the full profile, for backends with weights."
+        return Fragment(render("paragraphs.html.j2", lines=[words]))
     return seed_distributions(seeds)
 
 

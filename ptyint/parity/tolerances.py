@@ -90,6 +90,11 @@ SLOPE = 1e-3
 """Finite differences of the referee's loss: a few of 1e6 ReLUs change sides within the step."""
 
 
+INITIAL_SPREAD = 2.5
+"""Of a kernel's spread about Glorot's, times the root of its size: the spread of n uniform numbers is known to
+0.45 / sqrt(n); five and a half times that."""
+
+
 def by_name() -> dict[str, float]:
     """Every number of this table by name, for a run's record."""
     bounds = {f"{name} / epsilons": one.epsilons for name, one in TOLERANCES.items()}

@@ -1,0 +1,168 @@
+"""PtychoPINN as it is installed, driven through its own workflow functions and operators; none of its code is here.
+
+Found by import, and never a dependency. Importing an adapter imports PtychoPINN: where that fails, or where a function
+that an adapter calls is gone, one sentence says so. ``docs/backends.md`` tells how to install it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.config import ModelConfig, TrainingConfig
+
+KNOWN = "712c23f3bb6581ee4300c5572e3817a3d931165e"
+"""The commit of PtychoPINN that the adapters were written and tried against."""
+
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+
+def interface(module: str, *names: str) -> ModuleType:
+    """Import a module of PtychoPINN and check that it has what an adapter calls.
+
+    Raises
+    ------
+    ImportError
+        It is not installed, or lacks one of `names`.
+    """
+    found = importlib.import_module(module)
+    missing = [name for name in names if not hasattr(found, name)]
+    if missing:
+        raise ImportError(
+            f"{module} has no {', '.join(missing)}: PtychoPINN's interface changed (it is at commit {commit()}; this "
+            f"adapter knows {KNOWN[:12]}; install that commit, or adapt ptyint/backends/ptychopinn)"
+        )
+    return found
+
+
+@cache
+def commit() -> str:
+    """Commit of the checkout that PtychoPINN was imported from, ``+`` where files differ; else its version."""
+    origin = importlib.import_module("ptycho").__file__
+    checkout = str(Path(origin or ".").parent)
+    try:
+        found = _git(checkout, "rev-parse", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", "../ptycho_torch")
+        return found[:12] + ("+" if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return version("ptychopinn")
+
+
+def _git(folder: str, *arguments: str) -> str:
+    command = ["git", "--no-optional-locks", "-C", folder, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def version(package: str) -> str:
+    """Version of an installed package, or that there is none."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def description(name: str, **facts: Any) -> dict[str, Any]:
+    """What both adapters say of themselves: PtychoPINN's commit, versions, the processor."""
+    packages = ("ptychopinn", "tensorflow", "keras", "torch", "lightning", "numpy")
+    versions = {package: version(package) for package in packages}
+    about = {"backend": name, "version": f"PtychoPINN {commit()}", "device": "cpu", "deterministic": False}
+    return {**about, **versions, "known_commit": KNOWN[:12], **facts}
+
+
+def their_config(config: TrainingConfig, backend: str, **settings: Any) -> Any:
+    """PtychoPINN's own TrainingConfig with every field that both sides have, by name; None leaves it its default.
+
+    Parameters
+    ----------
+    config : TrainingConfig
+    backend : {'tensorflow', 'pytorch'}
+    **settings
+        More of its fields.
+    """
+    module = interface("ptycho.config.config", "ModelConfig", "TrainingConfig", "update_legacy_dict")
+    model = module.ModelConfig(**_shared(config.model, module.ModelConfig))
+    values = _shared(config, module.TrainingConfig) | {"model": model, "backend": backend}
+    return module.TrainingConfig(**values | {"sequential_sampling": True, **settings})
+
+
+def _shared(config: ModelConfig | TrainingConfig, theirs: Any) -> dict[str, Any]:
+    known = {field.name for field in fields(theirs)}
+    values = {field.name: getattr(config, field.name) for field in fields(config) if field.name in known}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def gate(config: Any) -> Any:
+    """CONFIG-001: PtychoPINN's own `update_legacy_dict` into its own `params.cfg`; returns that module."""
+    params = interface("ptycho.params", "cfg", "get_padded_size")
+    interface("ptycho.config.config").update_legacy_dict(params.cfg, config)
+    return params
+
+
+def local_offsets(offsets_px: NDArray[Any]) -> NDArray[np.float32]:
+    """Positions ``(y, x)`` (groups, C, 2) as PtychoPINN holds them, (groups, 1, 2, C): by its own function."""
+    raw_data = interface("ptycho.raw_data", "get_relative_coords")
+    nearest = np.asarray(offsets_px)[..., ::-1].transpose(0, 2, 1)[:, None]
+    return np.asarray(raw_data.get_relative_coords(nearest)[1], np.float32)
+
+
+def fit(array: NDArray[Any], n: int) -> NDArray[Any]:
+    """The middle (..., n, n) of an array, zeros around it where it is smaller."""
+    apart = n - array.shape[-1]
+    before = abs(apart) // 2
+    if apart < 0:
+        return array[..., before : before + n, before : before + n]
+    return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(before, apart - before)] * 2)
+
+
+def one_mode(probe: NDArray[Any], side: str) -> NDArray[np.complex64]:
+    """The only mode (N, N) of a probe (1, N, N).
+
+    Raises
+    ------
+    NotImplementedError
+        It has several.
+    """
+    if len(probe) != 1:
+        raise NotImplementedError(f"PtychoPINN's {side} takes a probe of one mode")
+    return np.asarray(probe[0], np.complex64)
+
+
+def every_pixel(good: NDArray[Any]) -> None:
+    """Refuse a detector mask.
+
+    Raises
+    ------
+    NotImplementedError
+        Some pixels are bad.
+    """
+    if not np.all(good):
+        raise NotImplementedError("PtychoPINN knows no bad pixels")
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    """Work in `folder`: PtychoPINN's workflows leave logs and checkpoints where they are."""
+    before = Path.cwd()
+    folder.mkdir(parents=True, exist_ok=True)
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+Operator = Callable[..., NDArray[Any]]

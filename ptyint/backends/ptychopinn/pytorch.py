@@ -1,0 +1,339 @@
+"""PtychoPINN's PyTorch backend, ``ptycho_torch``. It imports TensorFlow too: its process holds both."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.backends import ptychopinn
+from ptyint.backends.base import Operators
+from ptyint.backends.ptychopinn import fit, interface, local_offsets
+from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.weights import Weights
+
+components = interface(
+    "ptycho_torch.workflows.components",
+    "run_cdi_example_torch", "train_cdi_model_torch", "load_inference_bundle_torch", "_reassemble_cdi_image_torch",
+)  # fmt: skip
+helper = interface(
+    "ptycho_torch.helper",
+    "Translation", "extract_channels_from_region", "get_padded_size", "pad_and_diffract", "pad_obj",
+    "reassemble_patches_position_real",
+)  # fmt: skip
+inference = interface("ptycho_torch.inference", "_run_inference_and_reconstruct")
+model = interface("ptycho_torch.model", "Amplitude_activation", "ProbeIllumination", "Tanh_custom_act")
+settings = interface("ptycho_torch.config_params", "DataConfig", "ModelConfig")
+masks = interface("ptycho_torch.probe_mask", "resolve_probe_mask_np")
+legacy = interface("ptycho.workflows.components", "load_data")
+raw_data = interface("ptycho.raw_data", "RawData")
+their = interface("ptycho.config.config", "PyTorchExecutionConfig")
+
+import torch  # what PtychoPINN has just imported
+
+COMMAND_LINE = "[command line]"
+ACTIVATIONS = {"sigmoid": "sigmoid", "swish": "silu", "softplus": "softplus", "relu": "relu"}
+
+
+class PtychoPINNPyTorch:
+    """See :class:`ptyint.backends.base.Workflow`."""
+
+    name = "ptychopinn-pytorch"
+    capabilities = frozenset({"operators", "workflow"})
+    precisions = ("float32",)
+    frameworks = ("tensorflow", "torch")
+
+    def describe(self) -> dict[str, Any]:
+        """Commit, versions, threads."""
+        return ptychopinn.description(self.name, threads=torch.get_num_threads())
+
+    # --- operators ---
+
+    def operators(self, precision: str = "float32") -> Operators:
+        """What PtychoPINN has as functions or modules of their own; it computes in single precision."""
+        return {
+            "normalise_probe": normalise_probe,
+            "probe_mask": lambda N: np.asarray(masks.resolve_probe_mask_np(N, probe_mask=True), np.float32),
+            **{name: _activation(theirs) for name, theirs in ACTIVATIONS.items()},
+            "phase_head": lambda x: _array(model.Tanh_custom_act()(_tensor(x))),
+            "pad_patch": lambda patch: _array(helper.pad_obj(_tensor(patch), *2 * (2 * patch.shape[-1],))),
+            "translate": translate,
+            "merge_patches": merge_patches,
+            "cut_patches": cut_patches,
+            "illuminate": illuminate,
+            "diffract": lambda exit_wave: _array(helper.pad_and_diffract(_tensor(exit_wave), pad=False)[0]),
+            "poisson_nll": poisson_nll,
+            "canvas_size": canvas_size,
+            "patch_of_group": patch_of_group,
+            "stitch": stitch,
+            f"stitch {COMMAND_LINE}": stitch_by_command_line,
+        }
+
+    # --- its workflow ---
+
+    def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
+        """See :class:`ptyint.backends.base.Workflow`: as they are when training first uses them."""
+        found: dict[str, NDArray[Any]] = _trained(config.model.gridsize, config.model.N).initial
+        return found
+
+    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
+        """See :class:`ptyint.backends.base.Workflow`: this adapter carries no weights."""
+        from ptyint.parity.workflow import layers_apart
+
+        apart = layers_apart(self.initial_weights(config), weights)
+        raise NotImplementedError(apart or "the kernels fit by now: teach ptyint/backends/ptychopinn to carry them")
+
+    def configure(self, config: TrainingConfig) -> dict[str, Any]:
+        """See :class:`ptyint.backends.base.Workflow`."""
+        return dict(ptychopinn.gate(ptychopinn.their_config(config, "pytorch")).cfg)
+
+    def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+        """`run_cdi_example_torch` with stitching; it saves the bundle itself."""
+        theirs = ptychopinn.their_config(config, "pytorch", train_data_file=scan_file, output_dir=folder)
+        data = legacy.load_data(str(scan_file))
+        with ptychopinn.inside(folder), watched() as seen:
+            amplitude, phase, results = components.run_cdi_example_torch(
+                data, data, theirs, do_stitching=True, execution_config=_execution()
+            )
+        return {**_predicted(amplitude, phase, results), "probe": seen.probe, "inputs": seen.inputs}
+
+    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+        """`load_inference_bundle_torch`, then the stitching of `run_cdi_example_torch` with what it loaded."""
+        models, _ = components.load_inference_bundle_torch(folder)
+        theirs = ptychopinn.their_config(config, "pytorch", train_data_file=scan_file, output_dir=folder)
+        data = legacy.load_data(str(scan_file))
+        results = {"models": models}
+        found = components._reassemble_cdi_image_torch(data, theirs, False, False, False, 20, train_results=results)
+        return _predicted(*found)
+
+
+def _execution() -> Any:
+    return their.PyTorchExecutionConfig(accelerator="cpu", enable_checkpointing=False, logger_backend=None)
+
+
+def _predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[Any]]:
+    stitched = np.asarray(amplitude) * np.exp(1j * np.asarray(phase))
+    return {
+        "patches": np.moveaxis(np.asarray(results["obj_tensor_full"]), -1, 1).astype(np.complex64),
+        "stitched": np.squeeze(stitched).astype(np.complex64),
+    }
+
+
+# --- what really happens in training, seen through hooks ---
+
+
+@contextmanager
+def watched() -> Iterator[SimpleNamespace]:
+    """Keep the first probe that illuminates, every input of the network once, and its weights before the first."""
+    seen, inputs = SimpleNamespace(probe=None, inputs=None, initial={}), dict[bytes, NDArray[Any]]()
+
+    def look(module: Any, arguments: Any) -> None:
+        kind = type(module).__name__
+        if kind == "ProbeIllumination" and seen.probe is None:
+            seen.probe = _array(arguments[1])[0, 0, 0].copy()
+        if kind == "Autoencoder":
+            inputs.update((one.tobytes(), one.copy()) for one in _array(arguments[0]))
+            seen.initial = seen.initial or {
+                name: _keras_layout(weight).copy() for name, weight in module.named_parameters()
+            }
+
+    handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
+    try:
+        yield seen
+    finally:
+        handle.remove()
+    seen.inputs = np.array(list(inputs.values()))
+
+
+def _keras_layout(weight: Any) -> NDArray[Any]:
+    array = _array(weight)
+    return array.transpose(2, 3, 1, 0) if array.ndim == 4 else array
+
+
+@cache
+def _trained(gridsize: int, N: int = 64, n_filters_scale: int = 1) -> SimpleNamespace:
+    """A model from `train_cdi_model_torch` on a few flat patterns, and what was seen on the way."""
+    return _train(np.ones((N, N), np.complex64), ModelConfig(N, gridsize, n_filters_scale))
+
+
+def _train(probe: NDArray[Any], config: ModelConfig) -> SimpleNamespace:
+    n = max(6, config.n_channels + 2)
+    rng = np.random.default_rng(1)
+    amplitudes = (1 + rng.random((n, config.N, config.N))).astype(np.float32)
+    x, y = 40 + 3.0 * np.arange(n), 40 + 3.0 * (np.arange(n) % 3)
+    training = TrainingConfig(model=config, nepochs=1, batch_size=2, n_groups=n, seed=1)
+    with tempfile.TemporaryDirectory(prefix="ptyint-ptychopinn-") as name:
+        path = Path(name) / "scan.npz"
+        arrays = {"diff3d": amplitudes, "xcoords": x, "ycoords": y, "probeGuess": probe}
+        np.savez(path, allow_pickle=False, **arrays, objectGuess=np.ones((160, 160), np.complex64))
+        theirs = ptychopinn.their_config(training, "pytorch", train_data_file=path, output_dir=Path(name))
+        ptychopinn.gate(theirs)
+        with ptychopinn.inside(Path(name)), watched() as seen:
+            data = raw_data.RawData.from_file(str(path))
+            results = components.train_cdi_model_torch(data, None, theirs, execution_config=_execution())
+    seen.model = results["models"]["diffraction_to_obj"]
+    return seen
+
+
+# --- operators ---
+
+
+def _tensor(array: Any) -> Any:
+    kind = torch.complex64 if np.iscomplexobj(array) else torch.float32
+    return torch.as_tensor(np.array(array), dtype=kind)
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    return np.asarray(tensor.detach().cpu())
+
+
+def _activation(name: str) -> ptychopinn.Operator:
+    layer = model.Amplitude_activation(settings.ModelConfig(amp_activation=name))
+    return lambda x: _array(layer(_tensor(x)))
+
+
+def _configs(n_channels: int, N: int, n_canvas: int) -> tuple[Any, Any]:
+    """DataConfig and ModelConfig under which `get_padded_size` is `n_canvas`, where gridsize allows it."""
+    gridsize = math.isqrt(n_channels)
+    data = settings.DataConfig(N=N, grid_size=(gridsize, gridsize), C=n_channels, max_neighbor_distance=n_canvas - N)
+    return data, settings.ModelConfig(C_model=n_channels, C_forward=n_channels)
+
+
+def _offsets(offsets_px: NDArray[Any]) -> Any:
+    """As a batch holds them: (groups, C, 1, 2)."""
+    return _tensor(local_offsets(offsets_px).transpose(0, 3, 1, 2))
+
+
+def normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
+    """`train_cdi_model_torch` with this `probeGuess`; what `ProbeIllumination` gets from it."""
+    config = ModelConfig(N=probe.shape[-1], n_filters_scale=1, probe_scale=probe_scale)
+    if len(probe) != 1:
+        raise NotImplementedError("not tried with several modes: the TensorFlow functions before it take one")
+    return np.asarray(_train(np.asarray(probe[0], np.complex64), config).probe[None])
+
+
+def translate(image: NDArray[Any], offset_yx: NDArray[Any], n_out: int) -> NDArray[Any]:
+    """`helper.Translation` in the larger of the two frames, of images (B, n, n)."""
+    frame = fit(image, max(n_out, image.shape[-1]))
+    return fit(_array(helper.Translation(_tensor(frame), _tensor(offset_yx[:, None, ::-1]), 0.0))[:, 0], n_out)
+
+
+def merge_patches(patches: NDArray[Any], offsets_px: NDArray[Any], n_canvas: int) -> NDArray[Any]:
+    """`reassemble_patches_position_real`, as the forward model calls it."""
+    configs = _configs(patches.shape[1], patches.shape[-1], n_canvas)
+    return _array(
+        helper.reassemble_patches_position_real(_tensor(patches), _offsets(offsets_px), *configs, padded_size=n_canvas)[
+            0
+        ]
+    )
+
+
+def cut_patches(region: NDArray[Any], offsets_px: NDArray[Any], N: int) -> NDArray[Any]:
+    """`extract_channels_from_region`, to (groups, C, N, N)."""
+    shifts = _tensor(-np.asarray(offsets_px)[:, :, None, ::-1])
+    configs = _configs(offsets_px.shape[1], N, region.shape[-1])
+    return _array(helper.extract_channels_from_region(_tensor(region)[:, None], shifts, *configs))
+
+
+def illuminate(probe: NDArray[Any], patches: NDArray[Any]) -> NDArray[Any]:
+    """`ProbeIllumination` with the probe as it is, to (groups, C, modes, N, N)."""
+    data, network = _configs(patches.shape[1], patches.shape[-1], patches.shape[-1])
+    return _array(model.ProbeIllumination(network, data)(_tensor(patches), _tensor(probe)[None, None])[0])
+
+
+def poisson_nll(counts: NDArray[Any], expected: NDArray[Any], good: NDArray[Any]) -> NDArray[Any]:
+    """`compute_loss` of its Lightning module, whose network is made to predict the root of `expected`."""
+    ptychopinn.every_pixel(good)
+    module, amplitudes = _trained(1).model, _tensor(np.sqrt(counts))
+    one = torch.ones(len(counts), 1, 1, 1)
+    fields = {
+        "images": amplitudes,
+        "observed_images": amplitudes,
+        "coords_relative": torch.zeros(*counts.shape[:2], 1, 2),
+        "rms_scaling_constant": one,
+        "physics_scaling_constant": one,
+        "experiment_id": torch.zeros(len(counts), dtype=torch.long),
+    }
+    module.forward = lambda *_, **__: (_tensor(np.sqrt(expected)), None, None)
+    try:
+        return _array(module.compute_loss((fields, torch.ones(1), one)))
+    finally:
+        del module.forward
+
+
+def canvas_size(N: int, offsets_px: NDArray[Any]) -> NDArray[Any]:
+    """`get_padded_size` under the settings that its training really has."""
+    module = _trained(math.isqrt(offsets_px.shape[1]), N).model
+    return np.asarray(helper.get_padded_size(module.data_config, module.model_config), np.float32)
+
+
+class _Predicts(torch.nn.Module):
+    """A network that predicts given patches, whatever it is shown; batch after batch."""
+
+    def __init__(self, patches: NDArray[Any]) -> None:
+        super().__init__()
+        self.patches, self.done = _tensor(patches), 0
+
+    def forward_predict(self, x: Any, *others: Any) -> Any:
+        """The next patches, as many as `x` has patterns."""
+        self.done += len(x)
+        return self.patches[self.done - len(x) : self.done]
+
+
+def _reassembled(patches: NDArray[Any], positions_px: NDArray[Any], M: int, offsets_px: NDArray[Any]) -> Any:
+    """`_reassemble_cdi_image_torch` of patches (n, C, N, N) at positions (n, 2) and offsets (n, C, 2), ``(y, x)``."""
+    n, C, N, _ = patches.shape
+    local = torch.as_tensor(local_offsets(offsets_px))
+    config = ptychopinn.their_config(TrainingConfig(model=ModelConfig(N, math.isqrt(C))), "pytorch")
+    ptychopinn.gate(config)
+    container = SimpleNamespace(
+        X=torch.zeros(n, N, N, C),
+        Y=None,
+        coords_nominal=local,
+        coords_relative=local,
+        probeGuess=torch.ones(N, N, dtype=torch.complex64),
+        global_offsets=torch.as_tensor(np.asarray(positions_px, np.float64)[:, None, ::-1, None].copy()),
+        physics_scaling_constant=torch.ones(1),
+    )
+    results = {"models": {"diffraction_to_obj": _Predicts(patches)}}
+    return components._reassemble_cdi_image_torch(container, config, False, False, False, M, train_results=results)
+
+
+def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[Any]:
+    """`_reassemble_cdi_image_torch`, what it makes of a group before it stitches."""
+    positions = 3.0 * np.arange(2 * len(patches)).reshape(-1, 2)
+    _, _, results = _reassembled(patches, positions, 20, offsets_px)
+    return np.asarray(results["obj_tensor_full"])[..., 0]
+
+
+def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[Any]:
+    """`_reassemble_cdi_image_torch`, the stitching of `run_cdi_example_torch`."""
+    amplitude, phase, _ = _reassembled(patches[:, None], positions_px, M, np.zeros((len(patches), 1, 2)))
+    return fit(np.asarray(amplitude * np.exp(1j * phase), np.complex64), n_canvas)
+
+
+def stitch_by_command_line(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[Any]:
+    """`_run_inference_and_reconstruct`, the stitching of ``python -m ptycho_torch.inference``."""
+    n, N = patches.shape[:2]
+    data = SimpleNamespace(
+        diff3d=np.ones((n, N, N), np.float32),
+        probeGuess=np.ones((N, N), np.complex64),
+        xcoords=positions_px[:, 1].copy(),
+        ycoords=positions_px[:, 0].copy(),
+    )
+    config = SimpleNamespace(n_groups=n, stitch_crop_size=M, model=SimpleNamespace(gridsize=1))
+    amplitude, phase = inference._run_inference_and_reconstruct(
+        _Predicts(patches[:, None]), data, config, _execution(), "cpu", quiet=True
+    )
+    return fit(np.asarray(amplitude * np.exp(1j * phase), np.complex64), n_canvas)
+
+
+BACKEND = PtychoPINNPyTorch()

@@ -1,0 +1,277 @@
+"""PtychoPINN's TensorFlow backend, ``ptycho``."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.backends import ptychopinn
+from ptyint.backends.base import Operators
+from ptyint.backends.ptychopinn import fit, interface, local_offsets, one_mode
+from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.weights import Weights, convolution_shapes
+
+components = interface(
+    "ptycho.workflows.components",
+    "run_cdi_example", "load_data", "load_inference_bundle", "create_ptycho_data_container", "reassemble_cdi_image",
+)  # fmt: skip
+helper = interface(
+    "ptycho.tf_helper", "translate", "extract_patches_position", "pad_and_diffract", "pad_obj", "reassemble_position"
+)
+layers = interface("ptycho.custom_layers", "ReassemblePatchesLayer", "TrimReconstructionLayer", "ActivationLayer")
+model = interface("ptycho.model", "create_compiled_model", "ProbeIllumination", "negloglik")
+probes = interface("ptycho.probe", "set_probe_guess", "get_probe_mask_real")
+manager = interface("ptycho.model_manager", "save")
+params = interface("ptycho.params", "cfg", "get", "get_padded_size")
+
+import tensorflow as tf  # what PtychoPINN has just imported
+
+NO_XLA = "[use_xla_translate=False]"
+
+
+class PtychoPINNTensorFlow:
+    """See :class:`ptyint.backends.base.Workflow`."""
+
+    name = "ptychopinn-tensorflow"
+    capabilities = frozenset({"operators", "workflow"})
+    precisions = ("float32",)
+    frameworks = ("tensorflow",)
+
+    def describe(self) -> dict[str, Any]:
+        """Commit, versions, threads."""
+        return ptychopinn.description(self.name, threads=tf.config.threading.get_intra_op_parallelism_threads())
+
+    # --- operators ---
+
+    def operators(self, precision: str = "float32") -> Operators:
+        """What PtychoPINN has as functions or layers of their own; it computes in single precision."""
+        activations = {name: _activation(name) for name in ("sigmoid", "swish", "softplus", "relu")}
+        return {
+            "normalise_probe": normalise_probe,
+            "probe_mask": lambda N: np.asarray(probes.get_probe_mask_real(N)[..., 0], np.float32),
+            **activations,
+            "phase_head": _activation("tanh", scale=math.pi),
+            "pad_patch": lambda patch: _first(helper.pad_obj(_last(patch), *2 * (2 * patch.shape[-1],))),
+            "translate": translate,
+            f"translate {NO_XLA}": _without_xla(translate),
+            "merge_patches": merge_patches,
+            "cut_patches": cut_patches,
+            "illuminate": illuminate,
+            "diffract": diffract,
+            "poisson_nll": poisson_nll,
+            "canvas_size": canvas_size,
+            "patch_of_group": patch_of_group,
+            "stitch": stitch,
+        }
+
+    # --- its workflow ---
+
+    def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
+        """See :class:`ptyint.backends.base.Workflow`."""
+        return {name: np.asarray(weight) for name, weight in _convolutions(_network(config)).items()}
+
+    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
+        """`create_compiled_model` up to its layer ``obj``, with canonical weights."""
+        network = _network(config)
+        theirs = list(_convolutions(network).values())
+        canonical = list(canonical_order(config.model))
+        if [w.shape for w in theirs] != [weights[name].shape for name in canonical]:
+            raise NotImplementedError("its convolutions have other shapes, or another order")
+        for weight, name in zip(theirs, canonical, strict=True):
+            weight.assign(weights[name])
+        patches = tf.keras.Model(network.inputs, network.get_layer("obj").output)
+        positions = tf.zeros((len(inputs), 1, 2, inputs.shape[1]))
+        return _first(patches([_last(inputs), positions])).astype(np.complex64)
+
+    def configure(self, config: TrainingConfig) -> dict[str, Any]:
+        """See :class:`ptyint.backends.base.Workflow`."""
+        return dict(ptychopinn.gate(ptychopinn.their_config(config, "tensorflow")).cfg)
+
+    def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+        """`run_cdi_example` with stitching, then `model_manager.save`."""
+        tf.keras.utils.set_random_seed(config.seed)
+        for name in ("intensity_scale", "probe"):
+            params.cfg.pop(name, None)
+        model._lazy_cache.clear()
+        theirs = ptychopinn.their_config(config, "tensorflow", train_data_file=scan_file, output_dir=folder)
+        data = components.load_data(str(scan_file))
+        with ptychopinn.inside(folder):
+            amplitude, phase, results = components.run_cdi_example(data, data, theirs, do_stitching=True)
+            manager.save(str(folder))
+        probe = np.asarray(results["model_instance"].get_layer("probe_illumination").w)
+        return {
+            **_predicted(amplitude, phase, results),
+            "probe": probe.reshape(-1, *probe.shape[-3:])[0, :, :, 0],
+            "inputs": _first(results["train_container"].X),
+        }
+
+    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+        """`load_inference_bundle`, then `reassemble_cdi_image` with what it loaded."""
+        network, _ = components.load_inference_bundle(folder)
+        theirs = ptychopinn.their_config(config, "tensorflow", train_data_file=scan_file, output_dir=folder)
+        data = components.load_data(str(scan_file))
+        model.diffraction_to_obj = network  # type: ignore[attr-defined]
+        return _predicted(*components.reassemble_cdi_image(data, theirs))
+
+
+def _network(config: TrainingConfig) -> Any:
+    """A new network whose inputs are not scaled."""
+    normalise_probe(np.ones((1, config.model.N, config.model.N), np.complex64), config.model.probe_scale)
+    _gate(config.model)
+    tf.keras.utils.set_random_seed(config.seed)
+    model._lazy_cache.clear()
+    params.cfg["intensity_scale"] = 1.0
+    return model.create_compiled_model()[0]
+
+
+def _convolutions(network: Any) -> dict[str, Any]:
+    """Weights of its convolutions, in the order in which these were made: Keras numbers them."""
+    kept = [weight for layer in network.layers for weight in layer.weights if "conv2d" in weight.path]
+    return {weight.path: weight for weight in sorted(kept, key=lambda weight: _number(weight.path))}
+
+
+def _number(path: str) -> int:
+    found = re.match(r"conv2d_(\d+)", path)
+    return int(found[1]) if found else 0
+
+
+def canonical_order(config: ModelConfig) -> Iterator[str]:
+    """Canonical names in the order in which PtychoPINN makes its convolutions: a decoder's last ones come first."""
+    layers = list(convolution_shapes(config))
+    ordered = [layer for layer in layers if layer.startswith("encoder")]
+    for head in ("amplitude", "phase"):
+        own = [layer for layer in layers if layer.startswith(head)]
+        last = [layer for layer in own if layer.endswith("last")]
+        ordered += [*last, *(layer for layer in own if layer not in last)]
+    return (f"{layer}.{part}" for layer in ordered for part in ("kernel", "bias"))
+
+
+def _predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[Any]]:
+    stitched = np.asarray(amplitude) * np.exp(1j * np.asarray(phase))
+    return {
+        "patches": _first(results["obj_tensor_full"]).astype(np.complex64),
+        "stitched": np.squeeze(stitched).astype(np.complex64),
+    }
+
+
+def _gate(config: ModelConfig) -> None:
+    ptychopinn.gate(ptychopinn.their_config(TrainingConfig(model=config), "tensorflow"))
+
+
+def _last(array: NDArray[Any]) -> Any:
+    """(B, C, H, W) as a tensor (B, H, W, C), single precision."""
+    kind = np.complex64 if np.iscomplexobj(array) else np.float32
+    return tf.constant(np.moveaxis(np.asarray(array, kind), 1, -1))
+
+
+def _first(tensor: Any) -> NDArray[Any]:
+    """Back again, as an array."""
+    return np.ascontiguousarray(np.moveaxis(np.asarray(tensor), -1, 1))
+
+
+def _activation(name: str, **settings: Any) -> Callable[..., NDArray[Any]]:
+    layer = layers.ActivationLayer(activation_name=name, **settings)
+    return lambda x: np.asarray(layer(tf.constant(x, tf.float32)))
+
+
+def _without_xla(operator: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
+    def called(*arguments: Any) -> NDArray[Any]:
+        before = params.cfg["use_xla_translate"]
+        params.cfg["use_xla_translate"] = False
+        try:
+            return operator(*arguments)
+        finally:
+            params.cfg["use_xla_translate"] = before
+
+    return called
+
+
+def normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
+    """`set_probe_guess`, as `train_cdi_model` calls it."""
+    guess = one_mode(probe, "TensorFlow backend")
+    _gate(ModelConfig(N=probe.shape[-1], probe_scale=probe_scale))
+    probes.set_probe_guess(None, guess)
+    return np.asarray(params.get("probe"))[None, ..., 0]
+
+
+def translate(image: NDArray[Any], offset_yx: NDArray[Any], n_out: int) -> NDArray[Any]:
+    """`tf_helper.translate` in the larger of the two frames, of images (B, n, n)."""
+    frame = fit(image, max(n_out, image.shape[-1])).astype(np.float32)
+    offsets = np.asarray(offset_yx[:, ::-1], np.float32)
+    return fit(np.asarray(helper.translate(tf.constant(frame[..., None]), tf.constant(offsets)))[..., 0], n_out)
+
+
+def _gridsize(n_channels: int) -> int:
+    return math.isqrt(n_channels)
+
+
+def merge_patches(patches: NDArray[Any], offsets_px: NDArray[Any], n_canvas: int) -> NDArray[Any]:
+    """`ReassemblePatchesLayer`, the layer of the network."""
+    _, C, N, _ = patches.shape
+    _gate(ModelConfig(N=N, gridsize=_gridsize(C)))
+    layer = layers.ReassemblePatchesLayer(padded_size=n_canvas, N=N, gridsize=_gridsize(C))
+    return np.asarray(layer([_last(patches), tf.constant(local_offsets(offsets_px))]))[..., 0]
+
+
+def cut_patches(region: NDArray[Any], offsets_px: NDArray[Any], N: int) -> NDArray[Any]:
+    """`extract_patches_position`, to (groups, C, N, N)."""
+    C = offsets_px.shape[1]
+    shifts = -np.asarray(offsets_px, np.float32)[..., ::-1].transpose(0, 2, 1)[:, None]
+    regions = tf.constant(np.asarray(region, np.complex64)[..., None])
+    found = helper.extract_patches_position(regions, tf.constant(shifts), N=N, gridsize=_gridsize(C))
+    return np.asarray(found)[..., 0].reshape(len(region), C, N, N)
+
+
+def illuminate(probe: NDArray[Any], patches: NDArray[Any]) -> NDArray[Any]:
+    """`ProbeIllumination` with the probe as it is, to (groups, C, 1, N, N)."""
+    guess = one_mode(probe, "TensorFlow backend")
+    _gate(ModelConfig(N=patches.shape[-1], gridsize=_gridsize(patches.shape[1])))
+    layer = model.ProbeIllumination(initial_probe=tf.constant(guess[..., None]), N=patches.shape[-1])
+    return _first(layer([_last(patches)])[0])[:, :, None]
+
+
+def diffract(exit_wave: NDArray[Any]) -> NDArray[Any]:
+    """`pad_and_diffract` of waves (groups, C, 1, N, N), without padding."""
+    groups, C, modes, N, _ = exit_wave.shape
+    if modes != 1:
+        raise NotImplementedError("PtychoPINN's TensorFlow backend takes a probe of one mode")
+    waves = tf.constant(exit_wave.reshape(groups * C, N, N, 1).astype(np.complex64))
+    return np.asarray(helper.pad_and_diffract(waves, N, N, pad=False)[1]).reshape(groups, C, N, N)
+
+
+def poisson_nll(counts: NDArray[Any], expected: NDArray[Any], good: NDArray[Any]) -> NDArray[Any]:
+    """`negloglik`, averaged as Keras averages a loss."""
+    ptychopinn.every_pixel(good)
+    return np.asarray(tf.reduce_mean(model.negloglik(_last(counts), _last(expected))))
+
+
+def canvas_size(N: int, offsets_px: NDArray[Any]) -> NDArray[Any]:
+    """`get_padded_size` under its default settings."""
+    _gate(ModelConfig(N=N, gridsize=_gridsize(offsets_px.shape[1])))
+    return np.asarray(params.get_padded_size(), np.float32)
+
+
+def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[Any]:
+    """`ReassemblePatchesLayer` in the padded size, then `TrimReconstructionLayer`, as `diffraction_to_obj` ends."""
+    _, C, N, _ = patches.shape
+    _gate(ModelConfig(N=N, gridsize=_gridsize(C)))
+    region = merge_patches(patches, offsets_px, params.get_padded_size())
+    trimmed = layers.TrimReconstructionLayer(output_size=N)(tf.constant(region[..., None]))
+    return np.asarray(trimmed)[..., 0]
+
+
+def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[Any]:
+    """`reassemble_position`, by which `reassemble_cdi_image` stitches."""
+    _gate(ModelConfig(N=patches.shape[-1]))
+    positions = np.asarray(positions_px, np.float64)[:, None, None, ::-1]
+    found = helper.reassemble_position(np.asarray(patches[..., None], np.complex64), positions, M=M)
+    return fit(np.asarray(found)[..., 0], n_canvas)
+
+
+BACKEND = PtychoPINNTensorFlow()

@@ -1,0 +1,35 @@
+import numpy as np
+import torch
+
+from ptyint import physics
+from ptyint.parity import extras
+
+
+def _tensor(array):
+    return torch.as_tensor(array.astype(np.complex64 if np.iscomplexobj(array) else np.float32))
+
+
+def Translation(images, offsets, jitter):
+    image = images.numpy()
+    return _tensor(physics.translate(image, offsets.numpy()[:, 0, ::-1], image.shape[-1])[:, None])
+
+
+def reassemble_patches_position_real(patches, offsets, data, model, padded_size):
+    found = physics.merge_patches(patches.numpy(), -offsets.numpy()[:, :, 0, ::-1], padded_size)
+    return _tensor(found), None, padded_size
+
+
+def extract_channels_from_region(regions, shifts, data, model):
+    return _tensor(physics.cut_patches(regions.numpy()[:, 0], -shifts.numpy()[:, :, 0, ::-1], data.N))
+
+
+def get_padded_size(data, model):
+    return data.N + int(data.max_neighbor_distance)
+
+
+def pad_obj(patch, h, w):
+    return torch.nn.functional.pad(patch, (w // 4, w // 4, h // 4, h // 4))
+
+
+def pad_and_diffract(waves, pad=True):
+    return _tensor(extras.diffract(waves.numpy())), None

@@ -1,0 +1,179 @@
+"""The adapters of PtychoPINN: on a stand-in with its call surface, and on PtychoPINN itself where it is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ptyint.parity import disagreements
+from ptyint.parity.ladder import Ladder
+
+NAMES = ("ptychopinn-tensorflow", "ptychopinn-pytorch")
+FAKE = Path(__file__).parent / "fake_ptycho"
+
+CLIMB = """
+import sys
+from ptyint.parity.climb import climb
+climb(sys.argv[1], "ptychopinn-tensorflow", "ptychopinn-pytorch")
+"""
+
+FOUND_AT = {
+    "probe": ("operator", "normalise_probe"),
+    "mirror": ("operator", "stitch [command line]"),
+    "mix": ("operator", "merge_patches"),
+    "merge": ("operator", "merge_patches"),
+    "canvas": ("operator", "canvas_size"),
+    "attention": ("contract", "architecture"),
+    "loss": ("operator", "poisson_nll"),
+    "translate": ("operator", "translate [use_xla_translate=False]"),
+    "mean": ("operator", "patch_of_group"),
+}
+"""Disagreement seeded in the stand-in, to where it must be found."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    path = os.pathsep.join(filter(None, [str(FAKE), os.environ.get("PYTHONPATH", "")]))
+    return {**os.environ, "PYTHONPATH": path, **variables}
+
+
+def climbed(folder: Path, env: dict[str, str], timeout: float) -> tuple[Ladder, list[dict[str, Any]]]:
+    run = subprocess.run(
+        [sys.executable, "-c", CLIMB, folder], env=env, capture_output=True, text=True, timeout=timeout
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    return Ladder.load(folder / "ladder.json"), json.loads((folder / disagreements.NAME).read_text())
+
+
+@pytest.fixture(scope="module")
+def agreeing(tmp_path_factory: pytest.TempPathFactory) -> tuple[Ladder, list[dict[str, Any]]]:
+    return climbed(tmp_path_factory.mktemp("agreeing"), environment(FAKE_PTYCHO=""), 300)
+
+
+@pytest.fixture(scope="module")
+def wrong(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ladder, list[dict[str, Any]]]:
+    folder = tmp_path_factory.mktemp("wrong")
+    return folder, *climbed(folder, environment(FAKE_PTYCHO=",".join(FOUND_AT)), 300)
+
+
+def test_a_pair_that_agrees_has_no_disagreement_and_no_parity_either(agreeing: Any) -> None:
+    ladder, found = agreeing
+    assert found == [] and ladder.divergence is None
+    assert set(ladder.claims) <= {"pass", "not available"} and "forward" in ladder.claims["not available"]
+    assert "operator" in ladder.claims["not available"]  # not every operator, and not in double precision
+    assert any(check.verdict != "pass" for check in ladder.checks())
+    assert ladder.on("operator", "float32") and ladder.on("persistence") and ladder.on("contract")
+
+
+@pytest.mark.parametrize("what", FOUND_AT)
+def test_a_disagreement_is_named_at_its_operator_or_stage(what: str, wrong: Any) -> None:
+    _, _, found = wrong
+    assert FOUND_AT[what] in {(one["rung"], one["tap"]) for one in found}
+
+
+def test_nothing_else_is_blamed(wrong: Any) -> None:
+    _, ladder, found = wrong
+    places = {(one["rung"], one["tap"]) for one in found} - set(FOUND_AT.values())
+    assert places <= {
+        ("contract", "probe that illuminates in training"), ("contract", "initial biases: largest"),
+        ("contract", "initial kernels: spread over Glorot's, less 1"), ("forward", "object patches at inference"),
+    }  # fmt: skip
+    assert ladder.verdict("operator") == "fail" and "pass" not in {ladder.verdict(r) for r in ("contract", "forward")}
+
+
+def test_a_line_has_sizes_calls_arrays_and_five_lines_that_run(wrong: Any) -> None:
+    folder, _, found = wrong
+    one = next(one for one in found if one["tap"] == "merge_patches" and "shape" in one["words"])
+    assert "`ReassemblePatchesLayer`" in one["words"] and one["arrays"].endswith(".npz")
+    script = folder / one["script"]
+    assert len(script.read_text().splitlines()) == 5 and (folder / one["arrays"]).is_file()
+    for name, shape in zip(NAMES, ("(1, 78, 78)", "(20, 78, 78)"), strict=True):
+        run = subprocess.run(
+            [sys.executable, script.name, name],
+            cwd=script.parent,
+            env=environment(FAKE_PTYCHO="mix"),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert run.returncode == 0 and run.stdout.startswith(shape), run.stderr[-2000:]
+    for one in found:
+        assert one["words"] and (folder / one["script"]).is_file()
+
+
+def test_versions_predictions_and_stitched_objects_are_kept(wrong: Any) -> None:
+    folder, ladder, _ = wrong
+    for name in NAMES:
+        assert {"version", "tensorflow", "torch", "known_commit"} <= ladder.about[name].keys()
+        with np.load(folder / f"{name}.outputs.npz") as arrays:
+            assert {f"{g}/run/{what}" for g in (1, 2) for what in ("patches", "stitched", "probe")} <= set(arrays)
+
+
+def test_two_disagreements_of_one_operator_are_two_lines(wrong: Any) -> None:
+    """Another scale shows in the values, mixed groups in the shape."""
+    _, _, found = wrong
+    values, shape = sorted(
+        (one for one in found if one["tap"] == "merge_patches"), key=lambda one: "shape" in one["words"]
+    )
+    assert values["error"] == pytest.approx(0.999, abs=1e-3) and "largest value" in values["words"]
+    assert "shape (20, 78, 78), not (1, 78, 78)" in shape["words"] and shape["case"] == "many groups, from the mean"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_adapters_keep_the_contract(name: str) -> None:
+    command = [sys.executable, "-m", "ptyint.cli", "check-backend", name]
+    run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout + run.stderr[-2000:]
+    assert "✓ workflow:" in run.stdout and "⊘ trace:" in run.stdout and "✗" not in run.stdout
+
+
+def test_a_changed_interface_is_one_clear_sentence(tmp_path: Path) -> None:
+    code = "import ptycho.tf_helper as h; del h.reassemble_position\nfrom ptyint import backends\n"
+    code += f"try:\n    backends.load({NAMES[0]!r})\nexcept RuntimeError as error:\n    print(error)"
+    run = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True, timeout=120)
+    assert "ptycho.tf_helper has no reassemble_position: PtychoPINN's interface changed" in run.stdout, run.stderr
+    assert run.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_without_ptychopinn_one_sentence_says_how_to_get_it(name: str) -> None:
+    code = "import sys; sys.modules['ptycho'] = sys.modules['ptycho_torch'] = None\nfrom ptyint import backends\n"
+    code += f"try:\n    backends.load({name!r})\nexcept RuntimeError as error:\n    print(error)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert "github.com/hoidn/PtychoPINN" in run.stdout and "cannot be imported" in run.stdout, run.stderr
+    assert run.stdout.count("\n") == 1
+
+
+# --- PtychoPINN itself ---
+
+AT_LEAST = 6
+PLACES = {
+    1: ("operator", "normalise_probe"), 2: ("operator", "stitch [command line]"), 3: ("operator", "merge_patches"),
+    4: ("operator", "merge_patches"), 5: ("operator", "canvas_size"), 6: ("contract", "architecture"),
+    7: ("operator", "poisson_nll"), 8: ("operator", "translate [use_xla_translate=False]"),
+    9: ("operator", "patch_of_group"),
+}  # fmt: skip
+"""Where each of the nine known disagreements shows."""
+
+
+@pytest.mark.ptychopinn
+def test_the_known_disagreements_of_ptychopinn_are_found(tmp_path: Path) -> None:
+    if importlib.util.find_spec("ptycho") is None or importlib.util.find_spec("ptycho_torch") is None:
+        pytest.skip("PtychoPINN is not installed; `pip install -e CHECKOUT` in an environment of its own")
+    ladder, found = climbed(tmp_path, dict(os.environ), 1500)
+    places = {(one["rung"], one["tap"]): one for one in found}
+    seen = {number for number, place in PLACES.items() if place in places}
+    mixed = [one for one in found if one["tap"] == "merge_patches" and "shape" in one["words"]]
+    values = [one for one in found if one["tap"] == "merge_patches" and "shape" not in one["words"]]
+    seen -= set() if mixed else {3}
+    seen -= set() if values else {4}
+    assert len(seen) >= AT_LEAST, f"only {sorted(seen)} of the nine, at {sorted(places)}"
+    assert all((tmp_path / places[PLACES[number]]["script"]).is_file() for number in seen)
+    assert all(check.verdict != "pass" for check in ladder.checks() if check.name.startswith(("contract", "operator")))
