@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import ptyint
+from ptyint.backends import MODULES
 
 FRAMEWORKS = ("tensorflow", "keras", "torch")
 HEAVY = ("scipy", "skimage", "h5py", "pooch", "matplotlib", "papermill", "nbconvert", "tqdm", "ptychodus")
@@ -61,7 +62,8 @@ def test_dispatcher_takes_under_half_a_second_and_loads_neither_framework() -> N
 
 
 def test_only_the_backends_modules_load_a_framework() -> None:
-    modules = [m.name for m in pkgutil.walk_packages(ptyint.__path__, "ptyint.") if m.name not in BACKENDS.values()]
+    found = pkgutil.walk_packages(ptyint.__path__, "ptyint.")
+    modules = [module.name for module in found if module.name not in MODULES.values()]
     assert {"ptyint.dispatcher", "ptyint.bundle", "ptyint.scan_io.npz", "ptyint.backends.base"} <= set(modules)
     assert loaded("import " + ", ".join(modules), *FRAMEWORKS) == []
 
