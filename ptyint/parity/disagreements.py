@@ -34,7 +34,7 @@ _IMPORTS = "import sys; from pathlib import Path; import numpy as np; from ptyin
 _OPERATOR = """{imports}
 given = np.load("{stem}.npz")
 arguments = [a.item() if a.ndim == 0 else a for k, a in sorted(given.items()) if k.startswith("argument")]
-found = backends.load(sys.argv[1]).operators("{precision}")["{name}"](*arguments)
+known = backends.load(sys.argv[1]).operators("{precision}"); found = known.get("{name}", known["{base}"])(*arguments)
 print(found.shape, abs(found).max(), "referee:", given["referee"].shape, abs(given["referee"]).max())
 """
 _STAGE = """{imports}; from ptyint.parity import extras
@@ -170,7 +170,8 @@ def _operator(
     folder.mkdir(exist_ok=True)
     with atomic_path(folder / f"{stem}.npz") as path, path.open("wb") as file:
         np.savez_compressed(file, allow_pickle=False, **arrays)
-    script = _OPERATOR.format(imports=_IMPORTS, stem=stem, precision=worst.precision, name=worst.tap)
+    names = {"name": worst.tap, "base": base, "precision": worst.precision}
+    script = _OPERATOR.format(imports=_IMPORTS, stem=stem, **names)
     return _script(folder, stem, script)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,7 @@ def _activation(name: str, **settings: Any) -> Callable[..., NDArray[Any]]:
 
 
 def _without_xla(operator: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
+    @wraps(operator)
     def called(*arguments: Any) -> NDArray[Any]:
         before = params.cfg["use_xla_translate"]
         params.cfg["use_xla_translate"] = False
