@@ -7,8 +7,8 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from typing import Any
 from ptyint import backends
 from ptyint.errors import ConfigError
 from ptyint.fixtures import load_fixture, scan_digest
-from ptyint.parity import cases, cost, disagreements, pairs, seeds, workflow
+from ptyint.parity import cases, cost, disagreements, pairs, rungs, seeds, workflow
 from ptyint.parity.disagreements import Disagreement
 from ptyint.parity.ladder import Ladder
 from ptyint.parity.measure import read
@@ -106,14 +106,19 @@ def climb(
         steps = {name: measuring(name, scratch, "steps", *options, *reruns) for name in pair}
         plain = [measuring(backend, scratch, "measure", *options) for backend in pair]
         early = [steps[name] for name in pair if name in backends.BUILT_IN]
-        commands = run_all([*early[:1], *plain, *early[1:]], target, timeout)  # two processes are busy to the end
-        late = [name for name in pair if name not in backends.BUILT_IN and not _lacks(scratch, name, "step")]
-        commands += run_all([steps[name] for name in late], target, timeout)
         against = [
-            measuring(backend, scratch, "reload", *options, "--other", other)
+            replace(
+                measuring(backend, scratch, "reload", *options, "--other", other),
+                after=tuple(one.log for one in plain),
+            )
             for backend, other in zip(pair, reversed(pair), strict=True)
         ]
-        commands += run_all(against, target, timeout)
+        with ThreadPoolExecutor(1) as referee:
+            if len(early) == len(pair):
+                referee.submit(rungs.prepare, profile, seed)
+            commands = run_all([*early[:1], *plain, *early[1:], *against], target, timeout)
+        late = [name for name in pair if name not in backends.BUILT_IN and not _lacks(scratch, name, "step")]
+        commands += run_all([steps[name] for name in late], target, timeout)
         findings = pairs.judge(scratch, reference, candidate, profile, seed, tuple(draws))
         measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
         trained = None
@@ -170,11 +175,14 @@ class Process:
     arguments : tuple of str
     log : str
         Name of the file that gets its output.
+    after : tuple of str
+        Logs of processes that must be over before, earlier ones of the same :func:`run_all`.
     """
 
     module: str
     arguments: tuple[str, ...]
     log: str
+    after: tuple[str, ...] = ()
 
     def run(self, folder: Path, timeout: float) -> dict[str, Any]:
         """Run with one thread; what a run's record keeps of it."""
@@ -191,5 +199,13 @@ class Process:
 
 def run_all(processes: Sequence[Process], folder: Path, timeout: float) -> list[dict[str, Any]]:
     """Run processes, two at a time and in this order."""
+    running: dict[str, Future[dict[str, Any]]] = {}
+
+    def run(one: Process) -> dict[str, Any]:
+        wait([running[log] for log in one.after])
+        return one.run(folder, timeout)
+
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda one: one.run(folder, timeout), processes))
+        for one in processes:
+            running[one.log] = pool.submit(run, one)
+        return [future.result() for future in running.values()]

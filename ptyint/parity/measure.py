@@ -1,6 +1,6 @@
 """What one backend computes for the ladder, in a process of its own.
 
-``python -m ptyint.parity.measure BACKEND FOLDER`` writes ``FOLDER/BACKEND.<rung>.npz`` and bundles, ``... --draws 6 3``
+``python -m ptyint.parity.measure BACKEND FOLDER`` writes ``FOLDER/BACKEND.<rung>.npz`` and bundles, ``... --draws 4 3``
 rung 5's trajectories; ``... --other OTHER`` then, in a new process, loads the bundles of both and, for reference
 injection, OTHER's traces.
 An operator or pass that raises is recorded under ``error/<key>``; it is the judge's to find its arrays missing.

@@ -91,6 +91,15 @@ def networks(
     return found + step({name: read(folder, f"{name}.step") for name in pair}, stepped)
 
 
+def prepare(profile: str, seed: int = 0) -> None:
+    """Work out what the referee says of rungs 1 to 4, which :func:`judge` then has at once."""
+    _operands(seed)
+    for case in cases.PROFILES[profile]:
+        refereed(case, seed)
+    for case in SLOPES:
+        _refereed_slopes(case, seed)
+
+
 # --- helpers ---
 
 
