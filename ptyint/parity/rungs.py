@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint import params
+from ptyint import params, physics
 from ptyint.config import ModelConfig, to_mapping
 from ptyint.parity import cases, measure, referee
 from ptyint.parity.arrays import Difference, difference
@@ -255,11 +255,13 @@ def trace(
         rung = "loss" if tap in ("expected_counts", "loss") else "forward"
         where = (rung, case, precision, tap)
         tolerance = TOLERANCES[rung]
-        findings.append(_located(compare(where, sides, arrays, (tap, tap), tolerance), given, found[reference]))
+        size = loss_terms(case, seed) if tap == "loss" else None
+        finding = compare(where, sides, arrays, (tap, tap), tolerance, size)
+        findings.append(_located(finding, given, found[reference], size))
         target = "object_patches" if tap in PREDICTED else tap
         if target in expected:
             findings += [
-                compare(where, (side, REFEREE), (one, expected), (tap, target), tolerance)
+                compare(where, (side, REFEREE), (one, expected), (tap, target), tolerance, size)
                 for side, one in found.items()
             ]
     if precision == "float32":
@@ -280,6 +282,14 @@ def refereed(case: str, seed: int = 0) -> Arrays:
     """The referee's taps of a case; worked out once, since every comparison needs them."""
     batch, weights, good = cases.inputs_of(cases.CASES[case], "float64", seed)
     return referee.forward(weights, batch, cases.CASES[case].config.model, good)
+
+
+@cache
+def loss_terms(case: str, seed: int = 0) -> float:
+    """Mean size of the terms ``l`` and ``k log l`` of the loss: they may cancel, rounding does not."""
+    batch, _, _ = cases.inputs_of(cases.CASES[case], "float64", seed)
+    rate = refereed(case, seed)["expected_counts"] + physics.COUNT_FLOOR
+    return float(np.mean(rate + batch.counts * np.abs(np.log(rate))))
 
 
 PREDICTED = ("predicted", "predicted, one by one")
