@@ -189,6 +189,11 @@ class TrainingConfig:
         if self.nphotons is not None:
             _number("nphotons", self.nphotons, above=0)
 
+    def applied(self, **settings: Any) -> InferenceConfig:
+        """How a model trained so is applied to a scan: same network, neighbours, seed and backend, and `settings`."""
+        shared = {name: getattr(self, name) for name in ("model", "neighbor_count", "seed", "backend")}
+        return InferenceConfig(**{**shared, **settings})
+
 
 @dataclass(frozen=True)
 class InferenceConfig:

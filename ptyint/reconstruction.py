@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ptyint import backends, bundle, dispatcher
 from ptyint.atomic import atomic_path
-from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
+from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
 from ptyint.fixtures import scan_digest
 from ptyint.scan import validate_scan
@@ -137,15 +137,7 @@ def reconstruct(
     directory.mkdir(parents=True, exist_ok=True)
     trained = dispatcher.train(scan, config, on_epoch)
     path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
-    inference = InferenceConfig(
-        model=config.model,
-        model_path=path,
-        neighbor_count=config.neighbor_count,
-        seed=config.seed,
-        M=M,
-        output_dir=directory,
-        backend=config.backend,
-    )
+    inference = config.applied(model_path=path, M=M, output_dir=directory)
     inferred = dispatcher.infer(scan, inference)
     epochs = trained.history.epochs
     facts = {

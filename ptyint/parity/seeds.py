@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ptyint import dispatcher
 from ptyint.batches import GroupedScan
-from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError
 from ptyint.fixtures import load_fixture
 from ptyint.gauge import GaugeResult
@@ -110,10 +110,7 @@ def _train(name: str, config: TrainingConfig, moved: bool) -> NDArray[np.complex
     if moved:
         weights = moved_by_one_ulp(weights, config.seed)
     trained, _ = backend.train(GroupedScan.from_config(scan, config), config, weights)
-    given = InferenceConfig(
-        model=config.model, neighbor_count=config.neighbor_count, seed=config.seed, M=M, backend=name
-    )
-    return dispatcher.infer(scan, given, trained).stitched.object_.astype(np.complex64)
+    return dispatcher.infer(scan, config.applied(M=M), trained).stitched.object_.astype(np.complex64)
 
 
 # --- the judge ---

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ptyint import dispatcher
 from ptyint.bundle import load_bundle, save_bundle
-from ptyint.config import InferenceConfig, TrainingConfig
+from ptyint.config import TrainingConfig
 from ptyint.errors import ScanError
 from ptyint.scan import Scan, validate_scan
 from ptyint.scan_io import read_scan
@@ -79,15 +79,7 @@ def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> N
         Edge of each patch's centre that is stitched, in pixels.
     """
     bundle = load_bundle(model_path)
-    trained = bundle.config
-    config = InferenceConfig(
-        model=trained.model,
-        model_path=model_path,
-        neighbor_count=trained.neighbor_count,
-        seed=trained.seed,
-        M=M,
-        backend=backend,
-    )
+    config = bundle.config.applied(model_path=model_path, M=M, backend=backend)
     result = dispatcher.infer(_valid(source), config, bundle.weights)
     send(Inferred(result.stitched.object_.astype(np.complex64), result.probe, bundle.losses))
 
