@@ -54,7 +54,7 @@ def judge(found: Mapping[str, Arrays], offers: Mapping[str, Offer], seed: int = 
     for side, offer in offers.items():
         for precision in set(PRECISIONS) - set(offer.precisions):
             where = ("operator", "", precision, "")
-            findings.append(Finding.unavailable(where, (side, REFEREE), f"{side} computes in single precision alone"))
+            findings.append(Finding.unavailable(where, (side, REFEREE), f"{side} does not compute in {precision}"))
     return findings
 
 

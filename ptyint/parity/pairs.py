@@ -20,16 +20,29 @@ def judge(
     seed: int = 0,
     stepped: Sequence[str] = PRECISIONS,
 ) -> list[Finding]:
-    """Every finding of rungs 0 to 6, and what is not available of rung 7; parameters as for :func:`rungs.judge`."""
+    """Every finding of rungs 0 to 6, and what is not available of rung 7.
+
+    Parameters
+    ----------
+    folder : Path
+        Where :mod:`ptyint.parity.measure` wrote.
+    reference, candidate : str
+    profile : {'quick', 'full'}
+    seed : int
+        As for :func:`ptyint.parity.measure.measure`.
+    stepped : sequence of str
+        Precisions at which optimiser steps were made.
+    """
     pair = (reference, candidate)
     offers = {name: Offer.load(folder, name) for name in pair}
-    if all(offer.is_full for offer in offers.values()):
-        return rungs.judge(folder, reference, candidate, profile, seed, stepped)
     found = rungs.contract({name: read(folder, f"{name}.contract") for name in pair}, seed)
-    if lacking(offers, "operator"):
+    operators = {name: read(folder, f"{name}.operator") for name in pair}
+    if all(offer.is_full for offer in offers.values()):
+        found += rungs.operator(operators, seed)
+    elif lacking(offers, "operator"):
         found += unavailable(offers, "operator")
     else:
-        found += offered.judge({name: read(folder, f"{name}.operator") for name in pair}, offers, seed)
+        found += offered.judge(operators, offers, seed)
     if lacking(offers, "forward"):
         for rung in ("forward", "loss", "gradient", "step"):
             found += unavailable(offers, rung)

@@ -39,42 +39,10 @@ SLOPES = ("gridsize 1", "gridsize 2")
 """Cases whose gradient is held against finite differences."""
 
 
-def judge(
-    folder: Path,
-    reference: str,
-    candidate: str,
-    profile: str,
-    seed: int = 0,
-    stepped: Sequence[str] = PRECISIONS,
-) -> list[Finding]:
-    """Every finding of rungs 0 to 6.
-
-    Parameters
-    ----------
-    folder : Path
-        Where :mod:`ptyint.parity.measure` wrote.
-    reference, candidate : str
-    profile : {'quick', 'full'}
-    seed : int
-        As for :func:`ptyint.parity.measure.measure`.
-    stepped : sequence of str
-        Precisions at which optimiser steps were made.
-    """
-    pair = (reference, candidate)
-    found = contract({name: read(folder, f"{name}.contract") for name in pair}, seed)
-    found += operator({name: read(folder, f"{name}.operator") for name in pair}, seed)
-    found += networks(folder, reference, candidate, profile, seed, stepped)
-    found += persistence(
-        {name: read(folder, f"{name}.training") for name in pair},
-        {name: read(folder, f"{name}.persistence") for name in pair},
-    )
-    return found
-
-
 def networks(
     folder: Path, reference: str, candidate: str, profile: str, seed: int = 0, stepped: Sequence[str] = PRECISIONS
 ) -> list[Finding]:
-    """Findings of rungs 2 to 5; parameters as for :func:`judge`."""
+    """Findings of rungs 2 to 5; parameters as for :func:`ptyint.parity.pairs.judge`."""
     pair = (reference, candidate)
     traced: list[Finding] = []
     for case in cases.PROFILES[profile]:
@@ -92,7 +60,7 @@ def networks(
 
 
 def prepare(profile: str, seed: int = 0) -> None:
-    """Work out what the referee says of rungs 1 to 4, which :func:`judge` then has at once."""
+    """Work out what the referee says of rungs 1 to 4, which the judge then has at once."""
     _operands(seed)
     for case in cases.PROFILES[profile]:
         refereed(case, seed)
