@@ -15,6 +15,7 @@ from ptyint.errors import ConfigError
 from ptyint.evidence.checks import Check, from_json, to_json
 from ptyint.parity import climb
 from ptyint.parity.faults import CATALOGUE, EVIDENCE, SIZED, Fault
+from ptyint.parity.ladder import RUNGS
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.parity.trial import CONTROL, DRAWS, REFERENCE, Limit, Outcome, plain
 
@@ -166,6 +167,7 @@ def score(folder: str | os.PathLike[str], ids: str = "", *, timeout: float = 120
             [
                 climb.measuring(REFERENCE, scratch, "measure"),
                 _trying(scratch, "low"),
+                _trying(scratch, "control", "--control"),
                 climb.measuring(REFERENCE, scratch, "steps", *draws),
             ],
             target,
@@ -173,20 +175,21 @@ def score(folder: str | os.PathLike[str], ids: str = "", *, timeout: float = 120
         )
         outcomes, limits = dict(_outcomes(scratch, "low")), list[Limit]()
         low = {fault.id for fault in faults if outcomes.get(fault.id, Outcome("")).caught}
-        shares = _shares([CONTROL, *(fault.id for fault in faults if fault.id not in low)])
+        high = sorted((one for one in faults if one.id not in low), key=lambda one: RUNGS.index(one.rung))
+        shares = _shares([CONTROL, *(fault.id for fault in reversed(high))])
         later = [_trying(scratch, share, "--ids", *members, "--sized", *sized) for share, members, sized in shares]
         commands += climb.run_all(later, target, timeout)
         for share, *_ in shares:
             outcomes |= dict(_outcomes(scratch, share))
             limits += _limits(scratch, share)
-        rounding = from_json(_values(scratch, "low").get("rounding", "nan"))
+        rounding = from_json(_values(scratch, "control").get("rounding", "nan"))
     done = Score(faults, outcomes, tuple(limits), rounding, skipped_test(), tuple(commands))
     _save(done, target / "sensitivity.json")
     return done
 
 
 def _shares(ids: Sequence[str]) -> list[tuple[str, list[str], list[str]]]:
-    """Two shares of faults, and of the faults with a size, for two cores."""
+    """Two shares of faults, the longest climbs first, and of the faults with a size, for two cores."""
     numbers = [str(number) for number in range(len(SIZED))]
     return [(f"share{i}", list(ids[i::2]), numbers[1 - i :: 2]) for i in range(2)]
 

@@ -1,7 +1,7 @@
 """Climb the ladder with a fault in place, until the first red rung; or with none, which must find nothing.
 
-``python -m ptyint.parity.trial FOLDER`` tries every fault on the rungs that need no other backend, and measures the
-control; ``... FOLDER --ids F04 F06`` climbs against what the reference wrote to FOLDER.
+``python -m ptyint.parity.trial FOLDER`` tries every fault on the rungs that need no other backend; ``... --control``
+measures the fault-free candidate; ``... --ids F04 F06`` climbs against what both wrote to FOLDER.
 """
 
 from __future__ import annotations
@@ -261,20 +261,19 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", default="low", help="of the file that gets the outcomes")
     parser.add_argument("--ids", nargs="*", default=None, help="faults to climb with; default: all, on rungs 0 and 1")
+    parser.add_argument("--control", action="store_true", help="measure without a fault what trials are compared with")
     parser.add_argument("--sized", nargs="*", type=int, default=[], help="numbers of faults with a size")
     options = parser.parse_args()
-    low = options.ids is None
-    ids = [CONTROL, *CATALOGUE] if low else options.ids
-    outcomes = [outcome(options.folder, id, low) for id in ids]
-    if low:
+    values: dict[str, Any]
+    if options.control:
         measure.write(options.folder, f"{SIDE}.training", measure.training(SIDE, backends.load(SIDE), options.folder))
         measure.measure_steps(SIDE, options.folder, DRAWS)
-    limits = [limit(options.folder, SIZED[number]) for number in options.sized]
-    values: dict[str, Any] = {
-        "outcomes": [plain(one) for one in outcomes],
-        "limits": [plain(one) for one in limits],
-        "rounding": to_json(rounding(options.folder)) if low else None,
-    }
+        values = {"rounding": to_json(rounding(options.folder))}
+    else:
+        low = options.ids is None
+        outcomes = [outcome(options.folder, id, low) for id in ([CONTROL, *CATALOGUE] if low else options.ids)]
+        limits = [limit(options.folder, SIZED[number]) for number in options.sized]
+        values = {"outcomes": [plain(one) for one in outcomes], "limits": [plain(one) for one in limits]}
     with atomic_path(options.folder / f"{options.name}.json") as path:
         path.write_text(json.dumps(values))
 
