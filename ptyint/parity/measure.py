@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ptyint import backends, bundle, dispatcher, metrics, params, physics, reconstruction, scan_io, stitch
 from ptyint import weights as weights_module
 from ptyint.atomic import atomic_path
-from ptyint.backends.base import Backend, Schedule
+from ptyint.backends.base import Backend, OnEpoch, Schedule
 from ptyint.batches import Batch, GroupedScan
 from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
 from ptyint.fixtures import load_fixture, scan_digest
@@ -363,8 +363,11 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
         config = replace(plain, backend=name)
         with noted(arrays, str(gridsize)):
             rates: list[float] = []
-            result = dispatcher.train(scan, config, lambda epoch, rates=rates: rates.append(epoch.learning_rate))  # type: ignore[misc]
-            found = dispatcher.infer(scan, cases.inference(gridsize, backend=name), result.weights)
+            result, found = train_and_apply(
+                scan,
+                config,
+                lambda epoch, rates=rates: rates.append(epoch.learning_rate),  # type: ignore[misc]
+            )
             again = dispatcher.train(scan, config)
             bundle.save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
             losses, weights = _by_hand(backend, scan, config) if "trace" in backend.capabilities else (np.zeros(0), {})
@@ -385,6 +388,15 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
             for what, held in (("weights", result.weights), ("weights by hand", weights)):
                 arrays |= {f"{gridsize}/{what}/{key}": w for key, w in held.items()}
     return arrays
+
+
+def train_and_apply(
+    scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None
+) -> tuple[dispatcher.TrainingResult, dispatcher.InferenceResult]:
+    """Train through the dispatcher, as one of :func:`ptyint.parity.cases.trainings`; infer with what came of it."""
+    result = dispatcher.train(scan, config, on_epoch)
+    given = cases.inference(config.model.gridsize, backend=config.backend)
+    return result, dispatcher.infer(scan, given, result.weights)
 
 
 def data_groups(result: dispatcher.InferenceResult) -> int:

@@ -165,18 +165,17 @@ def score(folder: str | os.PathLike[str], ids: str = "", *, timeout: float = 120
         draws = ("--draws", *(str(DRAWS.get(precision, 0)) for precision in PRECISIONS))
         commands = climb.run_all(
             [
-                climb.measuring(REFERENCE, scratch, "measure"),
-                _trying(scratch, "low"),
                 _trying(scratch, "control", "--control"),
+                climb.measuring(REFERENCE, scratch, "measure"),
                 climb.measuring(REFERENCE, scratch, "steps", *draws),
+                _trying(scratch, "low"),
             ],
             target,
             timeout,
         )
-        outcomes, limits = dict(_outcomes(scratch, "low")), list[Limit]()
-        low = {fault.id for fault in faults if outcomes.get(fault.id, Outcome("")).caught}
-        high = sorted((one for one in faults if one.id not in low), key=lambda one: RUNGS.index(one.rung))
-        shares = _shares([CONTROL, *(fault.id for fault in reversed(high))])
+        low, limits = dict(_outcomes(scratch, "low")), list[Limit]()
+        outcomes = {id: one for id, one in low.items() if one.caught}
+        shares = _shares([id for id in _longest_first(faults) if id in low.keys() - outcomes.keys()])
         later = [_trying(scratch, share, "--ids", *members, "--sized", *sized) for share, members, sized in shares]
         commands += climb.run_all(later, target, timeout)
         for share, *_ in shares:
@@ -188,8 +187,13 @@ def score(folder: str | os.PathLike[str], ids: str = "", *, timeout: float = 120
     return done
 
 
+def _longest_first(faults: Sequence[Fault]) -> list[str]:
+    """The control, which climbs to the end, then faults by their expected rung, the highest first."""
+    return [CONTROL, *(one.id for one in sorted(faults, key=lambda one: -RUNGS.index(one.rung)))]
+
+
 def _shares(ids: Sequence[str]) -> list[tuple[str, list[str], list[str]]]:
-    """Two shares of faults, the longest climbs first, and of the faults with a size, for two cores."""
+    """Two shares of faults, and of the faults with a size, for two cores."""
     numbers = [str(number) for number in range(len(SIZED))]
     return [(f"share{i}", list(ids[i::2]), numbers[1 - i :: 2]) for i in range(2)]
 

@@ -1,12 +1,13 @@
 """Climb the ladder with a fault in place, until the first red rung; or with none, which must find nothing.
 
 ``python -m ptyint.parity.trial FOLDER`` tries every fault on the rungs that need no other backend; ``... --control``
-measures the fault-free candidate; ``... --ids F04 F06`` climbs against what both wrote to FOLDER.
+measures the fault-free candidate; ``... --ids F04 F06`` climbs on from there, against what both wrote to FOLDER.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import math
 import os
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,11 @@ import numpy as np
 from ptyint import backends
 from ptyint.atomic import atomic_path
 from ptyint.evidence.checks import to_json
+from ptyint.fixtures import load_fixture
 from ptyint.parity import cases, measure, rungs
 from ptyint.parity.faults import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.ladder import RUNGS, Finding, Ladder
-from ptyint.parity.measure import Arrays, read, trace_file
+from ptyint.parity.measure import Arrays, trace_file
 from ptyint.parity.seams import SIDE, Context, wrapped
 from ptyint.processes import follow_parent
 from ptyint.weights import Weights
@@ -38,6 +41,12 @@ DRAWS = {"float64": cases.DRAWS["float64"]}
 
 EXPONENTS = (-16, 0)
 """Powers of ten between which a detection limit is sought."""
+
+
+@cache
+def read(folder: Path, name: str) -> Arrays:
+    """What was measured before the trials: read once, for all of them."""
+    return measure.read(folder, name)
 
 
 @dataclass(frozen=True)
@@ -111,12 +120,12 @@ class Climber:
         self.folder, self.applied, self.seed = folder, applied, seed
         self.backend: Any = backends.load(SIDE)
 
-    def climb(self, low_only: bool = False) -> Ladder:
-        """The ladder up to and with the first red rung."""
+    def climb(self, low: bool = True, high: bool = True) -> Ladder:
+        """The ladder up to and with the first red rung: the low rungs, which need no other backend, and the high."""
         below: tuple[Callable[[], list[Finding]], ...] = (self.contract, self.operator)
         above = (self.traced, self.optimiser, self.training, self.drift, self.persistence)
         found: list[Finding] = []
-        for rung in below if low_only else (*below, *above):
+        for rung in (*(below if low else ()), *(above if high else ())):
             found += rung()
             if not all(finding.holds for finding in found):
                 break
@@ -169,13 +178,9 @@ class Climber:
 
     def training(self) -> list[Finding]:
         """Rung 5: a short training. Its bundles stay in a folder of this process."""
-        return rungs.training({REFERENCE: read(self.folder, f"{REFERENCE}.training"), SIDE: self.train()})
-
-    def train(self) -> Arrays:
-        """What a short training gives."""
         with self.applied():
             self.trained = measure.training(SIDE, self.backend, self._own(), self.seed)
-        return self.trained
+        return rungs.training({REFERENCE: read(self.folder, f"{REFERENCE}.training"), SIDE: self.trained})
 
     def drift(self) -> list[Finding]:
         """Rung 5: drift, beside that of the fault-free candidate and of the reference after a move by one ulp."""
@@ -198,11 +203,11 @@ class Climber:
         return own
 
 
-def outcome(folder: Path, id: str, low_only: bool = False) -> Outcome:
-    """Climb under a fault of the catalogue, or under none (`CONTROL`)."""
+def outcome(folder: Path, id: str, low: bool) -> Outcome:
+    """Climb the low or the high rungs under a fault of the catalogue, or under none (`CONTROL`)."""
     start = time.perf_counter()
     climber = Climber(folder, nullcontext if id == CONTROL else CATALOGUE[id].applied)
-    divergence = climber.climb(low_only).divergence
+    divergence = climber.climb(low, not low).divergence
     seconds = time.perf_counter() - start
     if divergence is None:
         return Outcome(id, seconds=seconds)
@@ -236,13 +241,13 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
 
 def change(folder: Path, climber: Climber) -> float:
     """Relative change of the stitched objects after a short training, against the control's; the larger one."""
-    arrays, control = climber.train(), read(folder, f"{SIDE}.training")
-    changes = [
-        float(np.linalg.norm(arrays[key] - control[key]) / np.linalg.norm(control[key]))
-        for key in (f"{gridsize}/stitched" for gridsize in cases.TRAINING)
-        if key in arrays
-    ]
-    return max(changes, default=math.nan)
+    control, changes = read(folder, f"{SIDE}.training"), []
+    for gridsize, config in cases.trainings(climber.seed).items():
+        with climber.applied():
+            _, found = measure.train_and_apply(load_fixture(cases.FIXTURE), dataclasses.replace(config, backend=SIDE))
+        before = control[f"{gridsize}/stitched"]
+        changes.append(float(np.linalg.norm(found.stitched.object_ - before) / np.linalg.norm(before)))
+    return max(changes)
 
 
 def rounding(folder: Path) -> float:
@@ -271,7 +276,8 @@ def main() -> None:
         values = {"rounding": to_json(rounding(options.folder))}
     else:
         low = options.ids is None
-        outcomes = [outcome(options.folder, id, low) for id in ([CONTROL, *CATALOGUE] if low else options.ids)]
+        ids = [CONTROL, *CATALOGUE] if low else options.ids
+        outcomes = [outcome(options.folder, id, low) for id in ids]
         limits = [limit(options.folder, SIZED[number]) for number in options.sized]
         values = {"outcomes": [plain(one) for one in outcomes], "limits": [plain(one) for one in limits]}
     with atomic_path(options.folder / f"{options.name}.json") as path:
