@@ -57,7 +57,7 @@ def _add_run(commands: Any) -> None:
         + "; ".join(f"{name}: {' '.join(PROFILES[name])}" for name in PROFILES)
         + ").\nThe page to read is reports/<time>/index.html. Exit code 0 only when every check ran and passed.",
         epilog="examples:\n"
-        "  ptyint run                                     the four stages of the plan and the ladder, quickly\n"
+        "  ptyint run                                     the plan, the ladder and the seeded faults, quickly\n"
         "  ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends\n"
         "  ptyint run e2d                                 the parity stage only",
     )

@@ -126,7 +126,12 @@ def climb(
             chosen = plan or seeds.Plan()
             counts = ("--pairs", chosen.n_pairs, "--independent", chosen.n_independent, "--epochs", chosen.epochs)
             training = [
-                Process("ptyint.parity.seeds", (backend, str(scratch), *map(str, counts)), f"{backend}.seeds.log")
+                Process(
+                    "ptyint.parity.seeds",
+                    (backend, str(scratch), *map(str, ("--gridsize", gridsize, *counts))),
+                    f"{backend}.seeds.{gridsize}.log",
+                )
+                for gridsize in reversed(seeds.GRIDSIZES)  # the longer ones first
                 for backend in pair
             ]
             commands += run_all(training, target, timeout)

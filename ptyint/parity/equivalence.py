@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,7 +81,7 @@ def paired(differences: ArrayLike, margin: float) -> Equivalence:
     d = _checked(differences, margin)
     if d.size < 2 or not np.isfinite(d).all():
         return _undecided(d, margin)
-    error = float(d.std(ddof=1)) / np.sqrt(d.size)
+    error = float(d.std(ddof=1)) / math.sqrt(d.size)
     return _interval(float(d.mean()), error, d.size - 1, margin, d.size)
 
 
@@ -101,10 +102,10 @@ def independent(candidate: ArrayLike, reference: ArrayLike, margin: float) -> Eq
     if min(a.size, b.size) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
         mean = float(a.mean() - b.mean()) if a.size and b.size else np.nan
         return Equivalence(mean, -np.inf, np.inf, margin, min(a.size, b.size))
-    va, vb = a.var(ddof=1) / a.size, b.var(ddof=1) / b.size
-    total = float(va + vb)
+    va, vb = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
+    total = va + vb
     freedom = total**2 / (va**2 / (a.size - 1) + vb**2 / (b.size - 1)) if total else 1.0
-    return _interval(float(a.mean() - b.mean()), np.sqrt(total), float(freedom), margin, min(a.size, b.size))
+    return _interval(float(a.mean() - b.mean()), math.sqrt(total), freedom, margin, min(a.size, b.size))
 
 
 def _checked(values: ArrayLike, margin: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:

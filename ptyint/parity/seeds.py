@@ -1,13 +1,13 @@
 """Rung 7: trained reconstructions over seeds, paired (same start, same batches) and independent.
 
-``python -m ptyint.parity.seeds BACKEND FOLDER --pairs N --independent N --draw 0`` trains and writes the stitched
+``python -m ptyint.parity.seeds BACKEND FOLDER --gridsize 2 --pairs N --independent N`` trains and writes the stitched
 objects; the rest of this module judges them, with no framework loaded.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from ptyint import dispatcher
 from ptyint.batches import GroupedScan
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.errors import ConfigError
+from ptyint.errors import ComparisonError, ConfigError
 from ptyint.fixtures import load_fixture
 from ptyint.gauge import GaugeResult
 from ptyint.metrics import ObjectComparison, compare_objects
 from ptyint.parity.cases import FIXTURE, moved_by_one_ulp
 from ptyint.parity.equivalence import Equivalence, independent, paired
 from ptyint.parity.ladder import Finding
-from ptyint.parity.measure import read, write
+from ptyint.parity.measure import Arrays, read, write
 from ptyint.parity.tolerances import DRIFT
 from ptyint.processes import follow_parent
 from ptyint.reconstruction import scanned_region
@@ -83,14 +83,13 @@ def configuration(gridsize: int, seed: int, epochs: int) -> TrainingConfig:
 # --- the process ---
 
 
-def measure(name: str, folder: Path, plan: Plan) -> None:
-    """Train every seed; write ``FOLDER/BACKEND.seeds.npz``: objects by ``gridsize/kind/number``."""
+def measure(name: str, folder: Path, gridsize: int, plan: Plan) -> None:
+    """Train every seed; write ``FOLDER/BACKEND.seeds.GRIDSIZE.npz``: objects by ``kind/number``."""
     arrays: dict[str, NDArray[Any]] = {}
-    for gridsize in GRIDSIZES:
-        for kind, number, seed in trainings(name, plan):
-            config = configuration(gridsize, seed, plan.epochs)
-            arrays[f"{gridsize}/{kind}/{number}"] = _train(name, config, moved=kind == "moved")
-    write(folder, f"{name}.seeds", arrays)
+    for kind, number, seed in trainings(name, plan):
+        config = configuration(gridsize, seed, plan.epochs)
+        arrays[f"{kind}/{number}"] = _train(name, config, moved=kind == "moved")
+    write(folder, f"{name}.seeds.{gridsize}", arrays)
 
 
 def trainings(name: str, plan: Plan) -> Iterator[tuple[str, int, int]]:
@@ -141,6 +140,8 @@ class Seeds:
         Gridsize to the relative residuals between the backends, and of each backend's rerun.
     images : dict
         Gridsize to the first pair.
+    problems : dict
+        Gridsize to why nothing of it could be compared.
     """
 
     plan: Plan
@@ -150,6 +151,7 @@ class Seeds:
     tests: dict[tuple[int, str, str], Equivalence] = field(default_factory=dict)
     residuals: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     images: dict[int, Images] = field(default_factory=dict)
+    problems: dict[int, str] = field(default_factory=dict)
 
     def findings(self) -> list[Finding]:
         """One finding for each of :func:`places`."""
@@ -157,21 +159,17 @@ class Seeds:
         for case, tap in places():
             gridsize, kind = int(case.split()[1][0]), case.partition(", ")[2].split()[0]
             where = ("trained", case, "", tap)
-            if tap == RESIDUAL:
-                between, reruns = self.residuals.get(gridsize, (np.array([]), np.array([])))
-                if not (between.size and reruns.size):
-                    found.append(Finding(*where, *sides, np.inf, 0.0, np.inf, "nothing was trained"))
-                    continue
+            if gridsize in self.problems:
+                found.append(Finding(*where, *sides, np.inf, 0.0, np.inf, self.problems[gridsize]))
+            elif tap == RESIDUAL:
+                between, reruns = self.residuals[gridsize]
                 bound = DRIFT * float(reruns.max())
-                found.append(Finding(*where, *sides, float(between.max()), bound, float(between.max()) / bound))
-                continue
-            test = self.tests.get((gridsize, kind, tap))
-            if test is None:
-                found.append(Finding(*where, *sides, np.inf, 0.0, np.inf, "nothing was trained"))
-                continue
-            found.append(
-                Finding(*where, *sides, abs(test.mean), test.margin, test.extent, str(test), decided=test.decided)
-            )
+                error = float(between.max())
+                found.append(Finding(*where, *sides, error, bound, error / bound if bound else np.inf))
+            else:
+                test = self.tests[gridsize, kind, tap]
+                error = abs(test.mean)
+                found.append(Finding(*where, *sides, error, test.margin, test.extent, str(test), decided=test.decided))
         return found
 
 
@@ -200,13 +198,33 @@ def judge(folder: Path, reference: str, candidate: str, plan: Plan) -> Seeds:
     Returns
     -------
     Seeds
-        With nothing for whatever was not trained.
+        With a problem for each gridsize that not both trained, or of which an image cannot be compared.
     """
     seeds = Seeds(plan, reference, candidate)
-    arrays = {name: read(folder, f"{name}.seeds") for name in (reference, candidate)}
-    if not all(arrays.values()):
-        return seeds
-    scan = load_fixture(FIXTURE)
+    for gridsize in GRIDSIZES:
+        arrays = {name: read(folder, f"{name}.seeds.{gridsize}") for name in (reference, candidate)}
+        try:
+            _check(arrays)
+            _compare(seeds, gridsize, arrays)
+        except ComparisonError as error:
+            seeds.problems[gridsize] = str(error)
+    return seeds
+
+
+def _check(arrays: Mapping[str, Arrays]) -> None:
+    """Refuse what was not trained, and NaN anywhere: outside the scanned region it is a failure as well."""
+    for name, images in arrays.items():
+        if not images:
+            raise ComparisonError(f"{name} trained nothing; its log says why.")
+        for image, values in images.items():
+            bad = int(np.count_nonzero(~np.isfinite(values)))
+            if bad:
+                raise ComparisonError(f"{bad} values of {name}'s image {image} are NaN or infinite.")
+
+
+def _compare(seeds: Seeds, gridsize: int, arrays: Mapping[str, Arrays]) -> None:
+    """Enter all of one gridsize."""
+    scan, plan = load_fixture(FIXTURE), seeds.plan
     truth = scan.object_
     assert truth is not None  # the fixture is simulated
     inside = scanned_region(scan.probe_positions_px, truth.shape)
@@ -214,39 +232,36 @@ def judge(folder: Path, reference: str, candidate: str, plan: Plan) -> Seeds:
     def compared(a: NDArray[Any], b: NDArray[Any]) -> ObjectComparison:
         return compare_objects(a, b, inside)
 
-    for gridsize in GRIDSIZES:
-        for kind, n in (("paired", plan.n_pairs), ("independent", plan.n_independent)):
-            values = {
-                name: [compared(found[f"{gridsize}/{kind}/{i}"], truth).values for i in range(n)]
-                for name, found in arrays.items()
-            }
-            for metric, label in METRICS.items():
-                of = {name: np.array([v[metric] for v in found], np.float64) for name, found in values.items()}
-                seeds.values[gridsize, kind, label] = of
-                ours, theirs = of[candidate], of[reference]
-                if kind == "paired":
-                    test = paired(ours - theirs, plan.correlation)
-                else:
-                    test = independent(ours, theirs, plan.correlation)
-                seeds.tests[gridsize, kind, label] = test
-        agreement = _pairs(seeds, gridsize, arrays, compared)
-        with_truth = {name: compared(found[f"{gridsize}/paired/0"], truth) for name, found in arrays.items()}
-        seeds.images[gridsize] = Images(truth, with_truth, agreement)
-    return seeds
+    with_truth = {name: compared(found["paired/0"], truth) for name, found in arrays.items()}
+    for kind, n in (("paired", plan.n_pairs), ("independent", plan.n_independent)):
+        values = {
+            name: [compared(found[f"{kind}/{i}"], truth).values for i in range(n)] for name, found in arrays.items()
+        }
+        for metric, label in METRICS.items():
+            of = {name: np.array([v[metric] for v in found], np.float64) for name, found in values.items()}
+            ours, theirs = of[seeds.candidate], of[seeds.reference]
+            if kind == "paired":
+                test = paired(ours - theirs, plan.correlation)
+            else:
+                test = independent(ours, theirs, plan.correlation)
+            seeds.values[gridsize, kind, label] = of
+            seeds.tests[gridsize, kind, label] = test
+    agreement = _pairs(seeds, gridsize, arrays, compared)
+    seeds.images[gridsize] = Images(truth, with_truth, agreement)
 
 
 def _pairs(
-    seeds: Seeds, gridsize: int, arrays: Mapping[str, Mapping[str, NDArray[Any]]], compared: Any
+    seeds: Seeds, gridsize: int, arrays: Mapping[str, Arrays], compared: Callable[..., ObjectComparison]
 ) -> ObjectComparison:
     """Image against image: residual, and the gauge that had to be removed; returns the first comparison."""
     plan = seeds.plan
     between: list[ObjectComparison] = []
     reruns: list[float] = []
     for i in range(plan.n_pairs):
-        images = {name: found[f"{gridsize}/paired/{i}"] for name, found in arrays.items()}
+        images = {name: found[f"paired/{i}"] for name, found in arrays.items()}
         between.append(compared(images[seeds.candidate], images[seeds.reference]))
         for name, found in arrays.items():
-            reruns.append(compared(found[f"{gridsize}/moved/{i}"], images[name]).gauge.residual_after)
+            reruns.append(compared(found[f"moved/{i}"], images[name]).gauge.residual_after)
     gauges = [one.gauge for one in between]
     margins = {"scale": plan.scale, "shift_y": plan.shift_px, "shift_x": plan.shift_px}
     for what, label in GAUGE.items():
@@ -265,10 +280,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Train one backend from several seeds, for rung 7 of the ladder.")
     parser.add_argument("backend")
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--gridsize", type=int, required=True, choices=GRIDSIZES)
     for name, default in (("pairs", 5), ("independent", 5), ("epochs", 40)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    measure(options.backend, options.folder, Plan(options.pairs, options.independent, options.epochs))
+    measure(options.backend, options.folder, options.gridsize, Plan(options.pairs, options.independent, options.epochs))
 
 
 if __name__ == "__main__":

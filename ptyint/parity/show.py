@@ -284,6 +284,9 @@ def trained(seeds: Seeds | None) -> Picture | Fragment:
     if seeds is None:
         words = "Rung 7, trained reconstructions over seeds, is climbed by the full profile, for backends with weights."
         return Fragment(render("paragraphs.html.j2", lines=[words]))
+    if not seeds.values:
+        lines = [f"gridsize {gridsize}: {problem}" for gridsize, problem in seeds.problems.items()]
+        return Fragment(render("paragraphs.html.j2", lines=lines))
     return seed_distributions(seeds)
 
 
