@@ -63,12 +63,14 @@ def test_equivalent_images_hold_at_every_place_and_survive_json(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("change", "taps"),
     [
-        (lambda image: 1.2 * image, {seeds.GAUGE["scale"]}),
-        (lambda image: np.roll(image, 2, axis=0), {seeds.GAUGE["shift_y"]}),
-        (lambda image: np.roll(image, -2, axis=1), {seeds.GAUGE["shift_x"]}),
+        (lambda image: 1.2 * image, {"logarithm of the scale"}),
+        (lambda image: np.roll(image, 2, axis=0), {"shift in y / px"}),
+        (lambda image: np.roll(image, -2, axis=1), {"shift in x / px"}),
+        (lambda image: image * np.exp(0.3j), {"phase / rad"}),
+        (lambda image: image * np.exp(0.01j * np.arange(image.shape[1])), {"phase ramp in x / rad"}),
         (lambda image: image * (1 + 0.2 * np.random.default_rng(9).normal(size=image.shape)), {seeds.RESIDUAL}),
     ],
-    ids=["scale", "shift down", "shift left", "noise of its own"],
+    ids=["scale", "shift down", "shift left", "phase", "ramp", "noise of its own"],
 )
 def test_a_gauge_that_had_to_be_removed_is_no_parity(tmp_path: Path, change: Change, taps: set[str]) -> None:
     """The images agree with the truth as well as before: only what had to be removed, or remains, tells."""

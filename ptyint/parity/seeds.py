@@ -34,7 +34,17 @@ from ptyint.weights import initial_weights
 GRIDSIZES = (1, 2)
 M = 12
 METRICS = {"phase_correlation": "phase correlation", "amplitude_correlation": "amplitude correlation"}
-GAUGE = {"scale": "logarithm of the scale", "shift_y": "shift in y / px", "shift_x": "shift in x / px"}
+GAUGE: dict[str, tuple[str, Callable[[GaugeResult], float]]] = {
+    "logarithm of the scale": ("scale", lambda found: float(np.log(found.scale))),
+    "shift in y / px": ("shift_px", lambda found: found.shift_px[0]),
+    "shift in x / px": ("shift_px", lambda found: found.shift_px[1]),
+    "phase / rad": ("phase_rad", lambda found: found.phase_rad),
+    "phase ramp in y / rad": ("phase_rad", lambda found: found.ramp_rad_per_px[0] * found.aligned.shape[0]),
+    "phase ramp in x / rad": ("phase_rad", lambda found: found.ramp_rad_per_px[1] * found.aligned.shape[1]),
+}
+"""What is removed from one backend's image before it is compared with the other's, with the name of its margin in
+:class:`Plan`. Physics leaves it free, but not between two backends with the same start. A ramp: from edge to edge."""
+MARGINS = ("correlation", "scale", "shift_px", "phase_rad")
 FIRST_PAIR, FIRST_INDEPENDENT = 100, {"tensorflow": 200, "pytorch": 300}
 """Seeds: the same for both backends, and different ones."""
 
@@ -53,6 +63,8 @@ class Plan:
         Margin for the mean logarithm of the amplitude scale between them.
     shift_px : float
         Margin for the mean shift between them.
+    phase_rad : float
+        Margin for the mean phase between them, and for the mean ramp from edge to edge of the image.
 
     Raises
     ------
@@ -66,12 +78,17 @@ class Plan:
     correlation: float = 0.03
     scale: float = 0.05
     shift_px: float = 0.5
+    phase_rad: float = 0.1
 
     def __post_init__(self) -> None:
         """Validate."""
         for name, value in asdict(self).items():
             if not value > 0:
                 raise ConfigError(f"{name} is {value!r}; must be positive.")
+
+    def margins(self) -> dict[str, float]:
+        """Every margin by name, for a run's record."""
+        return {f"margin of {name}": float(getattr(self, name)) for name in MARGINS}
 
 
 def configuration(gridsize: int, seed: int, epochs: int) -> TrainingConfig:
@@ -182,7 +199,7 @@ def places() -> list[tuple[str, str]]:
     for gridsize in GRIDSIZES:
         for kind in ("paired", "independent"):
             found += [(f"gridsize {gridsize}, {kind} seeds", metric) for metric in METRICS.values()]
-        found += [(f"gridsize {gridsize}, paired seeds", what) for what in (*GAUGE.values(), RESIDUAL)]
+        found += [(f"gridsize {gridsize}, paired seeds", what) for what in (*GAUGE, RESIDUAL)]
     return found
 
 
@@ -263,15 +280,10 @@ def _pairs(
         for name, found in arrays.items():
             reruns.append(compared(found[f"moved/{i}"], images[name]).gauge.residual_after)
     gauges = [one.gauge for one in between]
-    margins = {"scale": plan.scale, "shift_y": plan.shift_px, "shift_x": plan.shift_px}
-    for what, label in GAUGE.items():
-        seeds.tests[gridsize, "paired", label] = paired([_gauge(one, what) for one in gauges], margins[what])
+    for what, (margin, of) in GAUGE.items():
+        seeds.tests[gridsize, "paired", what] = paired([of(one) for one in gauges], getattr(plan, margin))
     seeds.residuals[gridsize] = np.array([one.residual_after for one in gauges]), np.array(reruns)
     return between[0]
-
-
-def _gauge(found: GaugeResult, what: str) -> float:
-    return {"scale": float(np.log(found.scale)), "shift_y": found.shift_px[0], "shift_x": found.shift_px[1]}[what]
 
 
 def main() -> None:

@@ -63,9 +63,10 @@ def headline(climbed: Climb) -> Fragment:
         known = {name: value for name, value in numbers.items() if not math.isnan(value)}
         numbers = {"disagreements": float(len(climbed.disagreements)), "comparisons not available": float(n_missing)}
         numbers |= known
+    bounds = tolerances.by_name() | (climbed.seeds.plan.margins() if climbed.seeds else {})
     record = Record(
         compared=compared,
-        numbers={**numbers, **ladder.numbers, **{TOLERANCE + k: v for k, v in tolerances.by_name().items()}},
+        numbers={**numbers, **ladder.numbers, **{TOLERANCE + name: bound for name, bound in bounds.items()}},
         commands=climbed.commands,
         datasets=climbed.datasets,
     )
