@@ -29,9 +29,11 @@ class Fragment:
     html: str
     record: Record | None = None
 
+    def _repr_html_(self) -> str:
+        return self.html
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle: dict[str, Any] = {"text/html": self.html}
-        return bundle if self.record is None else bundle | {MIME: self.record.to_mapping()}
+        return {} if self.record is None else {MIME: self.record.to_mapping()}
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,9 @@ class Table:
     heads: Sequence[str]
     rows: Sequence[Sequence[str]]
     record: Record | None = None
+
+    def _repr_html_(self) -> str:
+        return self.html
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return Fragment(self.html, self.record)._repr_mimebundle_()

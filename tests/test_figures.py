@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+from IPython.core.formatters import DisplayFormatter
 from reconstructions import make
 
 from ptyint import figures, report
@@ -74,7 +75,7 @@ def test_the_headline_says_what_was_compared_and_what_was_shared() -> None:
 
 def test_checks_display_as_a_table_and_report_themselves() -> None:
     bad = compare(make("tensorflow"), make("pytorch", factor=2))
-    bundle = checks_table(bad.checks)._repr_mimebundle_()
+    bundle, _ = DisplayFormatter().format(checks_table(bad.checks))
     assert "✗ fail" in bundle["text/html"] and "relative amplitude scale" in bundle["text/html"]
     assert [check["name"] for check in bundle[MIME]["checks"]] == check_names(truth=True)
     assert Record.from_mapping(json.loads(json.dumps(bundle[MIME]))).checks == tuple(bad.checks)

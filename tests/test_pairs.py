@@ -96,7 +96,7 @@ def test_the_summary_says_what_is_supported_and_what_is_not(tmp_path: object) ->
     assert page.record.numbers["comparisons not available"] == 9 and "nan" not in page.html
     assert "⊘ not available" in show_pair.claims(one).html
     for fragment in (show.error_by_depth(one, "gridsize 2"), show.drift_curves(one)):
-        assert "⊘ not available: mine and yours do not offer trace." in fragment._repr_mimebundle_()["text/html"]
+        assert "⊘ not available: mine and yours do not offer trace." in fragment._repr_html_()
     assert "2 not available" in show.picture(one).alt
 
 

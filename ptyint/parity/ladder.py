@@ -301,10 +301,10 @@ class Ladder:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    def _repr_html_(self) -> str:
         from ptyint.parity.show import overview
 
-        return overview(self)._repr_mimebundle_()
+        return overview(self).html
 
 
 _SHRINKING = "error in float32 over that in float64"
