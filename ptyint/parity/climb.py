@@ -124,15 +124,14 @@ def climb(
         trained = None
         if profile == "full" and not any(_lacks(scratch, name, "trained") for name in pair):
             chosen = plan or seeds.Plan()
-            counts = ("--pairs", chosen.n_pairs, "--independent", chosen.n_independent, "--epochs", chosen.epochs)
             training = [
                 Process(
                     "ptyint.parity.seeds",
-                    (backend, str(scratch), *map(str, ("--gridsize", gridsize, *counts))),
+                    (backend, str(scratch), "--gridsize", str(gridsize), *chosen.arguments(backend == candidate)),
                     f"{backend}.seeds.{gridsize}.log",
                 )
-                for gridsize in reversed(seeds.GRIDSIZES)  # the longer ones first
-                for backend in pair
+                for gridsize in seeds.GRIDSIZES
+                for backend in (candidate, reference)  # the longest first
             ]
             commands += run_all(training, target, timeout)
             trained = seeds.judge(scratch, reference, candidate, chosen)
