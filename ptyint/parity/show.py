@@ -158,7 +158,7 @@ def overview(ladder: Ladder) -> Table:
                 f"{RUNGS.index(rung)} {rung}",
                 QUESTIONS[rung],
                 f"{SIGNS[verdict]} {verdict}",
-                f"{sum(f.holds for f in found)} of {len(found)}",
+                f"{sum(f.holds and f.decided for f in found)} of {len(found)}",
                 *(_cell(ladder.worst(rung, precision)) for precision in PRECISIONS),
                 "-" if shrinks is None else f"{shrinks:.1e}",
                 worst.place if worst else "-",
