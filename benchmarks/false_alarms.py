@@ -19,13 +19,13 @@ from ptyint.parity.climb import climb
 from ptyint.parity.ladder import Ladder
 
 
-def worst(ladder: Ladder) -> dict[str, float]:
-    """Largest error over tolerance of each judged rung and precision."""
-    found: dict[str, float] = {}
+def worst(ladder: Ladder) -> dict[str, tuple[float, str]]:
+    """Largest error over tolerance of each judged rung and precision, and where."""
+    found: dict[str, tuple[float, str]] = {}
     for one in ladder.findings:
         if one.rung != "cost":
             name = f"{one.rung} {one.precision}".strip()
-            found[name] = max(found.get(name, 0.0), one.ratio)
+            found[name] = max(found.get(name, (0.0, "")), (one.ratio, one.place))
     return found
 
 
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--draws", type=int, nargs=2, default=tuple(DRAWS.values()))
     options = parser.parse_args()
     draws = {precision: n for precision, n in zip(DRAWS, options.draws, strict=True) if n}
-    highest: dict[str, float] = {}
+    highest: dict[str, tuple[float, str]] = {}
     alarms = 0
     for seed in range(options.first, options.first + options.n):
         start = time.monotonic()
@@ -45,11 +45,11 @@ def main() -> int:
         judged = [one for one in ladder.findings if one.rung != "cost"]
         red = [f"{one.rung}: {one.place} {one.ratio:.3g}" for one in judged if not one.holds]
         alarms += bool(red)
-        highest = {name: max(highest.get(name, 0.0), ratio) for name, ratio in worst(ladder).items()}
+        highest = {name: max(highest.get(name, (0.0, "")), found) for name, found in worst(ladder).items()}
         print(f"seed {seed}, {time.monotonic() - start:.0f} s: {'; '.join(red[:5]) or 'no alarm'}", flush=True)
     print(f"{alarms} alarms in {options.n} fault-free ladders; largest error over its tolerance:")
-    for name, ratio in highest.items():
-        print(f"  {name:22} {ratio:.3g}")
+    for name, (ratio, place) in highest.items():
+        print(f"  {name:22} {ratio:<8.3g} {place}")
     return int(alarms > 0)
 
 

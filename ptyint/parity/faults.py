@@ -350,7 +350,7 @@ OWN = (
           "step", ("optimiser",),
           method("TorchNetwork", "train_step", lambda f, s, b, rate: f(s, b, 1e-3))),
     Fault("P13", "batches in file order, not in the drawn one", "own",
-          "step", ("losses", "first loss"), _train_on(_in_file_order)),
+          "step", ("losses",), _train_on(_in_file_order)),
     Fault("P14", "patches cut one pixel off", "own",
           "operator", ("cut_patches",), function("cut_patches", lambda f, r, o, N: f(r, o + 1, N))),
     Fault("P15", "loss summed over a group and not averaged", "own",

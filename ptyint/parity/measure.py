@@ -354,8 +354,8 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
     """Train through the dispatcher, save; infer with the weights in memory. Then the same once more.
 
     Keys: ``gridsize/losses``, ``/rates``, ``/patches``, ``/patches, one by one``, ``/stitched``, ``/weights/<name>``,
-    ``/losses again``, ``/losses by hand`` and ``/weights by hand/<name>`` (the same batches, stepped one by one),
-    ``/inference seconds``.
+    ``/losses again``; ``/losses by hand``, ``/first loss`` and ``/weights by hand/<name>`` (the same batches, stepped
+    one by one); ``/inference seconds``.
     """
     arrays: Arrays = {}
     scan = load_fixture(cases.FIXTURE)
@@ -370,12 +370,14 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
             )
             again = dispatcher.train(scan, config)
             bundle.save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
-            losses, weights = _by_hand(backend, scan, config) if "trace" in backend.capabilities else (np.zeros(0), {})
+            by_hand = "trace" in backend.capabilities
+            first, losses, weights = _by_hand(backend, scan, config) if by_hand else (np.zeros(0), np.zeros(0), {})
             outcome = {
                 "backend": np.array(result.backend),
                 "losses": result.history.losses,
                 "losses again": again.history.losses,
                 "losses by hand": losses,
+                "first loss": first,
                 "rates": np.array(rates),
                 "patches": found.object_patches,
                 "patches, one by one": dispatcher.infer(
@@ -404,19 +406,23 @@ def data_groups(result: dispatcher.InferenceResult) -> int:
     return result.groups.n_groups
 
 
-def _by_hand(backend: Any, scan: Scan, config: TrainingConfig) -> tuple[NDArray[np.float64], Weights]:
-    """Mean loss of each epoch, and the weights after the last: the loop of training without its bookkeeping."""
+def _by_hand(
+    backend: Any, scan: Scan, config: TrainingConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64], Weights]:
+    """Loss of the first batch, mean loss of each epoch, and the last weights: training without its bookkeeping."""
     data = GroupedScan.from_config(scan, config)
     network = backend.build(config, weights_module.initial_weights(config.model, scan.probe, config.seed))
-    generator, schedule, losses = np.random.default_rng(config.seed), Schedule(config), []
+    generator, schedule = np.random.default_rng(config.seed), Schedule(config)
+    of_batches, of_epochs = [], []
     for _ in range(config.nepochs):
         order, total = generator.permutation(data.groups.n_groups), 0.0
         for start in range(0, len(order), config.batch_size):
             index = order[start : start + config.batch_size]
-            total += network.train_step(data.batch(index), schedule.learning_rate) * len(index)
-        losses.append(total / len(order))
-        schedule.should_stop(losses[-1])
-    return np.array(losses), network.get_weights()
+            of_batches.append(network.train_step(data.batch(index), schedule.learning_rate))
+            total += of_batches[-1] * len(index)
+        of_epochs.append(total / len(order))
+        schedule.should_stop(of_epochs[-1])
+    return np.array(of_batches[:1]), np.array(of_epochs), network.get_weights()
 
 
 # --- rung 6 ---
