@@ -18,6 +18,7 @@ from ptyint.parity.cost import judge as judge_cost
 from ptyint.parity.equivalence import independent, paired
 from ptyint.parity.ladder import Finding, Ladder, check_names
 from ptyint.parity.tolerances import TOLERANCES, Tolerance
+from ptyint.weights import weight_shapes
 
 # --- arrays ---
 
@@ -356,6 +357,41 @@ def test_a_backend_in_the_wrong_process_breaks_the_contract() -> None:
 
 
 # --- cost ---
+
+
+def trained(backend: str, later: float = 0.0, first: float = 0.0, by_hand: float = 0.0) -> dict[str, Any]:
+    """What a short training leaves; its later losses, the first batch's, and its steps by hand moved by so much."""
+    losses = np.array([3.0, 2.5 * (1 + later)])
+    arrays: dict[str, Any] = {}
+    for gridsize, config in cases.TRAINING.items():
+        weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(config.model, 1).items()}
+        outcome = {
+            "backend": np.array(backend),
+            "losses": losses,
+            "losses again": losses,
+            "losses by hand": losses * (1 + by_hand),
+            "first loss": np.array([3.1 * (1 + first)]),
+            "rates": np.array([1e-3, 1e-3]),
+            "patches": np.ones(4, np.complex64),
+            "patches, one by one": np.ones(4, np.complex64),
+            **{f"{what}/{name}": w for what in ("weights", "weights by hand") for name, w in weights.items()},
+        }
+        arrays |= {f"{gridsize}/{key}": value for key, value in outcome.items()}
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("candidate", "red"),
+    [
+        ({}, set()),
+        ({"later": 2e-4}, set()),  # an activation over the kink of its ReLU, in Adam's first step
+        ({"first": 2e-4}, {"first loss"}),
+        ({"by_hand": 2e-4}, {"losses by hand"}),
+    ],
+)
+def test_losses_of_two_backends_are_compared_before_the_first_step(candidate: dict[str, float], red: set[str]) -> None:
+    findings = rungs.training({"tensorflow": trained("tensorflow"), "pytorch": trained("pytorch", **candidate)})
+    assert {one.tap for one in findings if not one.holds} == red
 
 
 def measured(step: float, memory: float) -> dict[str, Any]:
