@@ -11,14 +11,14 @@ import pytest
 
 from ptyint import physics
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.parity import cases, referee, rungs
+from ptyint.parity import cases, measure, referee, rungs
 from ptyint.parity.arrays import difference
 from ptyint.parity.cost import Budget
 from ptyint.parity.cost import judge as judge_cost
 from ptyint.parity.equivalence import independent, paired
 from ptyint.parity.ladder import Finding, Ladder, check_names
 from ptyint.parity.tolerances import TOLERANCES, Tolerance
-from ptyint.weights import weight_shapes
+from ptyint.weights import trainable_names, weight_shapes
 
 # --- arrays ---
 
@@ -392,6 +392,47 @@ def trained(backend: str, later: float = 0.0, first: float = 0.0, by_hand: float
 def test_losses_of_two_backends_are_compared_before_the_first_step(candidate: dict[str, float], red: set[str]) -> None:
     findings = rungs.training({"tensorflow": trained("tensorflow"), "pytorch": trained("pytorch", **candidate)})
     assert {one.tap for one in findings if not one.holds} == red
+
+
+def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
+    """Three steps of Adam, from gradients that are not quite the traced ones; some cancel to about Adam's epsilon."""
+    rng, arrays = np.random.default_rng(1), {}
+    for case, config in measure.ADAM.items():
+        shapes = weight_shapes(config.model, 1)
+        names = trainable_names(config, list(shapes))
+        start = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+        traced = [{name: rng.normal(size=shapes[name]) for name in names} for _ in measure.ADAM_RATES]
+        for gradient in (g for one in traced for g in one.values() if g.size > 8):
+            gradient.flat[:4], gradient.flat[4:8] = 1e-7, 0.0
+        used = [{n: g + rounding * rng.choice((-1, 1), g.shape) * (g != 0) for n, g in one.items()} for one in traced]
+        other = replace(config, adam_epsilon=config.adam_epsilon + epsilon)
+        for number, weights in enumerate([start, *referee.adam(start, used, measure.ADAM_RATES, other)]):
+            arrays |= {f"{case}/{number}/{name}": w for name, w in weights.items()}
+        for number, one in enumerate(traced):
+            arrays |= {f"{case}/{number}/gradient/{name}": g for name, g in one.items()}
+            arrays |= {f"{case}/{number}/{what}": np.array(2.5) for what in ("loss", "traced loss")}
+    return arrays
+
+
+@pytest.mark.parametrize(
+    ("rounding", "epsilon", "holds"), [(1e-15, 0.0, True), (0.0, 1e-12, False), (1e-12, 0.0, False)]
+)
+def test_adam_is_allowed_what_it_makes_of_a_rounded_gradient(rounding: float, epsilon: float, holds: bool) -> None:
+    """A gradient of 1e-7 that is 1e-15 off moves a weight by 1e-12: fifty times what the step itself rounds."""
+    findings = rungs.optimiser({"pytorch": stepped(rounding, epsilon)})
+    assert all(one.holds for one in findings) is holds
+    assert max(one.error for one in findings) > TOLERANCES["optimiser"].at("float64")
+
+
+def test_the_gradient_of_the_intensity_scale_is_measured_by_its_terms() -> None:
+    """Patterns as bright as they should be: its terms cancel, their rounding does not."""
+    intensity = np.random.default_rng(2).uniform(1, 2, (2, 4, 8, 8))
+    slope = np.where(np.indices(intensity.shape).sum(axis=0) % 2, 1.0, -1.0) / intensity
+    arrays = {"expected_intensity": intensity, "gradient/expected_intensity": slope}
+    assert abs((slope * intensity).sum()) < 1e-12
+    assert rungs.cancelling(arrays, "log_intensity_scale") == pytest.approx(2 * intensity.size)
+    assert rungs.cancelling({**arrays, "expected_intensity": intensity * np.nan}, "log_intensity_scale") is None
+    assert rungs.cancelling(arrays, "probe.real") is None
 
 
 def measured(step: float, memory: float) -> dict[str, Any]:

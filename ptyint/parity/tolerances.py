@@ -6,7 +6,7 @@ an error that does not shrink by their ratio, 5e8, cannot pass in double precisi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,6 +34,11 @@ class Tolerance:
     def at(self, precision: str) -> float:
         """The bound on the relative norm at a precision."""
         return self.epsilons * float(np.finfo(precision).eps)
+
+    def widened(self, error: float, precision: str) -> Tolerance:
+        """As this, and on top an error that was amplified; one that is not finite adds nothing."""
+        added = error / float(np.finfo(precision).eps) if np.isfinite(error) else 0.0
+        return replace(self, epsilons=self.epsilons + added)
 
 
 TOLERANCES = {
@@ -70,7 +75,9 @@ TOLERANCES = {
     "optimiser": Tolerance(
         100.0,
         "Adam written in NumPy from the backend's own gradients: a dozen roundings of the move, plus that of the "
-        "weight itself; a factor of eight to spare.",
+        "weight itself; a factor of eight to spare. On top what Adam makes of as many epsilons of the gradient's root "
+        "mean square: the step sums in another order than the trace, by up to 40 of them, and where a sum cancels to "
+        "about Adam's own epsilon, that is divided by it.",
     ),
 }
 """Tolerance by name."""
