@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -269,10 +270,12 @@ def test_without_an_algorithm_it_is_tensorflow(source: Path, tmp_path: Path) -> 
 # --- the child process ---
 
 
-def start(source: Path, output: Path) -> subprocess.Popen[str]:
-    """A long training, once its first epoch is told."""
+@pytest.fixture
+def training(source: Path, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A long training into ``out``, once its first epoch is told. Ctrl-C reaches it even where it does not reach us."""
     runs.write_settings(source, "ptyint_pytorch", NumEpochs=10_000)
-    command = [sys.executable, "-m", "ptyint.ptychodus.command", *runs.arguments("train", source, output)]
+    command = [sys.executable, "-m", "ptyint.ptychodus.command", *runs.arguments("train", source, tmp_path / "out")]
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         command,
         stdout=subprocess.PIPE,
@@ -281,11 +284,14 @@ def start(source: Path, output: Path) -> subprocess.Popen[str]:
         env=runs.environment(),
         start_new_session=True,
     )
-    assert process.stdout is not None
-    for line in process.stdout:
-        if "epoch 1 of" in line:
-            return process
-    raise AssertionError("the training ended before its first epoch")
+    signal.signal(signal.SIGINT, ours)
+    try:
+        assert process.stdout is not None
+        assert any("epoch 1 of" in line for line in process.stdout), "the training ended before its first epoch"
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=20)
 
 
 def worker(process: subprocess.Popen[str]) -> psutil.Process:
@@ -293,12 +299,11 @@ def worker(process: subprocess.Popen[str]) -> psutil.Process:
     return max(psutil.Process(process.pid).children(recursive=True), key=lambda child: child.memory_info().rss)
 
 
-def test_a_killed_child_is_reported_within_seconds(source: Path, tmp_path: Path) -> None:
-    process = start(source, tmp_path / "out")
-    worker(process).send_signal(signal.SIGKILL)
+def test_a_killed_child_is_reported_within_seconds(training: subprocess.Popen[str], tmp_path: Path) -> None:
+    worker(training).send_signal(signal.SIGKILL)
     begun = time.monotonic()
-    said, _ = process.communicate(timeout=20)
-    assert time.monotonic() - begun < 15 and process.returncode == 1
+    said, _ = training.communicate(timeout=20)
+    assert time.monotonic() - begun < 15 and training.returncode == 1
     assert "was killed (SIGKILL): most likely the memory ran out" in said
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -325,15 +330,16 @@ def test_the_stop_button_ends_a_training_without_a_model(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_stopped_application_leaves_no_child_and_no_file(how: signal.Signals, source: Path, tmp_path: Path) -> None:
-    process = start(source, tmp_path / "out")
-    child = worker(process)
-    os.kill(process.pid, how)
+def test_a_stopped_application_leaves_no_child_and_no_file(
+    how: signal.Signals, training: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    child = worker(training)
+    os.kill(training.pid, how)
     begun = time.monotonic()
-    process.communicate(timeout=20)
+    training.communicate(timeout=20)
     psutil.wait_procs([child], timeout=5)
     assert time.monotonic() - begun < 15 and not child.is_running()
-    assert process.returncode != 0 and list((tmp_path / "out").iterdir()) == []
+    assert training.returncode != 0 and list((tmp_path / "out").iterdir()) == []
 
 
 # --- the unmodified command ---
