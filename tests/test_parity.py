@@ -356,12 +356,9 @@ def test_a_backend_in_the_wrong_process_breaks_the_contract() -> None:
     assert ("tensorflow", "backend that ran") in red  # bookkeeping alone does not say
 
 
-# --- cost ---
-
-
-def trained(backend: str, later: float = 0.0, first: float = 0.0, by_hand: float = 0.0) -> dict[str, Any]:
-    """What a short training leaves; its later losses, the first batch's, and its steps by hand moved by so much."""
-    losses = np.array([3.0, 2.5 * (1 + later)])
+def trained(backend: str, epochs: float = 0.0, first: float = 0.0, by_hand: float = 0.0) -> dict[str, Any]:
+    """What a short training leaves; the epochs' losses, the first batch's, and those by hand moved by so much."""
+    losses = np.array([3.0 * (1 + epochs), 2.5])
     arrays: dict[str, Any] = {}
     for gridsize, config in cases.TRAINING.items():
         weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(config.model, 1).items()}
@@ -384,7 +381,7 @@ def trained(backend: str, later: float = 0.0, first: float = 0.0, by_hand: float
     ("candidate", "red"),
     [
         ({}, set()),
-        ({"later": 2e-4}, set()),  # an activation over the kink of its ReLU, in Adam's first step
+        ({"epochs": 2e-4}, set()),  # an activation over the kink of its ReLU, in Adam's first step
         ({"first": 2e-4}, {"first loss"}),
         ({"by_hand": 2e-4}, {"losses by hand"}),
     ],
@@ -433,6 +430,9 @@ def test_the_gradient_of_the_intensity_scale_is_measured_by_its_terms() -> None:
     assert rungs.cancelling(arrays, "log_intensity_scale") == pytest.approx(2 * intensity.size)
     assert rungs.cancelling({**arrays, "expected_intensity": intensity * np.nan}, "log_intensity_scale") is None
     assert rungs.cancelling(arrays, "probe.real") is None
+
+
+# --- cost ---
 
 
 def measured(step: float, memory: float) -> dict[str, Any]:

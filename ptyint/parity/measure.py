@@ -354,8 +354,8 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
     """Train through the dispatcher, save; infer with the weights in memory. Then the same once more.
 
     Keys: ``gridsize/losses``, ``/rates``, ``/patches``, ``/patches, one by one``, ``/stitched``, ``/weights/<name>``,
-    ``/losses again``; ``/losses by hand``, ``/first loss`` and ``/weights by hand/<name>`` (the same batches, stepped
-    one by one); ``/inference seconds``.
+    ``/losses again``, ``/inference seconds``. From the same batches stepped one by one, if it can be traced,
+    also ``/first loss`` (1,), before any step; ``/losses by hand`` (epochs,); ``/weights by hand/<name>``.
     """
     arrays: Arrays = {}
     scan = load_fixture(cases.FIXTURE)
@@ -370,14 +370,12 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
             )
             again = dispatcher.train(scan, config)
             bundle.save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
-            by_hand = "trace" in backend.capabilities
-            first, losses, weights = _by_hand(backend, scan, config) if by_hand else (np.zeros(0), np.zeros(0), {})
+            by_hand = _by_hand(backend, scan, config) if "trace" in backend.capabilities else {}
             outcome = {
+                **by_hand,
                 "backend": np.array(result.backend),
                 "losses": result.history.losses,
                 "losses again": again.history.losses,
-                "losses by hand": losses,
-                "first loss": first,
                 "rates": np.array(rates),
                 "patches": found.object_patches,
                 "patches, one by one": dispatcher.infer(
@@ -387,8 +385,7 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
                 "inference seconds": np.array(found.seconds / data_groups(found)),
             }
             arrays |= {f"{gridsize}/{key}": value for key, value in outcome.items()}
-            for what, held in (("weights", result.weights), ("weights by hand", weights)):
-                arrays |= {f"{gridsize}/{what}/{key}": w for key, w in held.items()}
+            arrays |= {f"{gridsize}/weights/{key}": w for key, w in result.weights.items()}
     return arrays
 
 
@@ -406,10 +403,8 @@ def data_groups(result: dispatcher.InferenceResult) -> int:
     return result.groups.n_groups
 
 
-def _by_hand(
-    backend: Any, scan: Scan, config: TrainingConfig
-) -> tuple[NDArray[np.float64], NDArray[np.float64], Weights]:
-    """Loss of the first batch, mean loss of each epoch, and the last weights: training without its bookkeeping."""
+def _by_hand(backend: Any, scan: Scan, config: TrainingConfig) -> Arrays:
+    """The loop of training without its bookkeeping: the keys of :func:`training` that come of it."""
     data = GroupedScan.from_config(scan, config)
     network = backend.build(config, weights_module.initial_weights(config.model, scan.probe, config.seed))
     generator, schedule = np.random.default_rng(config.seed), Schedule(config)
@@ -422,7 +417,8 @@ def _by_hand(
             total += of_batches[-1] * len(index)
         of_epochs.append(total / len(order))
         schedule.should_stop(of_epochs[-1])
-    return np.array(of_batches[:1]), np.array(of_epochs), network.get_weights()
+    found = {"first loss": np.array(of_batches[:1]), "losses by hand": np.array(of_epochs)}
+    return found | {f"weights by hand/{name}": w for name, w in network.get_weights().items()}
 
 
 # --- rung 6 ---

@@ -284,7 +284,7 @@ def cancelling(arrays: Arrays, name: str) -> float | None:
 
     The sum may cancel, rounding does not. The bias of the last phase layer turns the global phase, to which a
     diffraction pattern is blind: its gradient is next to nothing, and the rounding of 4096 terms is large beside it.
-    So is the intensity scale's, where patterns are as bright as they should be.
+    That of the intensity scale is next to nothing where the patterns are as bright as they should be.
     """
     layer, _, kind = name.rpartition(".")
     if kind not in ("bias", INTENSITY_SCALE):
@@ -295,7 +295,7 @@ def cancelling(arrays: Arrays, name: str) -> float | None:
     terms = np.abs(arrays[f"gradient/{tap}"].astype(np.float64))
     if kind == "bias":
         return float(np.linalg.norm(terms.sum(axis=(0, 2, 3))))
-    return float((2 * terms * arrays[tap]).sum())  # intensities are exp(2 w) of something
+    return float((2 * terms * arrays[tap]).sum())  # d exp(2 w) / dw = 2 exp(2 w)
 
 
 def backward_order(config: ModelConfig, taps: Sequence[str], weights: Sequence[str]) -> list[str]:
@@ -377,11 +377,11 @@ def optimiser(found: Mapping[str, Arrays]) -> list[Finding]:
                     before, tap = start[name], f"optimiser: {name} after {number}"
                     moves = {tap: arrays[f"{case}/{number}/{name}"] - before}
                     reference = {tap: after[name] - before}
-                    size = max(float(np.linalg.norm(before)), float(np.linalg.norm(reference[tap])))
-                    amplified = float(np.linalg.norm(moved[name] - after[name]))
-                    tolerance = TOLERANCES["optimiser"].widened(amplified / size if size else 0.0, "float64")
+                    scale = float(np.linalg.norm(before)) or None
+                    amplified = difference(moved[name] - before, reference[tap], scale).norm
+                    tolerance = TOLERANCES["optimiser"].widened(amplified, "float64")
                     where = ("step", case, "float64", tap)
-                    findings.append(compare(where, (side, REFEREE), (moves, reference), (tap, tap), tolerance, size))
+                    findings.append(compare(where, (side, REFEREE), (moves, reference), (tap, tap), tolerance, scale))
             for s in range(n_steps):
                 keys = (f"{case}/{s}/loss", f"{case}/{s}/traced loss")
                 where = ("step", case, "float64", f"loss that step {s + 1} returns")
