@@ -14,9 +14,9 @@ import sys
 import tempfile
 import time
 
-from ptyint.parity.cases import DRAWS
-from ptyint.parity.climb import climb
-from ptyint.parity.ladder import Ladder
+from ptyint.parity.ladder import climb
+from ptyint.parity.problems import DRAWS
+from ptyint.parity.results import Ladder
 
 
 def worst(ladder: Ladder) -> dict[str, tuple[float, str]]:

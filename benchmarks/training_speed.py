@@ -23,10 +23,10 @@ BATCH_SIZE, STEPS, EDGE, PRODUCTS = 16, 12, 2048, 6
 def measure(backend: str, gridsize: int, rounds: int) -> dict[str, list[float]]:
     """Groups per second and GFLOP/s, round by round."""
     from ptyint.backends import load
-    from ptyint.batches import GroupedScan
+    from ptyint.backends.weights import initial_weights
     from ptyint.config import ModelConfig, TrainingConfig
-    from ptyint.fixtures import load_fixture
-    from ptyint.weights import initial_weights
+    from ptyint.scans.batches import GroupedScan
+    from ptyint.scans.fixtures import load_fixture
 
     scan = load_fixture("synthetic-64")
     model = ModelConfig(N=64, gridsize=gridsize, n_filters_scale=1)

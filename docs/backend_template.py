@@ -8,10 +8,10 @@ import numpy as np
 
 
 class MyBackend:
-    """See ptyint.backends.base.Backend."""
+    """See ptyint.backends.protocol.Backend."""
 
     name = "mine"  # as in the entry point
-    capabilities = frozenset({"operators"})  # of ptyint.backends.base.CAPABILITIES
+    capabilities = frozenset({"operators"})  # of ptyint.backends.protocol.CAPABILITIES
     precisions = ("float32", "float64")  # in which the operators compute
     frameworks = ()  # of "tensorflow", "torch": what this process loads
 

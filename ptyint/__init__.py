@@ -4,8 +4,7 @@ The names below are the public interface. Importing them loads no framework: the
 configuration names, when it is called.
 """
 
-from ptyint.bundle import load_bundle, save_bundle
-from ptyint.comparison import Criteria, compare
+from ptyint.backends.bundle import load_bundle, save_bundle
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.dispatcher import infer, train
 from ptyint.errors import (
@@ -19,11 +18,12 @@ from ptyint.errors import (
     ScanError,
     UnknownBackendError,
 )
-from ptyint.fixtures import fixture_info, fixture_names, load_fixture
+from ptyint.images.comparison import Criteria, compare
+from ptyint.images.reconstruction import Reconstruction, reconstruct
 from ptyint.params import update_legacy_dict
-from ptyint.reconstruction import Reconstruction, reconstruct
-from ptyint.scan import Scan, validate_scan
-from ptyint.scan_io import read_scan, write_scan
+from ptyint.scans.files import read_scan, write_scan
+from ptyint.scans.fixtures import fixture_info, fixture_names, load_fixture
+from ptyint.scans.scan import Scan, validate_scan
 
 __all__ = [
     "BackendUnavailableError",

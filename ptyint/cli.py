@@ -94,9 +94,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace, given: list[str]) -> int:
-    from ptyint import runner, stages
-    from ptyint.evidence import index
-    from ptyint.pages import SUMMARY
+    from ptyint import stages
+    from ptyint.evidence import index, run
+    from ptyint.evidence.pages import SUMMARY
 
     names = tuple(options.stages) or stages.PROFILES[options.profile]
     parameters = {name: _value(text) for name, text in options.p}
@@ -105,7 +105,7 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     )
     jobs = stages.jobs_of(request)
     with _Progress() as progress:
-        done = runner.run(
+        done = run.run(
             jobs,
             reports=options.reports,
             ledger=_ledger(options),
@@ -157,7 +157,7 @@ def _backends(options: argparse.Namespace, given: list[str]) -> int:
 
 
 def _check_backend(options: argparse.Namespace, given: list[str]) -> int:
-    from ptyint.backends.contract import check
+    from ptyint.parity.conformance import check
 
     found = check(options.name)
     for one in found:
@@ -166,7 +166,7 @@ def _check_backend(options: argparse.Namespace, given: list[str]) -> int:
 
 
 def _fixtures(options: argparse.Namespace, given: list[str]) -> int:
-    from ptyint.fixtures import fixture_info, fixture_names
+    from ptyint.scans.fixtures import fixture_info, fixture_names
 
     for name in fixture_names():
         fixture = fixture_info(name)

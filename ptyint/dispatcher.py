@@ -14,11 +14,11 @@ from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.errors import BackendUnavailableError, ConfigError
 
 if TYPE_CHECKING:
-    from ptyint.backends.base import Backend, History, OnEpoch
-    from ptyint.groups import Groups
-    from ptyint.scan import Scan
-    from ptyint.stitch import Stitched
-    from ptyint.weights import Weights
+    from ptyint.backends.protocol import Backend, History, OnEpoch
+    from ptyint.backends.weights import Weights
+    from ptyint.images.stitch import Stitched
+    from ptyint.scans.groups import Groups
+    from ptyint.scans.scan import Scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,8 +111,8 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
         The configuration does not fit the scan.
     """
     backend = _with_weights(config)
-    from ptyint.batches import GroupedScan
-    from ptyint.weights import initial_weights, weights_sha256
+    from ptyint.backends.weights import initial_weights, weights_sha256
+    from ptyint.scans.batches import GroupedScan
 
     data = GroupedScan.from_config(scan, config)
     weights = initial_weights(config.model, scan.probe, config.seed)
@@ -146,11 +146,11 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
         Neither weights nor a bundle were given, or the configuration does not fit the scan.
     """
     backend = _with_weights(config)
-    from ptyint.batches import GroupedScan
-    from ptyint.bundle import load_bundle
-    from ptyint.physics import probe_mask
-    from ptyint.stitch import stitch, synchronise_phases
-    from ptyint.weights import scan_units
+    from ptyint.backends.bundle import load_bundle
+    from ptyint.backends.weights import scan_units
+    from ptyint.images.stitch import stitch, synchronise_phases
+    from ptyint.scans.batches import GroupedScan
+    from ptyint.scans.forward import probe_mask
 
     if weights is None:
         if config.model_path is None:

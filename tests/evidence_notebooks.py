@@ -7,13 +7,13 @@ from typing import Any
 
 import nbformat
 
-from ptyint import runner
 from ptyint.evidence import manifest
-from ptyint.runner import Finished, Job
+from ptyint.evidence import run as runner
+from ptyint.evidence.run import Finished, Job
 
 PASSES = """
 from ptyint.evidence.checks import Check
-from ptyint.fragments import checks_table
+from ptyint.evidence.display import checks_table
 checks_table([Check("size", float(size), "<=", 10.0)])
 """
 FILE = "open('made.txt', 'w').write('whole')"

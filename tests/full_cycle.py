@@ -19,12 +19,12 @@ import numpy as np
 
 import ptyint
 from ptyint import dispatcher
-from ptyint.batches import GroupedScan
+from ptyint.backends.weights import initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
-from ptyint.fixtures import fixture_info, load_fixture, scan_digest
-from ptyint.metrics import compare_objects
-from ptyint.reconstruction import Reconstruction, peak_memory_bytes, reconstruct
-from ptyint.weights import initial_weights, weights_sha256
+from ptyint.images.metrics import compare_objects
+from ptyint.images.reconstruction import Reconstruction, peak_memory_bytes, reconstruct
+from ptyint.scans.batches import GroupedScan
+from ptyint.scans.fixtures import fixture_info, load_fixture, scan_digest
 
 FIXTURE = "tiny-64"
 M = 12

@@ -18,8 +18,8 @@ from ptychodus.api.probe_positions import ProbePosition, ProbePositionSequence
 from ptychodus.api.product import Product, ProductMetadata
 from ptychodus.api.simulate.diffraction import generate_diffraction_data
 
-from ptyint import simulate
-from ptyint.parity.climb import ONE_THREAD
+from ptyint.parity.ladder import ONE_THREAD
+from ptyint.scans import simulate
 
 N = 64
 ENERGY_EV, DISTANCE_M, PIXEL_M = 8000.0, 1.5, 12e-9

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from ptyint.reconstruction import Reconstruction
+from ptyint.images.reconstruction import Reconstruction
 
 
 def make(

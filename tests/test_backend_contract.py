@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 
 from ptyint import backends
-from ptyint.backends import contract
 from ptyint.cli import main
 from ptyint.errors import BackendUnavailableError, UnknownBackendError
-from ptyint.parity import climb, offers
-from ptyint.parity.offers import Offer
+from ptyint.parity import capabilities, conformance, ladder
+from ptyint.parity.capabilities import Offer
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = DOCS / "backends.md"
@@ -48,7 +47,7 @@ def test_the_template_is_some_fifty_lines_and_the_page_names_it() -> None:
 
 
 def test_the_page_names_every_capability_and_operator() -> None:
-    from ptyint.backends.base import CAPABILITIES
+    from ptyint.backends.protocol import CAPABILITIES
     from ptyint.parity import extras
 
     for name in (*CAPABILITIES, *extras.REQUIRED, *extras.REFEREES, *backends.MODULES):
@@ -102,7 +101,7 @@ def test_a_broken_contract_is_named(
     template: Any, monkeypatch: pytest.MonkeyPatch, attribute: str, value: Any, words: str
 ) -> None:
     monkeypatch.setattr(type(template), attribute, staticmethod(value) if callable(value) else value)
-    notes = [check.note for check in contract.check("mine") if check.verdict == "fail"]
+    notes = [check.note for check in conformance.check("mine") if check.verdict == "fail"]
     assert len(notes) >= 1
     import re
 
@@ -113,7 +112,7 @@ def test_a_broken_contract_is_named(
 def test_a_backend_without_weights_cannot_be_trained_by_the_dispatcher(template: Any) -> None:
     from ptyint import dispatcher
     from ptyint.config import ModelConfig, TrainingConfig
-    from ptyint.fixtures import load_fixture
+    from ptyint.scans.fixtures import load_fixture
 
     config = TrainingConfig(ModelConfig(n_filters_scale=1), backend="mine")
     with pytest.raises(BackendUnavailableError, match=r"'mine' takes and gives no canonical weights"):
@@ -121,19 +120,19 @@ def test_a_backend_without_weights_cannot_be_trained_by_the_dispatcher(template:
 
 
 def test_what_a_backend_offers_survives_its_process(template: Any, tmp_path: Path) -> None:
-    from ptyint.parity.measure import write
+    from ptyint.parity.worker import write
 
-    write(tmp_path, "mine.offer", offers.written(template))
+    write(tmp_path, "mine.offer", capabilities.written(template))
     offer = Offer.load(tmp_path, "mine")
     assert offer.capabilities == template.capabilities and not offer.is_full
     assert offer.called("propagate").startswith("Centred orthonormal FFT")
     assert Offer.load(tmp_path, "crashed").is_full  # asked for everything, and found wanting
-    assert offers.lacking({"mine": offer, "other": Offer()}, "forward") == "mine does not offer trace"
+    assert capabilities.lacking({"mine": offer, "other": Offer()}, "forward") == "mine does not offer trace"
 
 
 def test_an_unknown_backend_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(UnknownBackendError, match="Unknown backend 'nonsense'"):
-        climb.climb(tmp_path, "tensorflow", "nonsense")
+        ladder.climb(tmp_path, "tensorflow", "nonsense")
 
 
 def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> None:
@@ -142,12 +141,12 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     (installed / "second_template.py").write_text(second)
     entries = installed / "mine-1.0.dist-info" / "entry_points.txt"
     entries.write_text(ENTRY + "yours = second_template\n")
-    code = "import sys; from ptyint.parity.climb import climb; climb(sys.argv[1], 'mine', 'yours')"
+    code = "import sys; from ptyint.parity.ladder import climb; climb(sys.argv[1], 'mine', 'yours')"
     path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
     env = {**os.environ, "PYTHONPATH": path}
     run = subprocess.run([sys.executable, "-c", code, tmp_path], env=env, capture_output=True, text=True, timeout=200)
     assert run.returncode == 0, run.stderr[-2000:]
-    from ptyint.parity.ladder import Ladder
+    from ptyint.parity.results import Ladder
 
     ladder = Ladder.load(tmp_path / "ladder.json")
     assert {f.tap for f in ladder.findings if f.red} == {"poisson_nll"}

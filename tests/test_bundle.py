@@ -21,11 +21,11 @@ import h5py
 import numpy as np
 import pytest
 
-from ptyint.atomic import atomic_path
-from ptyint.bundle import NAME, load_bundle, save_bundle
+from ptyint._atomic import atomic_path
+from ptyint.backends.bundle import NAME, load_bundle, save_bundle
+from ptyint.backends.weights import Weights, initial_weights, weight_shapes
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import BundleError
-from ptyint.weights import Weights, initial_weights, weight_shapes
 
 CONFIG = TrainingConfig(
     model=ModelConfig(n_filters_scale=1, probe_big=False),

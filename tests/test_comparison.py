@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from reconstructions import make
 
-from ptyint.comparison import NAME, Criteria, check_names, compare
 from ptyint.errors import ComparisonError, ConfigError, PtyintError, ScanError
-from ptyint.reconstruction import Reconstruction, scanned_region
+from ptyint.images.comparison import NAME, Criteria, check_names, compare
+from ptyint.images.reconstruction import Reconstruction, scanned_region
 
 
 def failed(comparison: object) -> list[str]:

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 
 from ptyint import backends, dispatcher, params
-from ptyint.backends.base import Epoch, History
-from ptyint.bundle import save_bundle
+from ptyint.backends.bundle import save_bundle
+from ptyint.backends.protocol import Epoch, History
+from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError, PtyintError
-from ptyint.physics import diffraction_amplitudes
-from ptyint.scan import Scan
-from ptyint.weights import Weights, initial_weights, weights_sha256
+from ptyint.scans.forward import diffraction_amplitudes
+from ptyint.scans.scan import Scan
 
 MODULES = {"pytorch": "ptyint.backends.pytorch", "tensorflow": "ptyint.backends.tensorflow"}
 N = 64
@@ -162,7 +162,9 @@ def test_tensorflow_is_the_default(kind: str, spied: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["train", "infer"])
-@pytest.mark.parametrize("name", ["torch", "PyTorch", "TENSORFLOW", "tensorflow ", "jax", "", "ptyint.backends.base"])
+@pytest.mark.parametrize(
+    "name", ["torch", "PyTorch", "TENSORFLOW", "tensorflow ", "jax", "", "ptyint.backends.protocol"]
+)
 def test_an_unknown_name_is_refused_with_the_allowed_ones(kind: str, name: str, spied: Any) -> None:
     with pytest.raises(ValueError) as caught:
         run(kind, make_scan(), {"backend": name}, spied)
@@ -187,8 +189,8 @@ sys.meta_path.insert(0, Blocker())
 import numpy as np
 from ptyint import dispatcher, params
 from ptyint.config import ModelConfig, TrainingConfig, InferenceConfig
-from ptyint.scan import Scan
-from ptyint.weights import initial_weights
+from ptyint.scans.scan import Scan
+from ptyint.backends.weights import initial_weights
 model = ModelConfig(n_filters_scale=1, gridsize=1)
 scan = Scan(np.ones((2, 64, 64), np.uint16), np.full((2, 2), 32.0), np.ones((1, 64, 64), np.complex64))
 params.cfg["backend"] = "stale"

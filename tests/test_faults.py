@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint import metrics
 from ptyint.errors import ConfigError
-from ptyint.parity import faults, seams, show_faults
-from ptyint.parity.faults import CATALOGUE, LISTED, OWN, Fault
-from ptyint.parity.ladder import RUNGS
-from ptyint.parity.sensitivity import NO_FALSE_ALARM, PLACES, Score, check_names, chosen, skipped_test
-from ptyint.parity.trial import CONTROL, Limit, Outcome
+from ptyint.images import metrics
+from ptyint.parity.faults import catalogue, figures, injection
+from ptyint.parity.faults.campaign import NO_FALSE_ALARM, PLACES, Score, check_names, chosen, skipped_test
+from ptyint.parity.faults.catalogue import CATALOGUE, LISTED, OWN, Fault
+from ptyint.parity.faults.trial import CONTROL, Limit, Outcome
+from ptyint.parity.results import RUNGS
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,13 +36,13 @@ def test_a_fault_is_there_for_a_while_only() -> None:
 
 def test_what_was_replaced_comes_back_after_an_error() -> None:
     before = metrics.psnr
-    with pytest.raises(ZeroDivisionError), seams.wrapped("ptyint.metrics", "psnr", lambda f, *a, **k: 1 / 0):
+    with pytest.raises(ZeroDivisionError), injection.wrapped("ptyint.images.metrics", "psnr", lambda f, *a, **k: 1 / 0):
         metrics.psnr(np.ones((4, 4)), np.ones((4, 4)), data_range=1.0)
     assert metrics.psnr is before
 
 
 def test_a_seam_that_is_no_more_is_an_error() -> None:
-    with pytest.raises(AttributeError), seams.replaced("ptyint.metrics", "no_such_metric", None):
+    with pytest.raises(AttributeError), injection.replaced("ptyint.images.metrics", "no_such_metric", None):
         pass
 
 
@@ -51,9 +51,11 @@ def test_every_fault_is_taken_out_again() -> None:
     code = """
 import inspect
 from ptyint.backends import pytorch
-from ptyint.parity.faults import CATALOGUE, SIZED
-from ptyint import bundle, config, metrics, params
-from ptyint.scan_io import npz
+from ptyint.parity.faults.catalogue import CATALOGUE, SIZED
+from ptyint import config, params
+from ptyint.backends import bundle
+from ptyint.images import metrics
+from ptyint.scans import npz
 
 def state():
     owners = [pytorch, pytorch.PtychoNet, pytorch.TorchNetwork, pytorch.PyTorchBackend, pytorch.F, bundle, metrics,
@@ -75,14 +77,12 @@ for fault in SIZED:
 
 def test_production_modules_know_no_fault() -> None:
     """Only the fault machinery itself imports it."""
-    machinery = {"faults.py", "seams.py", "trial.py", "sensitivity.py", "show_faults.py"}
+    faults, stages = ROOT / "ptyint" / "parity" / "faults", ROOT / "ptyint" / "stages"
     for path in (ROOT / "ptyint").rglob("*.py"):
-        if path.name not in machinery | {"stages.py"}:
+        if faults not in path.parents and stages not in path.parents:
             text = path.read_text()
-            assert "parity.faults" not in text and "parity.seams" not in text and "parity import faults" not in text, (
-                path
-            )
-    assert "sensitivity" in (ROOT / "ptyint" / "stages.py").read_text()
+            assert "parity.faults" not in text and "parity import faults" not in text, path
+    assert "campaign" in (stages / "__init__.py").read_text()
 
 
 # --- the catalogue ---
@@ -90,7 +90,7 @@ def test_production_modules_know_no_fault() -> None:
 
 def test_the_catalogue_is_complete_and_says_where_it_comes_from() -> None:
     assert [fault.id for fault in LISTED] == [f"F{i:02}" for i in range(1, 22) if i != 20]
-    assert faults.EVIDENCE == "F20" and len(OWN) >= 10
+    assert catalogue.EVIDENCE == "F20" and len(OWN) >= 10
     assert len(CATALOGUE) == len(LISTED) + len(OWN)
     for fault in CATALOGUE.values():
         assert fault.rung in RUNGS and fault.taps and fault.title and fault.upstream
@@ -119,7 +119,7 @@ def test_an_unknown_id_is_an_error() -> None:
 
 
 def some(id: str, rung: str, taps: tuple[str, ...] = ("tap",)) -> Fault:
-    return Fault(id, f"fault {id}", "own", rung, taps, faults.CATALOGUE["F01"].applied)
+    return Fault(id, f"fault {id}", "own", rung, taps, catalogue.CATALOGUE["F01"].applied)
 
 
 def scored(**fields: Any) -> Score:
@@ -177,11 +177,11 @@ def test_the_evidence_engine_is_not_fooled_by_a_skipped_test() -> None:
 def test_the_score_shows_uncaught_faults_in_words_and_sign() -> None:
     limit = Limit("something moved", "px", "operator", 1e-9, 2e-3)
     one = scored(limits=(limit, replace(limit, size=math.nan, change=math.nan)))
-    html = show_faults.faults_table(one).html
+    html = figures.faults_table(one).html
     assert "✗ not caught" in html and "✓ caught, elsewhere" in html
-    limits = show_faults.limits_table(one).html
+    limits = figures.limits_table(one).html
     assert "1e-09 px" in limits and "more than rounding" in limits and "not caught at 1" in limits
-    picture = show_faults.picture(one)
+    picture = figures.picture(one)
     assert "Not caught: C fault C" in picture.alt and picture.png()
-    record = show_faults.headline(one).record
+    record = figures.headline(one).record
     assert record is not None and record.compared == one.sentence and len(record.numbers) == 3

@@ -8,10 +8,10 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from reconstructions import make
 
-from ptyint import figures, report
-from ptyint.comparison import check_names, compare
+from ptyint.evidence.display import checks_table
 from ptyint.evidence.record import MIME, Record
-from ptyint.fragments import checks_table
+from ptyint.images import figures, report
+from ptyint.images.comparison import check_names, compare
 
 
 @pytest.fixture(scope="module")

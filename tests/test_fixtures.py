@@ -19,9 +19,9 @@ import numpy as np
 import pooch
 import pytest
 
-from ptyint import fixtures
 from ptyint.errors import FixtureError
-from ptyint.scan import Scan, validate_scan
+from ptyint.scans import fixtures
+from ptyint.scans.scan import Scan, validate_scan
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 STAR = "siemens-star-small.npz.bz2"
@@ -318,5 +318,5 @@ def test_only_what_has_a_generator_is_generated():
 
 def test_importing_fixtures_stays_light():
     heavy = "{'torch', 'tensorflow', 'scipy', 'h5py', 'pooch', 'matplotlib', 'skimage'}"
-    code = f"import sys, ptyint.fixtures; print(sorted({heavy} & set(sys.modules)))"
+    code = f"import sys, ptyint.scans.fixtures; print(sorted({heavy} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -3,7 +3,7 @@ import pytest
 from scipy import ndimage
 
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.gauge import remove_gauge, soft_window
+from ptyint.images.gauge import remove_gauge, soft_window
 
 SHAPE = (120, 100)
 SHIFT, RAMP, PHASE, SCALE = (-3.37, 2.21), (0.043, -0.11), 1.1, 2.7

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ptyint.errors import ConfigError, ScanError
-from ptyint.groups import group_positions
+from ptyint.scans.groups import group_positions
 
 
 def scattered(n=60, seed=5):

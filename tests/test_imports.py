@@ -22,7 +22,7 @@ TRAIN = """
 import numpy as np
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.dispatcher import train
-from ptyint.scan import Scan
+from ptyint.scans.scan import Scan
 rng = np.random.default_rng(0)
 probe = np.zeros((1, 64, 64), np.complex64)
 probe[:, 20:44, 20:44] = 1
@@ -64,7 +64,9 @@ def test_dispatcher_takes_under_half_a_second_and_loads_neither_framework() -> N
 def test_only_the_backends_modules_load_a_framework() -> None:
     found = pkgutil.walk_packages(ptyint.__path__, "ptyint.")
     modules = [module.name for module in found if module.name not in MODULES.values()]
-    assert {"ptyint.dispatcher", "ptyint.bundle", "ptyint.scan_io.npz", "ptyint.backends.base"} <= set(modules)
+    assert {"ptyint.dispatcher", "ptyint.backends.bundle", "ptyint.scans.npz", "ptyint.backends.protocol"} <= set(
+        modules
+    )
     assert loaded("import " + ", ".join(modules), *FRAMEWORKS) == []
 
 
@@ -99,5 +101,5 @@ def test_the_backends_are_independent(module: str, own: str, foreign: str) -> No
             imported |= {node.module or ""} | {f"{node.module}.{alias.name}" for alias in node.names}
     assert own in {name.split(".")[0] for name in imported}
     assert foreign not in {name.split(".")[0] for name in imported}
-    others = {"ptyint.physics", "ptyint.stitch", *BACKENDS.values()}
+    others = {"ptyint.scans.forward", "ptyint.images.stitch", *BACKENDS.values()}
     assert not others & imported

@@ -8,33 +8,41 @@ from pathlib import Path
 
 import pytest
 
-from ptyint import cli, fixture_figures, inventory
+from ptyint import cli
 from ptyint.errors import ConfigError, FixtureError
 from ptyint.evidence.checks import Check
-from ptyint.fixtures import DATA_VARIABLE, DATASETS_VARIABLE, fixture_info, fixture_names, load_fixture, scan_digest
-from ptyint.notebooks import FOLDER, parameter_defaults
+from ptyint.evidence.execution import FOLDER, parameter_defaults
+from ptyint.scans.fixtures import (
+    DATA_VARIABLE,
+    DATASETS_VARIABLE,
+    fixture_info,
+    fixture_names,
+    load_fixture,
+    scan_digest,
+)
+from ptyint.stages import fixture_figures, fixtures
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 
 
 def sha256_check(name: str) -> Check:
-    examined = inventory.examine([name])
-    return next(check for check in inventory.checks(examined, []) if check.name == f"sha256 holds: {name}")
+    examined = fixtures.examine([name])
+    return next(check for check in fixtures.checks(examined, []) if check.name == f"sha256 holds: {name}")
 
 
 def test_what_is_reported_is_what_was_declared(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_VARIABLE, str(shared_data))
     for names in (None, ["tiny-64"], ["tiny-64", "ptychodus-sim-64"]):
-        declared = inventory.expected_checks(names)
+        declared = fixtures.expected_checks(names)
         assert len(declared) == len(set(declared)) == len(names or fixture_names()) + 3
     names = ["tiny-64", "ptychodus-sim-64"]
-    checks = inventory.checks(inventory.examine(names), [])
-    assert [check.name for check in checks] == inventory.expected_checks(names)
+    checks = fixtures.checks(fixtures.examine(names), [])
+    assert [check.name for check in checks] == fixtures.expected_checks(names)
     assert [check.verdict for check in checks] == ["pass", "pass", "pass", "not run", "not run"]
 
 
 def test_parameters_are_measured_from_the_arrays() -> None:
-    (one,) = inventory.examine(["tiny-64"])
+    (one,) = fixtures.examine(["tiny-64"])
     scan = load_fixture("tiny-64")
     assert one.digest == scan_digest(scan) and one.error == "" and not one.absent
     data = one.dataset
@@ -69,11 +77,11 @@ def test_a_wrong_sha256_or_size_or_a_missing_file_is_a_failed_check(doctored: Pa
 
 def test_what_is_only_local_and_not_here_is_absent_and_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    examined = inventory.examine(["ptychodus-sim-64", "tiny-64"])
+    examined = fixtures.examine(["ptychodus-sim-64", "tiny-64"])
     assert [one.absent for one in examined] == [True, False]
-    assert "sha256 holds: ptychodus-sim-64" not in inventory.expected_checks()
-    assert f"not examined: {DATA_VARIABLE} is not set" in inventory.inventory_table(examined).rows[0]
-    assert "absent" in inventory.headline(examined, []).record.compared  # type: ignore[union-attr]
+    assert "sha256 holds: ptychodus-sim-64" not in fixtures.expected_checks()
+    assert f"not examined: {DATA_VARIABLE} is not set" in fixtures.inventory_table(examined).rows[0]
+    assert "absent" in fixtures.headline(examined, []).record.compared  # type: ignore[union-attr]
 
 
 def test_a_local_folder_that_lacks_the_file_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,27 +90,27 @@ def test_a_local_folder_that_lacks_the_file_is_a_failure(tmp_path: Path, monkeyp
 
 
 def test_an_unknown_fixture_is_an_error() -> None:
-    for ask in (inventory.examine, inventory.expected_checks):
+    for ask in (fixtures.examine, fixtures.expected_checks):
         with pytest.raises(FixtureError, match="Did you mean 'tiny-64'"):
             ask(["tiny-46"])
 
 
 def test_knobs_list_every_option_and_every_parameter() -> None:
-    commands = inventory.command_table(cli.parser())
+    commands = fixtures.command_table(cli.parser())
     assert {row[0] for row in commands.rows} >= {"ptyint run", "ptyint verify", "ptyint index", "ptyint backends"}
     assert ("ptyint run", "--profile quick or full", "quick", "how much (default: quick)") in commands.rows
-    listed = {(row[0], row[1]) for row in inventory.notebook_table().rows}
+    listed = {(row[0], row[1]) for row in fixtures.notebook_table().rows}
     assert listed == {(p.name, name) for p in FOLDER.glob("*.ipynb") for name in parameter_defaults(p)}
 
 
-@pytest.mark.parametrize("backend", inventory.BACKENDS)
+@pytest.mark.parametrize("backend", fixtures.BACKENDS)
 def test_the_budget_is_measured_in_a_process_of_its_own(backend: str, tmp_path: Path) -> None:
-    budget = inventory.measure_budget(backend, 2, tmp_path / "log")
+    budget = fixtures.measure_budget(backend, 2, tmp_path / "log")
     assert budget.measured and budget.error == "" and (tmp_path / "log").stat().st_size
     parts = budget.import_s + budget.first_epoch_s + budget.later_epoch_s + budget.inference_s
     assert parts < budget.wall_s < budget.cycle_s < budget.budget_s
     assert budget.peak_memory_bytes > 10**8 and budget.command["exit_code"] == 0
-    (check,) = (c for c in inventory.checks([], [budget]) if backend in c.name)
+    (check,) = (c for c in fixtures.checks([], [budget]) if backend in c.name)
     assert check.passed and "a cycle of 2 epochs" in check.note
 
 
@@ -110,16 +118,16 @@ def test_a_budget_that_could_not_be_measured_says_why(tmp_path: Path, monkeypatc
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('broken install')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    budget = inventory.measure_budget("pytorch", 2)
+    budget = fixtures.measure_budget("pytorch", 2)
     assert not budget.measured and math.isnan(budget.import_s) and "broken install" in budget.error
-    assert [c.verdict for c in inventory.checks([], [budget]) if "pytorch" in c.name] == ["fail"]
+    assert [c.verdict for c in fixtures.checks([], [budget]) if "pytorch" in c.name] == ["fail"]
     with pytest.raises(ConfigError, match="epochs is 1; must be 2 or more"):
-        inventory.measure_budget("pytorch", 1)
+        fixtures.measure_budget("pytorch", 1)
 
 
 def test_the_note_names_every_fixture_with_owner_and_reuse(tmp_path: Path) -> None:
-    examined = inventory.examine(["tiny-64", "grid-128"])
-    text = inventory.write_sync(tmp_path, examined, [], cli.parser()).read_text()
+    examined = fixtures.examine(["tiny-64", "grid-128"])
+    text = fixtures.write_sync(tmp_path, examined, [], cli.parser()).read_text()
     assert text.startswith("# Phase E2.A: fixture alignment\n")
     for name in ("tiny-64", "grid-128"):
         fixture = fixture_info(name)
@@ -130,6 +138,6 @@ def test_the_note_names_every_fixture_with_owner_and_reuse(tmp_path: Path) -> No
 
 
 def test_the_gallery_tells_what_it_shows() -> None:
-    picture = fixture_figures.gallery(inventory.examine(["tiny-64", "grid-128"]))
+    picture = fixture_figures.gallery(fixtures.examine(["tiny-64", "grid-128"]))
     assert "tiny-64: 16 patterns of 64 x 64" in picture.alt and "grid-128: 196 patterns of 128 x 128" in picture.alt
     assert 20_000 < len(picture.png()) < 600_000

@@ -4,8 +4,8 @@ import skimage.metrics
 from scipy import ndimage
 
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.frc import FRC, THRESHOLDS, frc
-from ptyint.metrics import (
+from ptyint.images.frc import FRC, THRESHOLDS, frc
+from ptyint.images.metrics import (
     amplitude_correlation,
     compare_objects,
     correlation,

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 
 from ptyint.errors import ConfigError
-from ptyint.notebooks import FOLDER, check_parameters, execute, notebook_path, parameter_defaults
+from ptyint.evidence.execution import FOLDER, check_parameters, execute, notebook_path, parameter_defaults
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 

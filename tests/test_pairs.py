@@ -10,13 +10,14 @@ import pytest
 
 from ptyint.evidence import manifest
 from ptyint.evidence.checks import SIGNS, VERDICTS, Check, worst
-from ptyint.fragments import VERDICT_CELLS, checks_table
-from ptyint.parity import cases, extras, offered, show, show_pair, workflow
-from ptyint.parity.climb import Climb
-from ptyint.parity.cost import Budget
-from ptyint.parity.cost import judge as judge_cost
-from ptyint.parity.ladder import Finding, Ladder
-from ptyint.parity.offers import Offer, unavailable
+from ptyint.evidence.display import VERDICT_CELLS, checks_table
+from ptyint.parity import extras, figures, offered, pair_figures, problems
+from ptyint.parity.capabilities import Offer, unavailable
+from ptyint.parity.ladder import Climb
+from ptyint.parity.results import Finding, Ladder
+from ptyint.parity.rungs import workflow
+from ptyint.parity.rungs.cost import Budget
+from ptyint.parity.rungs.cost import judge as judge_cost
 
 PAIR = ("mine", "yours")
 SOME = Offer(frozenset({"operators"}), ("float32",), ("propagate", "translate", "translate [fast=True]"))
@@ -48,7 +49,10 @@ def test_it_is_worse_than_a_pass_and_has_a_sign_of_its_own() -> None:
     assert worst(["pass", "not available", "underpowered"]) == "not available"
     assert worst(["not available", "fail"]) == "fail" and worst(["not available", "not run"]) == "not run"
     assert (
-        len(set(SIGNS.values())) == len(VERDICTS) == len(show.VERDICT_COLORS) == len(set(show.VERDICT_COLORS.values()))
+        len(set(SIGNS.values()))
+        == len(VERDICTS)
+        == len(figures.VERDICT_COLORS)
+        == len(set(figures.VERDICT_COLORS.values()))
     )
     assert VERDICT_CELLS["⊘ not available"] == "not-available"
 
@@ -88,16 +92,16 @@ def test_a_red_operator_is_a_failure_beside_what_is_not_available() -> None:
 
 def test_the_summary_says_what_is_supported_and_what_is_not(tmp_path: object) -> None:
     one = ladder(finding("contract"), finding("operator", 3.0))
-    words = show_pair.sentence(one)
+    words = pair_figures.sentence(one)
     assert words.startswith("Claims that the evidence supports: contract;") and "contradicts: operator" in words
     assert "cannot speak of (not available): forward, loss, gradient, step, persistence" in words
-    page = show.headline(Climb(one, (), {}))
+    page = figures.headline(Climb(one, (), {}))
     assert page.record is not None and words in page.record.compared
     assert page.record.numbers["comparisons not available"] == 9 and "nan" not in page.html
-    assert "⊘ not available" in show_pair.claims(one).html
-    for fragment in (show.error_by_depth(one, "gridsize 2"), show.drift_curves(one)):
+    assert "⊘ not available" in pair_figures.claims(one).html
+    for fragment in (figures.error_by_depth(one, "gridsize 2"), figures.drift_curves(one)):
         assert "⊘ not available: mine and yours do not offer trace." in fragment._repr_html_()
-    assert "2 not available" in show.picture(one).alt
+    assert "2 not available" in figures.picture(one).alt
 
 
 def test_costs_that_cannot_be_measured_are_not_available() -> None:
@@ -154,7 +158,7 @@ def test_architectures_are_told_apart_by_their_kernels() -> None:
 @pytest.mark.parametrize("seed", [0, 3])
 def test_both_kinds_of_backends_are_measured_on_the_same_operands(seed: int) -> None:
     """What a built-in backend measures in its process covers every operator of its own that a mixed pair asks for."""
-    own = cases.operands(seed) | extras.merges(seed)
+    own = problems.operands(seed) | extras.merges(seed)
     for label, (name, arguments) in extras.everything(seed).items():
         if name in extras.REQUIRED:
             assert own[label][0] == name

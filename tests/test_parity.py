@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint import physics
+from ptyint.backends import numpy_network
+from ptyint.backends.weights import trainable_names, weight_shapes
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.parity import cases, measure, referee, rungs
+from ptyint.parity import compare, problems, worker
 from ptyint.parity.arrays import difference
-from ptyint.parity.cost import Budget
-from ptyint.parity.cost import judge as judge_cost
 from ptyint.parity.equivalence import independent, paired
-from ptyint.parity.ladder import Finding, Ladder, check_names
+from ptyint.parity.results import Finding, Ladder, check_names
+from ptyint.parity.rungs.cost import Budget
+from ptyint.parity.rungs.cost import judge as judge_cost
 from ptyint.parity.tolerances import TOLERANCES, Tolerance
-from ptyint.weights import trainable_names, weight_shapes
+from ptyint.scans import forward
 
 # --- arrays ---
 
@@ -76,7 +77,7 @@ def test_one_bad_element_among_many_counts() -> None:
     candidate = reference.copy()
     candidate[7, 7] += 2000 * np.finfo(float).eps
     found = difference(candidate, reference)
-    assert found.norm < tolerance.at("float64") and rungs.ratio(found, tolerance, "float64") == pytest.approx(2.0)
+    assert found.norm < tolerance.at("float64") and compare.ratio(found, tolerance, "float64") == pytest.approx(2.0)
 
 
 def test_every_tolerance_says_where_it_comes_from() -> None:
@@ -143,15 +144,15 @@ def test_the_test_keeps_its_level() -> None:
 
 @pytest.fixture(scope="module", params=["gridsize 1", "relu, two modes, bad pixels"])
 def network(request: pytest.FixtureRequest) -> Any:
-    case = cases.CASES[request.param]
-    return case.config.model, *cases.inputs_of(case, "float64")
+    case = problems.CASES[request.param]
+    return case.config.model, *problems.inputs_of(case, "float64")
 
 
 def test_the_physics_gradient_is_that_of_finite_differences(network: Any) -> None:
     model, batch, weights, good = network
     weights = {name: array.astype(np.float64) for name, array in weights.items()}
-    patches = referee.forward(weights, batch, model, good)["object_patches"]
-    gradients = referee.physics_gradients(weights, patches, batch, model, good)
+    patches = numpy_network.forward(weights, batch, model, good)["object_patches"]
+    gradients = numpy_network.physics_gradients(weights, patches, batch, model, good)
     rng, step = np.random.default_rng(3), 1e-5
     for name, gradient in gradients.items():
         move = rng.normal(size=gradient.shape) + (
@@ -161,7 +162,7 @@ def test_the_physics_gradient_is_that_of_finite_differences(network: Any) -> Non
         for sign in (1, -1):
             moved = {**weights, name: weights.get(name, 0) + sign * step * move}
             at = patches + sign * step * move if name == "object_patches" else patches
-            losses.append(float(referee.observe(moved, at, batch, model, good)["loss"]))
+            losses.append(float(numpy_network.observe(moved, at, batch, model, good)["loss"]))
         expected = float((np.conj(gradient) * move).real.sum())
         assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
 
@@ -171,32 +172,34 @@ def test_the_convolution_is_scipys() -> None:
 
     rng = np.random.default_rng(4)
     x, kernel, bias = rng.normal(size=(2, 3, 8, 9)), rng.normal(size=(3, 3, 3, 5)), rng.normal(size=5)
-    found = referee.convolve(x, {"a.kernel": kernel, "a.bias": bias}, "a")
+    found = numpy_network.convolve(x, {"a.kernel": kernel, "a.bias": bias}, "a")
     expected = sum(correlate2d(x[1, i], kernel[:, :, i, 4], mode="same") for i in range(3)) + bias[4]
     np.testing.assert_allclose(found[1, 4], expected, rtol=1e-12)
 
 
 def test_adam_takes_its_first_step_against_the_sign() -> None:
-    config = cases.stepping(1)
-    after = referee.adam({"w": np.array([1.0, -2.0]), "v": np.ones(1)}, [{"w": np.array([3.0, -1e-3])}], [0.1], config)
+    config = problems.stepping(1)
+    after = numpy_network.adam(
+        {"w": np.array([1.0, -2.0]), "v": np.ones(1)}, [{"w": np.array([3.0, -1e-3])}], [0.1], config
+    )
     np.testing.assert_allclose(after[0]["w"], [0.9, -1.9], rtol=1e-4)
     assert after[0]["v"] == 1.0
 
 
 def test_every_case_computes_something_of_its_own() -> None:
-    losses = [float(rungs.refereed(name)["loss"]) for name in cases.CASES]
-    assert len({round(loss, 6) for loss in losses}) == len(cases.CASES)
+    losses = [float(compare.refereed(name)["loss"]) for name in problems.CASES]
+    assert len({round(loss, 6) for loss in losses}) == len(problems.CASES)
 
 
 def test_operands_reach_the_edges() -> None:
-    given = cases.operands()
-    expected = cases.expected_operators(given)
+    given = problems.operands()
+    expected = problems.expected_operators(given)
     assert {name for name, _ in given.values()} == {"normalise_probe", *OPERATORS_OF_THE_MODEL}
     assert all(np.isfinite(array).all() for array in expected.values())
     assert (expected["cut_patches, beyond the region"] == 0).any()
     assert (expected["expected_intensity, dark"] < 1e-15).all()
     impulse = expected["propagate, impulse at the centre"]
-    assert np.ptp(abs(impulse)) < 1e-15 and physics.propagate(np.zeros((4, 4))).dtype == np.complex128
+    assert np.ptp(abs(impulse)) < 1e-15 and forward.propagate(np.zeros((4, 4))).dtype == np.complex128
 
 
 OPERATORS_OF_THE_MODEL = (
@@ -207,11 +210,11 @@ OPERATORS_OF_THE_MODEL = (
 
 def test_a_move_by_one_ulp_moves_every_weight_but_zeros() -> None:
     weights = {"a": np.array([1.0, -3.0, 0.0], np.float32), "b": np.full((50, 50), 0.1)}
-    moved = cases.moved_by_one_ulp(weights, 1)
+    moved = problems.moved_by_one_ulp(weights, 1)
     assert moved["a"].dtype == np.float32 and moved["a"][2] == 0 and (moved["a"][:2] != weights["a"][:2]).all()
     assert 0.3 < (moved["b"] > 0.1).mean() < 0.7
     assert abs(moved["b"] - 0.1).max() < 2e-17
-    assert (cases.moved_by_one_ulp(weights, 2)["b"] != moved["b"]).any()
+    assert (problems.moved_by_one_ulp(weights, 2)["b"] != moved["b"]).any()
 
 
 # --- findings and the ladder ---
@@ -306,12 +309,12 @@ def test_a_ladder_displays_itself() -> None:
 
 
 def taps_of_the_referee(case: str) -> dict[str, Any]:
-    return {**rungs.refereed(case), "predicted": rungs.refereed(case)["object_patches"]}
+    return {**compare.refereed(case), "predicted": compare.refereed(case)["object_patches"]}
 
 
 def forward_findings(case: str, altered: dict[str, Any], given: dict[str, Any] | None = None) -> list[Finding]:
     arrays = {"tensorflow": taps_of_the_referee(case), "pytorch": {**taps_of_the_referee(case), **altered}}
-    findings = rungs.trace(case, "float64", arrays, given or {}, {})
+    findings = compare.trace(case, "float64", arrays, given or {}, {})
     return [f for f in findings if f.rung == "forward" and "predicted" not in f.tap]
 
 
@@ -325,7 +328,7 @@ def test_a_missing_tap_is_red_and_says_why() -> None:
         "tensorflow": taps_of_the_referee("gridsize 2"),
         "pytorch": {"error/gridsize 2/float64": np.array("Boom: no")},
     }
-    assert {f.note for f in rungs.trace("gridsize 2", "float64", arrays, {}, {}) if f.against == "tensorflow"} == {
+    assert {f.note for f in compare.trace("gridsize 2", "float64", arrays, {}, {}) if f.against == "tensorflow"} == {
         "Boom: no"
     }
 
@@ -347,10 +350,10 @@ def test_a_tiny_relative_error_in_double_precision_is_seen() -> None:
 
 
 def test_a_backend_in_the_wrong_process_breaks_the_contract() -> None:
-    from ptyint.parity import measure
+    from ptyint.parity import worker
 
-    facts = {name: np.array(value) for name, value in measure.bookkeeping().items()}
-    findings = rungs.contract({"tensorflow": facts, "pytorch": {**facts, "scan": np.array("another")}})
+    facts = {name: np.array(value) for name, value in worker.bookkeeping().items()}
+    findings = compare.contract({"tensorflow": facts, "pytorch": {**facts, "scan": np.array("another")}})
     red = {(f.side, f.tap) for f in findings if not f.holds}
     assert ("pytorch", "scan") in red and ("tensorflow", "scan") not in red
     assert ("tensorflow", "backend that ran") in red  # bookkeeping alone does not say
@@ -360,7 +363,7 @@ def trained(backend: str, epochs: float = 0.0, first: float = 0.0, by_hand: floa
     """What a short training leaves; the epochs' losses, the first batch's, and those by hand moved by so much."""
     losses = np.array([3.0 * (1 + epochs), 2.5])
     arrays: dict[str, Any] = {}
-    for gridsize, config in cases.TRAINING.items():
+    for gridsize, config in problems.TRAINING.items():
         weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(config.model, 1).items()}
         outcome = {
             "backend": np.array(backend),
@@ -387,23 +390,23 @@ def trained(backend: str, epochs: float = 0.0, first: float = 0.0, by_hand: floa
     ],
 )
 def test_losses_of_two_backends_are_compared_before_the_first_step(candidate: dict[str, float], red: set[str]) -> None:
-    findings = rungs.training({"tensorflow": trained("tensorflow"), "pytorch": trained("pytorch", **candidate)})
+    findings = compare.training({"tensorflow": trained("tensorflow"), "pytorch": trained("pytorch", **candidate)})
     assert {one.tap for one in findings if not one.holds} == red
 
 
 def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
     """Three steps of Adam, from gradients that are not quite the traced ones; some cancel to about Adam's epsilon."""
     rng, arrays = np.random.default_rng(1), {}
-    for case, config in measure.ADAM.items():
+    for case, config in worker.ADAM.items():
         shapes = weight_shapes(config.model, 1)
         names = trainable_names(config, list(shapes))
         start = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-        traced = [{name: rng.normal(size=shapes[name]) for name in names} for _ in measure.ADAM_RATES]
+        traced = [{name: rng.normal(size=shapes[name]) for name in names} for _ in worker.ADAM_RATES]
         for gradient in (g for one in traced for g in one.values() if g.size > 8):
             gradient.flat[:4], gradient.flat[4:8] = 1e-7, 0.0
         used = [{n: g + rounding * rng.choice((-1, 1), g.shape) * (g != 0) for n, g in one.items()} for one in traced]
         other = replace(config, adam_epsilon=config.adam_epsilon + epsilon)
-        for number, weights in enumerate([start, *referee.adam(start, used, measure.ADAM_RATES, other)]):
+        for number, weights in enumerate([start, *numpy_network.adam(start, used, worker.ADAM_RATES, other)]):
             arrays |= {f"{case}/{number}/{name}": w for name, w in weights.items()}
         for number, one in enumerate(traced):
             arrays |= {f"{case}/{number}/gradient/{name}": g for name, g in one.items()}
@@ -416,7 +419,7 @@ def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
 )
 def test_adam_is_allowed_what_it_makes_of_a_rounded_gradient(rounding: float, epsilon: float, holds: bool) -> None:
     """A gradient of 1e-7 that is 1e-15 off moves a weight by 1e-12: fifty times what the step itself rounds."""
-    findings = rungs.optimiser({"pytorch": stepped(rounding, epsilon)})
+    findings = compare.optimiser({"pytorch": stepped(rounding, epsilon)})
     assert all(one.holds for one in findings) is holds
     assert max(one.error for one in findings) > TOLERANCES["optimiser"].at("float64")
 
@@ -427,9 +430,9 @@ def test_the_gradient_of_the_intensity_scale_is_measured_by_its_terms() -> None:
     slope = np.where(np.indices(intensity.shape).sum(axis=0) % 2, 1.0, -1.0) / intensity
     arrays = {"expected_intensity": intensity, "gradient/expected_intensity": slope}
     assert abs((slope * intensity).sum()) < 1e-12
-    assert rungs.cancelling(arrays, "log_intensity_scale") == pytest.approx(2 * intensity.size)
-    assert rungs.cancelling({**arrays, "expected_intensity": intensity * np.nan}, "log_intensity_scale") is None
-    assert rungs.cancelling(arrays, "probe.real") is None
+    assert compare.cancelling(arrays, "log_intensity_scale") == pytest.approx(2 * intensity.size)
+    assert compare.cancelling({**arrays, "expected_intensity": intensity * np.nan}, "log_intensity_scale") is None
+    assert compare.cancelling(arrays, "probe.real") is None
 
 
 # --- cost ---

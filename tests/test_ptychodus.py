@@ -24,14 +24,14 @@ from ptychodus.api.io import load_diffraction_data, load_product, save_diffracti
 from ptychodus.api.object import Object
 from ptychodus.api.product import Product
 
-from ptyint.bundle import load_bundle, save_bundle
+from ptyint.backends.bundle import load_bundle, save_bundle
+from ptyint.backends.weights import initial_weights
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.fixtures import load_fixture
-from ptyint.metrics import compare_objects
+from ptyint.images.metrics import compare_objects
+from ptyint.images.reconstruction import scanned_region
 from ptyint.ptychodus.command import prepare
-from ptyint.reconstruction import scanned_region
-from ptyint.scan_io import read_scan, write_scan
-from ptyint.weights import initial_weights
+from ptyint.scans.files import read_scan, write_scan
+from ptyint.scans.fixtures import load_fixture
 
 BACKENDS = ("tensorflow", "pytorch")
 EPOCHS = 20

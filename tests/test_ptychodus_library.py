@@ -23,12 +23,12 @@ from ptychodus.api.settings import SettingsRegistry
 
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import BundleError, ConfigError, ScanError
-from ptyint.physics import diffraction_amplitudes, fourier_shift
 from ptyint.ptychodus import child, command
 from ptyint.ptychodus.library import PtyintLibrary, PtyintReconstructor, PtyintSettings, _files, _product
 from ptyint.ptychodus.settings import KEYS, write_settings
-from ptyint.scan import Scan, validate_scan
-from ptyint.scan_io import read_scan
+from ptyint.scans.files import read_scan
+from ptyint.scans.forward import diffraction_amplitudes, fourier_shift
+from ptyint.scans.scan import Scan, validate_scan
 
 
 def library() -> PtyintLibrary:

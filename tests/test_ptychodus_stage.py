@@ -19,11 +19,11 @@ from reconstructions import make
 from ptyint.config import TrainingConfig
 from ptyint.errors import PtychodusUnavailableError
 from ptyint.evidence import manifest
-from ptyint.fixtures import load_fixture
-from ptyint.ptychodus import agreement, command
-from ptyint.ptychodus.agreement import Agreement, Bounds, Step
+from ptyint.ptychodus import command
 from ptyint.ptychodus.settings import BACKENDS
-from ptyint.stages import PROFILES, Request, jobs_of
+from ptyint.scans.fixtures import load_fixture
+from ptyint.stages import PROFILES, Request, jobs_of, ptychodus
+from ptyint.stages.ptychodus import Agreement, Bounds, Step
 
 
 def agreed() -> Agreement:
@@ -40,21 +40,21 @@ def agreed() -> Agreement:
         for backend in direct
         for name, (code, files) in wanted.items()
     }
-    steps[agreement.STOCK] = Step({"exit_code": 0}, (), "")
-    steps[agreement.REFUSED] = Step({"exit_code": 1}, (), "Algorithm 'ptyint_tensorflw' is not available.")
+    steps[ptychodus.STOCK] = Step({"exit_code": 0}, (), "")
+    steps[ptychodus.REFUSED] = Step({"exit_code": 1}, (), "Algorithm 'ptyint_tensorflw' is not available.")
     losses = {backend: one.losses for backend, one in direct.items()}
     return Agreement(scan, given, direct, inside, losses, steps, "1.7.0")
 
 
 def failures(one: Agreement) -> list[str]:
-    return [check.name for check in agreement.checks(one, Bounds()) if not check.passed]
+    return [check.name for check in ptychodus.checks(one, Bounds()) if not check.passed]
 
 
 @pytest.mark.parametrize("truth", [True, False])
 def test_every_check_is_declared(truth: bool) -> None:
     one = agreed()
     one = replace(one, scan=replace(one.scan, object_is_truth=truth))
-    assert [check.name for check in agreement.checks(one, Bounds())] == agreement.check_names(truth)
+    assert [check.name for check in ptychodus.checks(one, Bounds())] == ptychodus.check_names(truth)
     assert failures(one) == []
 
 
@@ -63,10 +63,10 @@ def inside(one: Agreement, backend: str, **changes: Any) -> Agreement:
 
 
 def test_each_check_can_fail() -> None:
-    one, names = agreed(), agreement.check_names(truth=True)
-    image, positions = agreement.object_of(one.given) * 0, one.given.probe_positions_px
+    one, names = agreed(), ptychodus.check_names(truth=True)
+    image, positions = ptychodus.object_of(one.given) * 0, one.given.probe_positions_px
     image[20, 20] = 1e-3
-    image += agreement.object_of(one.inside["tensorflow"])
+    image += ptychodus.object_of(one.inside["tensorflow"])
     half = Step({"exit_code": 0}, ("half", "files"), "")
     cases = {
         names[0]: replace(one, steps={**one.steps, "tensorflow train": half}),
@@ -74,20 +74,20 @@ def test_each_check_can_fail() -> None:
         names[2]: inside(one, "tensorflow", probe_positions_px=positions + 1e-3),
         names[3]: replace(one, losses={**one.losses, "tensorflow": one.losses["tensorflow"][:-1]}),
         names[4]: inside(one, "tensorflow", object_=image),
-        agreement.STOCK: replace(one, steps={**one.steps, agreement.STOCK: half}),
-        agreement.REFUSED: replace(one, steps={**one.steps, agreement.REFUSED: Step({"exit_code": 1}, (), "")}),
+        ptychodus.STOCK: replace(one, steps={**one.steps, ptychodus.STOCK: half}),
+        ptychodus.REFUSED: replace(one, steps={**one.steps, ptychodus.REFUSED: Step({"exit_code": 1}, (), "")}),
     }
     for name, broken in cases.items():
         assert failures(broken) == [name]
     turned = inside(one, "pytorch", object_=2 * image[::-1])
-    assert failures(turned) == [*names[10:12], agreement.AGREEMENT, agreement.SCALE]
+    assert failures(turned) == [*names[10:12], ptychodus.AGREEMENT, ptychodus.SCALE]
 
 
 def test_it_is_in_the_full_profile_only_and_its_checks_follow_the_dataset(tmp_path: Path) -> None:
     assert "ptychodus" in PROFILES["full"] and "ptychodus" not in PROFILES["quick"]
     for dataset, truth in (("tiny-64", True), ("siemens-star-64", False)):
         (job,) = jobs_of(Request(("ptychodus",), tmp_path, parameters={"dataset": dataset}))
-        assert list(job.expects) == agreement.check_names(truth)
+        assert list(job.expects) == ptychodus.check_names(truth)
 
 
 def test_without_ptychodus_it_stops_with_the_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,7 +96,7 @@ def test_without_ptychodus_it_stops_with_the_advice(tmp_path: Path, monkeypatch:
 
     monkeypatch.setattr(command, "version", version)
     with pytest.raises(PtychodusUnavailableError, match=r"install it with `pip install 'ptyint\[ptychodus\]'`"):
-        agreement.run(load_fixture("tiny-64"), TrainingConfig(), 12, tmp_path)
+        ptychodus.run(load_fixture("tiny-64"), TrainingConfig(), 12, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,7 +115,7 @@ def test_the_stage_passes_and_its_page_can_be_read(tmp_path: Path) -> None:
             measured[f"{backend}: object through Ptychodus against called directly, largest relative difference"]
             <= 1e-5
         )
-    assert set(agreement.artifacts()) <= set(content["artifacts"]) and len(content["commands"]) == 8
+    assert set(ptychodus.artifacts()) <= set(content["artifacts"]) and len(content["commands"]) == 8
     page = folder / "ptychodus.html"
     shown = Page(page)
     assert len(shown.images) == 3 and all(re.search(r"\d", image["alt"] or "") for image in shown.images)

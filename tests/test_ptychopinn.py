@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint.parity import disagreements
-from ptyint.parity.ladder import Ladder
+from ptyint.parity import reproducers
+from ptyint.parity.results import Ladder
 
 NAMES = ("ptychopinn-tensorflow", "ptychopinn-pytorch")
 FAKE = Path(__file__).parent / "fake_ptycho"
 
 CLIMB = """
 import sys
-from ptyint.parity.climb import climb
+from ptyint.parity.ladder import climb
 climb(sys.argv[1], "ptychopinn-tensorflow", "ptychopinn-pytorch")
 """
 
@@ -49,7 +49,7 @@ def climbed(folder: Path, env: dict[str, str], timeout: float) -> tuple[Ladder, 
         [sys.executable, "-c", CLIMB, folder], env=env, capture_output=True, text=True, timeout=timeout
     )
     assert run.returncode == 0, run.stderr[-3000:]
-    return Ladder.load(folder / "ladder.json"), json.loads((folder / disagreements.NAME).read_text())
+    return Ladder.load(folder / "ladder.json"), json.loads((folder / reproducers.NAME).read_text())
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,11 @@ from pathlib import Path
 import pytest
 from browser import Page, accessibility_problems, overflow_px, requests_of
 
-from ptyint import redgreen
 from ptyint.evidence import manifest
-from ptyint.parity.faults import CATALOGUE, SIZED
-from ptyint.parity.ladder import Ladder
-from ptyint.stages import PROFILES, Request, jobs_of
-from ptyint.testruns import AS_IS, collect_tests
+from ptyint.evidence.pytest_runs import AS_IS, collect_tests
+from ptyint.parity.faults.catalogue import CATALOGUE, SIZED
+from ptyint.parity.results import Ladder
+from ptyint.stages import PROFILES, Request, jobs_of, red_green
 
 pytestmark = pytest.mark.slow
 
@@ -136,7 +135,7 @@ def test_the_parity_summary_has_metrics_costs_words_and_gaps(quick: tuple[Path, 
 
 def test_no_framework_in_the_kernel_of_a_stage(quick: tuple[Path, str, float]) -> None:
     """One framework a process: stages load none, and each pytest child says what it imported."""
-    modules = "cycles parity.climb parity.show parity.sensitivity redgreen inventory runner cli"
+    modules = "stages.full_cycle parity.ladder parity.figures parity.faults.campaign stages.red_green evidence.run cli"
     code = "import sys, " + ", ".join(f"ptyint.{name}" for name in modules.split()) + "\n"
     code += "assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -203,10 +202,10 @@ def test_pages_fit_a_phone(quick: tuple[Path, str, float], tmp_path: Path) -> No
 
 
 def test_the_expected_tests_are_those_that_pytest_finds(tmp_path: Path) -> None:
-    found = collect_tests([redgreen.WORKFLOW, redgreen.SELECTION], tmp_path / "log")
-    assert set(found) == {*redgreen.RED, redgreen.REFUSAL, *redgreen.GUARDS}
-    for state in redgreen.MUST_FAIL:
-        assert {*redgreen.MUST_FAIL[state], *redgreen.MUST_PASS[state]} == set(found) and state != AS_IS
+    found = collect_tests([red_green.WORKFLOW, red_green.SELECTION], tmp_path / "log")
+    assert set(found) == {*red_green.RED, red_green.REFUSAL, *red_green.GUARDS}
+    for state in red_green.MUST_FAIL:
+        assert {*red_green.MUST_FAIL[state], *red_green.MUST_PASS[state]} == set(found) and state != AS_IS
 
 
 def test_the_checklist_points_at_artifacts_that_the_stages_make(tmp_path: Path) -> None:

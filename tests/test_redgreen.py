@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ptyint import redgreen
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Check
-from ptyint.redgreen import GUARDS, MUST_FAIL, MUST_PASS, RED, REFUSAL
-from ptyint.testruns import AS_IS, EXPECTED_ERROR, NO_TORCH, NO_WIRING, Outcome, TestRun
+from ptyint.evidence.pytest_runs import AS_IS, EXPECTED_ERROR, NO_TORCH, NO_WIRING, Outcome, TestRun
+from ptyint.stages import red_green
+from ptyint.stages.red_green import GUARDS, MUST_FAIL, MUST_PASS, RED, REFUSAL
 
 EVERY = (*RED, REFUSAL, *GUARDS)
 
@@ -44,14 +44,14 @@ GREEN = run_of(AS_IS, [Outcome(test, "passed") for test in EVERY])
 
 @pytest.fixture
 def red(tmp_path: Path) -> dict[str, object]:
-    return redgreen.load_red(redgreen.save_red(tmp_path, REDS))
+    return red_green.load_red(red_green.save_red(tmp_path, REDS))
 
 
 def test_what_is_reported_is_what_was_declared(red) -> None:
-    checks = redgreen.red_checks(REDS)
-    assert [check.name for check in checks] == redgreen.red_names() and all(check.passed for check in checks)
-    checks = redgreen.green_checks([GREEN], EVERY, red)
-    assert [check.name for check in checks] == redgreen.green_names() and all(check.passed for check in checks)
+    checks = red_green.red_checks(REDS)
+    assert [check.name for check in checks] == red_green.red_names() and all(check.passed for check in checks)
+    checks = red_green.green_checks([GREEN], EVERY, red)
+    assert [check.name for check in checks] == red_green.green_names() and all(check.passed for check in checks)
 
 
 @pytest.mark.parametrize(
@@ -68,14 +68,14 @@ def test_what_is_reported_is_what_was_declared(red) -> None:
 def test_red_is_a_failure_with_the_right_words_and_nothing_else(outcome: str, message: str, expected: str) -> None:
     runs = [changed(REDS[0], RED[0], outcome=outcome, message=message), REDS[1]]
     name = f"red, {NO_TORCH}: {RED[0].removeprefix('tests/torch/')}"
-    assert verdict(redgreen.red_checks(runs), name) == [expected]
+    assert verdict(red_green.red_checks(runs), name) == [expected]
 
 
 def test_a_red_test_or_state_that_is_missing_is_not_run() -> None:
-    assert verdict(redgreen.red_checks([without(REDS[0], RED[0]), REDS[1]]), f"{NO_TORCH}: {RED[0][12:]}") == [
+    assert verdict(red_green.red_checks([without(REDS[0], RED[0]), REDS[1]]), f"{NO_TORCH}: {RED[0][12:]}") == [
         "not run"
     ]
-    assert set(verdict(redgreen.red_checks(REDS[:1]), NO_WIRING)) == {"not run"}
+    assert set(verdict(red_green.red_checks(REDS[:1]), NO_WIRING)) == {"not run"}
 
 
 @pytest.mark.parametrize(
@@ -83,30 +83,30 @@ def test_a_red_test_or_state_that_is_missing_is_not_run() -> None:
 )
 def test_green_is_a_pass_and_nothing_else(outcome: str, expected: str, red) -> None:
     for test in (RED[0], GUARDS[0]):
-        checks = redgreen.green_checks([changed(GREEN, test, outcome=outcome)], EVERY, red)
+        checks = red_green.green_checks([changed(GREEN, test, outcome=outcome)], EVERY, red)
         assert verdict(checks, test[12:]) == [expected]
-    assert verdict(redgreen.green_checks([without(GREEN, RED[0])], EVERY, red), RED[0][12:]) == ["not run"]
+    assert verdict(red_green.green_checks([without(GREEN, RED[0])], EVERY, red), RED[0][12:]) == ["not run"]
 
 
 def test_a_green_that_was_never_red_counts_for_nothing(tmp_path: Path) -> None:
     """Passed in a red state, or red in one of the two only."""
     for runs in ([changed(REDS[0], RED[1], outcome="passed"), REDS[1]], REDS[:1]):
-        never = redgreen.load_red(redgreen.save_red(tmp_path, runs))
-        checks = redgreen.green_checks([GREEN], EVERY, never)
+        never = red_green.load_red(red_green.save_red(tmp_path, runs))
+        checks = red_green.green_checks([GREEN], EVERY, never)
         assert verdict(checks, RED[1][12:]) == ["not run"]
         assert "it was not seen red in the state" in next(c.note for c in checks if RED[1][12:] in c.name)
 
 
 def test_a_green_of_another_test_than_the_red_one_counts_for_nothing(tmp_path: Path, red) -> None:
-    red["tests_sha256"][redgreen.WORKFLOW] = "0" * 64
-    checks = redgreen.green_checks([GREEN], EVERY, red)
+    red["tests_sha256"][red_green.WORKFLOW] = "0" * 64
+    checks = red_green.green_checks([GREEN], EVERY, red)
     assert set(verdict(checks, "was red, is green")) == {"not run"}
     assert "changed since it was red" in checks[0].note
 
 
 def test_a_test_that_pytest_no_longer_finds_is_a_failure(red) -> None:
-    checks = redgreen.green_checks([GREEN], EVERY[1:], red)
-    assert verdict(checks, redgreen.COLLECTED) == ["fail"] and EVERY[0] in checks[-1].note
+    checks = red_green.green_checks([GREEN], EVERY[1:], red)
+    assert verdict(checks, red_green.COLLECTED) == ["fail"] and EVERY[0] in checks[-1].note
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({"red": {}, "tests_sha256": {}})])
@@ -114,10 +114,10 @@ def test_red_evidence_that_is_none_is_refused(content: str, tmp_path: Path) -> N
     (tmp_path / "red.json").write_text(content)
     for path in (tmp_path / "red.json", tmp_path / "missing.json"):
         with pytest.raises(EvidenceError, match=r"does not tell which tests were red.*run stage e2b first"):
-            redgreen.load_red(path)
+            red_green.load_red(path)
 
 
 def test_tables_tell_each_failure_and_why_it_is_the_expected_one() -> None:
-    rows = redgreen.red_table([changed(REDS[0], RED[0], message="something else"), REDS[1]]).rows
+    rows = red_green.red_table([changed(REDS[0], RED[0], message="something else"), REDS[1]]).rows
     assert len(rows) == len(RED) * 2 + 1
     assert rows[0][4].startswith("it is not:") and rows[1][4].startswith("it says ")

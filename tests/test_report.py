@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from browser import Page
 
-from ptyint.bundle import load_bundle
+from ptyint.backends.bundle import load_bundle
 from ptyint.cli import main
 from ptyint.evidence import manifest
-from ptyint.reconstruction import Reconstruction
+from ptyint.images.reconstruction import Reconstruction
 
 
 @pytest.fixture(scope="module")

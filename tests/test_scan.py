@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint import scan as scan_module
 from ptyint.errors import ScanError
-from ptyint.scan import Scan, pattern_slices, validate_scan
+from ptyint.scans import scan as scan_module
+from ptyint.scans.scan import Scan, pattern_slices, validate_scan
 
 N = 64
 n = 5

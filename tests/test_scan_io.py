@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from ptyint.errors import ScanError
-from ptyint.physics import diffraction_amplitudes, fourier_shift
-from ptyint.scan import Scan, validate_scan
-from ptyint.scan_io import read_scan, write_scan
+from ptyint.scans.files import read_scan, write_scan
+from ptyint.scans.forward import diffraction_amplitudes, fourier_shift
+from ptyint.scans.scan import Scan, validate_scan
 
 N = 64
 n = 7

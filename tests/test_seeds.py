@@ -11,31 +11,32 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptyint.figures import Picture
-from ptyint.fixtures import load_fixture
-from ptyint.fragments import Fragment
-from ptyint.parity import seeds, show
-from ptyint.parity.cases import FIXTURE
-from ptyint.parity.climb import ONE_THREAD
-from ptyint.parity.ladder import Finding, Ladder
-from ptyint.parity.measure import read, write
+from ptyint.evidence.display import Fragment
+from ptyint.images.figures import Picture
+from ptyint.parity import figures
+from ptyint.parity.ladder import ONE_THREAD
+from ptyint.parity.problems import FIXTURE
+from ptyint.parity.results import Finding, Ladder
+from ptyint.parity.rungs import trained
+from ptyint.parity.worker import read, write
+from ptyint.scans.fixtures import load_fixture
 
 PAIR = ("tensorflow", "pytorch")
-PLAN = seeds.Plan(n_pairs=3, n_independent=3)
+PLAN = trained.Plan(n_pairs=3, n_independent=3)
 
 Change = Callable[[np.ndarray], np.ndarray]  # type: ignore[type-arg]
 
 
-def trained(
-    folder: Path, change: Change = lambda image: image, *, noise: float = 0.02, plan: seeds.Plan = PLAN
+def written(
+    folder: Path, change: Change = lambda image: image, *, noise: float = 0.02, plan: trained.Plan = PLAN
 ) -> Path:
     """What both backends would have written: the truth with noise that a pair shares, PyTorch's after `change`."""
     truth = load_fixture(FIXTURE).object_
     assert truth is not None
-    for gridsize in seeds.GRIDSIZES:
+    for gridsize in trained.GRIDSIZES:
         for name in PAIR:
             images = {}
-            for kind, number, seed in seeds.trainings(plan, candidate=name == "pytorch"):
+            for kind, number, seed in trained.trainings(plan, candidate=name == "pytorch"):
                 size = noise * (1 + 1e-4 * (kind == "moved") + 1e-4 * (name == "pytorch"))
                 normal = np.random.default_rng((seed, gridsize)).normal(size=(2, *truth.shape))
                 image = truth * np.exp(size * (normal[0] + 1j * normal[1]))
@@ -45,7 +46,7 @@ def trained(
 
 
 def judged(folder: Path) -> list[Finding]:
-    return seeds.judge(folder, *PAIR, PLAN).findings()
+    return trained.judge(folder, *PAIR, PLAN).findings()
 
 
 def red(findings: list[Finding]) -> set[tuple[str, str]]:
@@ -53,8 +54,8 @@ def red(findings: list[Finding]) -> set[tuple[str, str]]:
 
 
 def test_equivalent_images_hold_at_every_place_and_survive_json(tmp_path: Path) -> None:
-    findings = judged(trained(tmp_path))
-    assert [(finding.case, finding.tap) for finding in findings] == seeds.places()
+    findings = judged(written(tmp_path))
+    assert [(finding.case, finding.tap) for finding in findings] == trained.places()
     assert red(findings) == set() and all(finding.decided for finding in findings)
     ladder = Ladder(*PAIR, "full", tuple(findings))
     assert Ladder.load(ladder.save(tmp_path / "ladder.json")).on("trained") == ladder.on("trained")
@@ -68,28 +69,28 @@ def test_equivalent_images_hold_at_every_place_and_survive_json(tmp_path: Path) 
         (lambda image: np.roll(image, -2, axis=1), {"shift in x / px"}),
         (lambda image: image * np.exp(0.3j), {"phase / rad"}),
         (lambda image: image * np.exp(0.05j * np.arange(image.shape[1])), {"phase ramp in x / px"}),
-        (lambda image: image * (1 + 0.2 * np.random.default_rng(9).normal(size=image.shape)), {seeds.RESIDUAL}),
+        (lambda image: image * (1 + 0.2 * np.random.default_rng(9).normal(size=image.shape)), {trained.RESIDUAL}),
     ],
     ids=["scale", "shift down", "shift left", "phase", "ramp", "noise of its own"],
 )
 def test_a_gauge_that_had_to_be_removed_is_no_parity(tmp_path: Path, change: Change, taps: set[str]) -> None:
     """The images agree with the truth as well as before: only what had to be removed, or remains, tells."""
-    found = red(judged(trained(tmp_path, change)))
+    found = red(judged(written(tmp_path, change)))
     assert {tap for _, tap in found} >= taps and {case for case, _ in found} >= {
-        f"gridsize {gridsize}, paired seeds" for gridsize in seeds.GRIDSIZES
+        f"gridsize {gridsize}, paired seeds" for gridsize in trained.GRIDSIZES
     }
 
 
 def test_a_worse_image_is_different_over_independent_seeds_as_well(tmp_path: Path) -> None:
-    found = red(judged(trained(tmp_path, lambda image: np.abs(image) * np.exp(0.2j * np.sin(np.angle(image) * 40)))))
+    found = red(judged(written(tmp_path, lambda image: np.abs(image) * np.exp(0.2j * np.sin(np.angle(image) * 40)))))
     assert ("gridsize 1, independent seeds", "phase correlation") in found
     assert ("gridsize 2, paired seeds", "phase correlation") in found
 
 
 def test_too_few_seeds_are_underpowered_and_never_a_pass(tmp_path: Path) -> None:
-    few = seeds.Plan(n_pairs=1, n_independent=1)
-    findings = seeds.judge(trained(tmp_path, plan=few), *PAIR, few).findings()
-    tests = [finding for finding in findings if finding.tap != seeds.RESIDUAL]
+    few = trained.Plan(n_pairs=1, n_independent=1)
+    findings = trained.judge(written(tmp_path, plan=few), *PAIR, few).findings()
+    tests = [finding for finding in findings if finding.tap != trained.RESIDUAL]
     assert tests and not any(finding.decided for finding in tests)
     assert Ladder(*PAIR, "full", tuple(findings)).verdict("trained") == "underpowered"
 
@@ -101,31 +102,31 @@ def test_one_nan_is_red_wherever_it_is(tmp_path: Path, place: tuple[float, float
         image[tuple(int(part * n) for part, n in zip(place, image.shape, strict=True))] = np.nan
         return image
 
-    assert {case for case, _ in red(judged(trained(tmp_path, broken)))} >= {
-        f"gridsize {gridsize}, {kind} seeds" for gridsize in seeds.GRIDSIZES for kind in ("paired", "independent")
+    assert {case for case, _ in red(judged(written(tmp_path, broken)))} >= {
+        f"gridsize {gridsize}, {kind} seeds" for gridsize in trained.GRIDSIZES for kind in ("paired", "independent")
     }
 
 
 def test_a_gridsize_that_one_backend_did_not_train_is_red_and_shown(tmp_path: Path) -> None:
-    (trained(tmp_path) / "pytorch.seeds.1.npz").unlink()
-    found = seeds.judge(tmp_path, *PAIR, PLAN)
+    (written(tmp_path) / "pytorch.seeds.1.npz").unlink()
+    found = trained.judge(tmp_path, *PAIR, PLAN)
     assert {case for case, _ in red(found.findings())} == {
         "gridsize 1, paired seeds", "gridsize 1, independent seeds"
     }  # fmt: skip
-    assert isinstance(show.trained(found), Picture) and isinstance(show.side_by_side(found, 2), Picture)
-    assert show.side_by_side(found, 1) == Fragment("")
+    assert isinstance(figures.trained(found), Picture) and isinstance(figures.side_by_side(found, 2), Picture)
+    assert figures.side_by_side(found, 1) == Fragment("")
 
 
 def test_nothing_trained_is_red_everywhere_and_said(tmp_path: Path) -> None:
-    found = seeds.judge(tmp_path, *PAIR, PLAN)
-    assert red(found.findings()) == set(seeds.places())
-    words = show.trained(found)
+    found = trained.judge(tmp_path, *PAIR, PLAN)
+    assert red(found.findings()) == set(trained.places())
+    words = figures.trained(found)
     assert isinstance(words, Fragment) and "gridsize 2: tensorflow trained nothing" in words.html
 
 
 def test_the_process_trains_every_seed_of_one_gridsize(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ptyint.parity.seeds", "pytorch", str(tmp_path), "--gridsize", "1"]
-    command += seeds.Plan(n_pairs=1, n_reruns=1, n_independent=1, epochs=1).arguments(candidate=True)
+    command = [sys.executable, "-m", "ptyint.parity.rungs.trained", "pytorch", str(tmp_path), "--gridsize", "1"]
+    command += trained.Plan(n_pairs=1, n_reruns=1, n_independent=1, epochs=1).arguments(candidate=True)
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD}, capture_output=True)
     images = read(tmp_path, "pytorch.seeds.1")
     assert set(images) == {"paired/0", "moved/0", "independent/0"}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from ptyint import simulate
 from ptyint.errors import ScanError
+from ptyint.scans import simulate
 
 N = 64
 FLAT = np.ones((80, 80), np.complex64)

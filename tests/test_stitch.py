@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ptyint.errors import ConfigError, ScanError
-from ptyint.stitch import extract_patches, stitch, synchronise_phases
+from ptyint.images.stitch import extract_patches, stitch, synchronise_phases
 
 RNG = np.random.default_rng
 
@@ -128,7 +128,7 @@ def test_many_patches_give_what_few_at_a_time_give(monkeypatch):
     positions = RNG(7).uniform(0, 50, (40, 2))
     patches = random_object((40, 16, 16), seed=8)
     at_once = stitch(patches, positions, (50, 50), M=8)
-    monkeypatch.setattr("ptyint.stitch._CHUNK_PIXELS", 7 * 81)
+    monkeypatch.setattr("ptyint.images.stitch._CHUNK_PIXELS", 7 * 81)
     np.testing.assert_allclose(stitch(patches, positions, (50, 50), M=8).object_, at_once.object_, atol=1e-12)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from ptyint import testruns
 from ptyint.errors import ConfigError
-from ptyint.testruns import EXPECTED_ERROR, NO_TORCH, NO_WIRING, TestRun, collect_tests, command, run_tests
+from ptyint.evidence import pytest_runs
+from ptyint.evidence.pytest_runs import EXPECTED_ERROR, NO_TORCH, NO_WIRING, TestRun, collect_tests, command, run_tests
 
 SELECTION = "tests/torch/test_backend_selection.py"
 WORKFLOW = "tests/torch/test_integration_workflow_torch.py"
@@ -28,7 +28,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A throw-away checkout with nothing but a folder for tests."""
     folder = tmp_path / "checkout"
     (folder / "tests").mkdir(parents=True)
-    monkeypatch.setattr(testruns, "CHECKOUT", folder)
+    monkeypatch.setattr(pytest_runs, "CHECKOUT", folder)
     return folder
 
 
@@ -187,9 +187,9 @@ def test_pytest_does_not_outlive_who_asked_for_it(tmp_path: Path) -> None:
     write(tmp_path / "checkout", HANGS.format(pid=str(tmp_path / "pid")))
     code = f"""
 from pathlib import Path
-from ptyint import testruns
-testruns.CHECKOUT = Path({str(tmp_path / "checkout")!r})
-testruns.run_tests(["tests"], Path({str(tmp_path / "log")!r}))
+from ptyint.evidence import pytest_runs
+pytest_runs.CHECKOUT = Path({str(tmp_path / "checkout")!r})
+pytest_runs.run_tests(["tests"], Path({str(tmp_path / "log")!r}))
 """
     runner = subprocess.Popen([sys.executable, "-c", code])
     try:
@@ -220,7 +220,7 @@ def test_a_report_cut_off_by_a_kill_is_read_to_its_last_whole_line(tmp_path: Pat
     report = tmp_path / "report.jsonl"
     whole = json.dumps({"id": "a::b", "outcome": "passed"})
     report.write_text(json.dumps({"collected": ["a::b", "a::c"]}) + "\n" + whole + "\n" + whole[:10])
-    outcomes, collected = testruns._read_report(report)
+    outcomes, collected = pytest_runs._read_report(report)
     assert list(outcomes) == ["a::b"] and collected == ("a::b", "a::c")
 
 
@@ -269,7 +269,7 @@ def test_options_of_the_surroundings_do_not_leak_in(
 def test_a_state_must_be_known_and_there_must_be_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"state is 'torch gone'; must be one of \['as is', 'torch not importable'"):
         run_tests([], tmp_path / "log", state="torch gone")
-    monkeypatch.setattr(testruns, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(pytest_runs, "CHECKOUT", tmp_path)
     with pytest.raises(ConfigError, match="No tests in"):
         run_tests([], tmp_path / "log")
 
@@ -290,7 +290,7 @@ def test_the_wiring_is_one_line_or_an_error(checkout: Path, tmp_path: Path) -> N
     for name in ("datasets", "notebooks"):
         (checkout / name).mkdir()
     (checkout / "pyproject.toml").touch()
-    for text in ("", f"    {testruns.WIRING}\n" * 2):
+    for text in ("", f"    {pytest_runs.WIRING}\n" * 2):
         table.write_text(text)
         with pytest.raises(ConfigError, match="must hold the line"):
             run_tests(["tests"], tmp_path / "log", state=NO_WIRING)
@@ -356,6 +356,6 @@ def test_torch_is_looked_for_only_where_a_test_needs_it(tmp_path: Path) -> None:
     base = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--basetemp", str(tmp_path / "base")]
     for selected, imports in ((["tests/test_params.py"], ""), (["tests/torch", "-k", "largest_network"], "x")):
         said.write_text("")
-        run = subprocess.run([*base, *selected], cwd=testruns.CHECKOUT, env=env, capture_output=True, text=True)
+        run = subprocess.run([*base, *selected], cwd=pytest_runs.CHECKOUT, env=env, capture_output=True, text=True)
         assert run.returncode == 0, run.stdout[-2000:]
         assert said.read_text() == imports

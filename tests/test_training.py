@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint.backends.base import Epoch, History, NetworkBackend, Schedule
-from ptyint.batches import Batch, GroupedScan
+from ptyint.backends.protocol import Epoch, History, NetworkBackend, Schedule
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError, ScanError
-from ptyint.fixtures import load_fixture
-from ptyint.scan import Scan
+from ptyint.scans.batches import Batch, GroupedScan
+from ptyint.scans.fixtures import load_fixture
+from ptyint.scans.scan import Scan
 
 N = 64
 

@@ -10,8 +10,8 @@ import nbformat
 import pytest
 from evidence_notebooks import FILE, PASSES, green, job, run, verdicts, write
 
-from ptyint import notebooks
 from ptyint.errors import ConfigError
+from ptyint.evidence import execution
 from ptyint.evidence.manifest import PARAMETERS, REACHED_END
 
 DIES = "import os, signal\nprint('last words', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
@@ -54,7 +54,7 @@ def test_an_exit_after_the_checks_is_not_green_either(tmp_path: Path) -> None:
 def test_a_killed_kernel_leaves_a_red_run_with_what_was_written_and_marks_the_cell(tmp_path: Path) -> None:
     path = write(tmp_path / "n.ipynb", "print('before')", DIES, PASSES)
     done, content, page = run(tmp_path, job(path, "size", artifacts=("made.txt",)))
-    assert content["notebooks"][0]["exit_code"] == notebooks.KILLED
+    assert content["notebooks"][0]["exit_code"] == execution.KILLED
     assert verdicts(content) == {
         REACHED_END: "fail", PARAMETERS: "pass", "wrote made.txt": "not run", "size": "not run"
     }  # fmt: skip
@@ -195,7 +195,7 @@ def test_what_an_earlier_run_left_in_the_notebook_reports_nothing(tmp_path: Path
     path = write(tmp_path / "n.ipynb", PASSES)
     done, _, _ = run(tmp_path, job(path, "size"))
     old = nbformat.read(done.folder / "small.ipynb", as_version=4)
-    old.cells = [cell for cell in old.cells if notebooks.ECHO_TAG not in cell.metadata.get("tags", [])]
+    old.cells = [cell for cell in old.cells if execution.ECHO_TAG not in cell.metadata.get("tags", [])]
     old.cells[-1].source = "pass"
     assert "data" in old.cells[-1].outputs[0]
     nbformat.write(old, path)

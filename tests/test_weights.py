@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.physics import diffraction_amplitudes, probe_mask
-from ptyint.weights import (
+from ptyint.backends.weights import (
     convolution_shapes,
     initial_weights,
     probe_of,
@@ -19,6 +17,8 @@ from ptyint.weights import (
     weight_shapes,
     weights_sha256,
 )
+from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.scans.forward import diffraction_amplitudes, probe_mask
 
 PAIRS_64 = [
     ("encoder.0", 1, 32), ("encoder.1", 32, 64), ("encoder.2", 64, 128),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from ptyint.errors import BackendUnavailableError, UnknownBackendError
 
 if TYPE_CHECKING:
-    from ptyint.backends.base import Backend
+    from ptyint.backends.protocol import Backend
 
 BUILT_IN = ("pytorch", "tensorflow")
 
@@ -24,7 +24,7 @@ MODULES = {
     "pytorch": "ptyint.backends.pytorch",
     "tensorflow": "ptyint.backends.tensorflow",
 }
-"""Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.base.Backend`, or what it declares
+"""Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.protocol.Backend`, or what it declares
 of it."""
 
 GROUP = "ptyint.backends"

@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ptyint.backends import base
-from ptyint.backends.base import NetworkBackend, Operators, Tap, untapped
-from ptyint.batches import Batch
+from ptyint.backends import protocol
+from ptyint.backends.protocol import NetworkBackend, Operators, Tap, untapped
+from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights, convolution_shapes, trainable_names
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights, convolution_shapes, trainable_names
+from ptyint.scans.batches import Batch
 
 torch.backends.cudnn.allow_tf32 = False  # float32 means float32, on a GPU too
 
@@ -218,8 +218,8 @@ class PtychoNet(nn.Module):
         return expected
 
 
-class Recorder(base.Recorder):
-    """See :class:`ptyint.backends.base.Recorder`."""
+class Recorder(protocol.Recorder):
+    """See :class:`ptyint.backends.protocol.Recorder`."""
 
     def __call__(self, name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
         """Keep `tensor`; return it, or what is given in its place."""
@@ -252,7 +252,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 class TorchNetwork:
-    """A built network with its optimiser; see :class:`ptyint.backends.base.Network`."""
+    """A built network with its optimiser; see :class:`ptyint.backends.protocol.Network`."""
 
     def __init__(
         self,
@@ -328,7 +328,7 @@ class TorchNetwork:
         self.optimizer.state.clear()
 
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
-        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.base.Network.trace`."""
+        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.protocol.Network.trace`."""
         recorder = Recorder(given)
         inputs = self._tensor(batch.inputs).requires_grad_(True)
         loss = self._loss(batch, inputs, recorder)
@@ -342,7 +342,7 @@ class TorchNetwork:
 
 
 class PyTorchBackend(NetworkBackend):
-    """See :class:`ptyint.backends.base.Backend`."""
+    """See :class:`ptyint.backends.protocol.Backend`."""
 
     name = "pytorch"
     frameworks = ("torch",)
@@ -354,11 +354,11 @@ class PyTorchBackend(NetworkBackend):
         good_pixels: NDArray[np.bool_] | None = None,
         precision: str = "float32",
     ) -> TorchNetwork:
-        """See :meth:`ptyint.backends.base.NetworkBackend.build`."""
+        """See :meth:`ptyint.backends.protocol.NetworkBackend.build`."""
         return TorchNetwork(config, weights, good_pixels, precision)
 
     def operators(self, precision: str = "float64") -> Operators:
-        """See :meth:`ptyint.backends.base.NetworkBackend.operators`."""
+        """See :meth:`ptyint.backends.protocol.NetworkBackend.operators`."""
         where, real = device(), getattr(torch, precision)
 
         def t(array: Any) -> Tensor:

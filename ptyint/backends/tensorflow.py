@@ -16,11 +16,11 @@ import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
-from ptyint.backends import base
-from ptyint.backends.base import NetworkBackend, Operators, Tap, untapped
-from ptyint.batches import Batch
+from ptyint.backends import protocol
+from ptyint.backends.protocol import NetworkBackend, Operators, Tap, untapped
+from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
+from ptyint.scans.batches import Batch
 
 tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 means float32, on a GPU too
 
@@ -209,8 +209,8 @@ class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
         return tap("expected_intensity", expected_intensity(wave, tf.convert_to_tensor(self.log_intensity_scale)))
 
 
-class Recorder(base.Recorder):
-    """See :class:`ptyint.backends.base.Recorder`."""
+class Recorder(protocol.Recorder):
+    """See :class:`ptyint.backends.protocol.Recorder`."""
 
     def __call__(self, name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
         """Keep `tensor`; return it, or what is given in its place."""
@@ -274,7 +274,7 @@ class Adam:
 
 
 class KerasNetwork:
-    """A built network with its optimiser; see :class:`ptyint.backends.base.Network`."""
+    """A built network with its optimiser; see :class:`ptyint.backends.protocol.Network`."""
 
     def __init__(
         self,
@@ -352,7 +352,7 @@ class KerasNetwork:
         self.adam.reset()
 
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
-        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.base.Network.trace`."""
+        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.protocol.Network.trace`."""
         recorder = Recorder(given)
         given_batch = (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)
         inputs, counts, offsets, scale = (self._tensor(array) for array in given_batch)
@@ -368,7 +368,7 @@ class KerasNetwork:
 
 
 class TensorFlowBackend(NetworkBackend):
-    """See :class:`ptyint.backends.base.Backend`."""
+    """See :class:`ptyint.backends.protocol.Backend`."""
 
     name = "tensorflow"
     frameworks = ("tensorflow",)
@@ -380,11 +380,11 @@ class TensorFlowBackend(NetworkBackend):
         good_pixels: NDArray[np.bool_] | None = None,
         precision: str = "float32",
     ) -> KerasNetwork:
-        """See :meth:`ptyint.backends.base.NetworkBackend.build`."""
+        """See :meth:`ptyint.backends.protocol.NetworkBackend.build`."""
         return KerasNetwork(config, weights, good_pixels, precision)
 
     def operators(self, precision: str = "float64") -> Operators:
-        """See :meth:`ptyint.backends.base.NetworkBackend.operators`."""
+        """See :meth:`ptyint.backends.protocol.NetworkBackend.operators`."""
 
         def t(array: Any) -> Tensor:
             complex_ = {"float32": "complex64", "float64": "complex128"}[precision]

@@ -8,7 +8,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ptyint.atomic import atomic_path
+from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder, manifest
 from ptyint.evidence.changes import changes
@@ -45,7 +45,7 @@ def write(reports: Path) -> Path:
     Path
         The page.
     """
-    from ptyint import pages
+    from ptyint.evidence import pages
 
     reports.mkdir(parents=True, exist_ok=True)
     with FileLock(reports / folder.LOCK):

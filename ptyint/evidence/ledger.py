@@ -7,7 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from ptyint.atomic import atomic_path
+from ptyint._atomic import atomic_path
 from ptyint.evidence.checks import SIGNS
 
 HEADER = """# Fix plan: attempts

@@ -15,11 +15,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from ptyint.atomic import atomic_path
+from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Check, Verdict, worst
+from ptyint.evidence.execution import same_values, unfinished
 from ptyint.evidence.record import Record, collect
-from ptyint.notebooks import same_values, unfinished
 
 NAME, SEAL = "manifest.json", "manifest.sha256"
 VERSION = 1

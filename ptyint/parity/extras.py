@@ -1,7 +1,7 @@
 """Operators that only some backends expose one by one, with their operands and their referee; and short workflows.
 
-Together with :func:`ptyint.parity.cases.operands` this is what a backend may offer. A backend may also offer a variant,
-the same operator under another of its settings: its name then ends in that setting, ``translate [setting=value]``.
+Together with :func:`ptyint.parity.problems.operands` this is what a backend may offer. A backend may also offer a
+variant, the same operator under another of its settings: its name then ends in it, ``translate [setting=value]``.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from ptyint import physics
-from ptyint.backends.base import OPERATORS
+from ptyint.backends.protocol import OPERATORS
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.parity import cases
+from ptyint.parity import problems
+from ptyint.scans import forward
 
 Operands = dict[str, tuple[str, tuple[Any, ...]]]
 
@@ -25,7 +25,7 @@ REQUIRED = ("normalise_probe", *OPERATORS)
 
 def diffract(exit_wave: NDArray[Any]) -> NDArray[np.float64]:
     """Amplitudes (groups, C, N, N) of exit waves (groups, C, modes, N, N); modes add incoherently."""
-    return np.asarray(np.sqrt((np.abs(physics.propagate(exit_wave)) ** 2).sum(axis=2)))
+    return np.asarray(np.sqrt((np.abs(forward.propagate(exit_wave)) ** 2).sum(axis=2)))
 
 
 def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[np.complex128]:
@@ -34,9 +34,9 @@ def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[n
     Patches (groups, C, N, N), offsets ``(y, x)`` (groups, C, 2) in px to (groups, N, N).
     """
     N = patches.shape[-1]
-    size = physics.canvas_size(N, offsets_px)
+    size = forward.canvas_size(N, offsets_px)
     start = (size - N) // 2
-    return physics.merge_patches(patches, offsets_px, size)[:, start : start + N, start : start + N]
+    return forward.merge_patches(patches, offsets_px, size)[:, start : start + N, start : start + N]
 
 
 def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[np.complex128]:
@@ -47,21 +47,21 @@ def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: 
     start = patches.shape[-1] // 2 - M // 2
     middle = patches[:, start : start + M, start : start + M]
     offsets = positions_px - positions_px.mean(axis=0)
-    total = physics.translate(middle, offsets, n_canvas).sum(axis=0)
-    covered = physics.translate(np.ones(middle.shape), offsets, n_canvas).sum(axis=0)
+    total = forward.translate(middle, offsets, n_canvas).sum(axis=0)
+    covered = forward.translate(np.ones(middle.shape), offsets, n_canvas).sum(axis=0)
     return np.asarray(total / np.where(covered > 0, covered, 1.0), np.complex128)
 
 
 REFEREES: dict[str, Callable[..., Any]] = {
     "diffract": diffract,
-    "canvas_size": lambda N, offsets_px: float(physics.canvas_size(N, offsets_px)),
+    "canvas_size": lambda N, offsets_px: float(forward.canvas_size(N, offsets_px)),
     "patch_of_group": patch_of_group,
     "stitch": stitch,
 }
 
 
 def operands(seed: int = 0) -> Operands:
-    """Arguments of these operators, as :func:`ptyint.parity.cases.operands` has them."""
+    """Arguments of these operators, as :func:`ptyint.parity.problems.operands` has them."""
     rng = np.random.default_rng(16 + seed)
 
     def field(*shape: int) -> NDArray[np.complex128]:
@@ -74,7 +74,7 @@ def operands(seed: int = 0) -> Operands:
 
     positions = rng.uniform((-14, -20), (14, 20), (30, 2))
     image = field(128, 128)
-    patches = physics.translate(np.broadcast_to(image, (30, 128, 128)), -positions, 64)
+    patches = forward.translate(np.broadcast_to(image, (30, 128, 128)), -positions, 64)
     return {
         "diffract, one mode": ("diffract", (field(2, 4, 1, 64, 64),)),
         "diffract, two modes": ("diffract", (field(2, 1, 2, 64, 64),)),
@@ -89,11 +89,11 @@ MERGE = "merge_patches"
 
 
 def merges(seed: int = 0) -> Operands:
-    """Merges of :func:`ptyint.parity.cases.operands` at offsets from the mean of their group.
+    """Merges of :func:`ptyint.parity.problems.operands` at offsets from the mean of their group.
 
     There the groups have means of their own, which a backend may take off again.
     """
-    given = {label: arguments for label, (name, arguments) in cases.operands(seed).items() if name == MERGE}
+    given = {label: arguments for label, (name, arguments) in problems.operands(seed).items() if name == MERGE}
     return {
         f"{label}, from the mean": (MERGE, (patches, offsets - offsets.mean(axis=1, keepdims=True), n_canvas))
         for label, (patches, offsets, n_canvas) in given.items()
@@ -102,14 +102,14 @@ def merges(seed: int = 0) -> Operands:
 
 def everything(seed: int = 0) -> Operands:
     """Operands for backends of all kinds."""
-    found = {label: one for label, one in cases.operands(seed).items() if one[0] != MERGE}
+    found = {label: one for label, one in problems.operands(seed).items() if one[0] != MERGE}
     return found | merges(seed) | operands(seed)
 
 
 def expected(given: Operands) -> dict[str, NDArray[Any]]:
     """What the referee makes of operands: label to array."""
     own = {label: one for label, one in given.items() if one[0] in REFEREES}
-    found = cases.expected_operators({label: one for label, one in given.items() if label not in own})
+    found = problems.expected_operators({label: one for label, one in given.items() if label not in own})
     return found | {label: np.asarray(REFEREES[name](*arguments)) for label, (name, arguments) in own.items()}
 
 

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.parity import extras
-from ptyint.parity.ladder import Finding
-from ptyint.parity.measure import Arrays, noted
-from ptyint.parity.offers import Offer
-from ptyint.parity.rungs import INTERPOLATED, REFEREE, compare, referee_finding
+from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import INTERPOLATED, REFEREE, compare, referee_finding
+from ptyint.parity.results import Finding
 from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, Tolerance
+from ptyint.parity.worker import Arrays, noted
 
 UNSUPPORTED = "NotImplementedError: "
 """What an operator raises for operands that its backend knowingly does not take: not available, and not red."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ptyint.parity import offered, rungs, seeds, workflow
-from ptyint.parity.ladder import RUNGS, Finding
-from ptyint.parity.measure import read
-from ptyint.parity.offers import Offer, lacking, unavailable
+from ptyint.parity import compare, offered
+from ptyint.parity.capabilities import Offer, lacking, unavailable
+from ptyint.parity.results import RUNGS, Finding
+from ptyint.parity.rungs import trained, workflow
 from ptyint.parity.tolerances import PRECISIONS
+from ptyint.parity.worker import read
 
 
 def judge(
@@ -25,20 +26,20 @@ def judge(
     Parameters
     ----------
     folder : Path
-        Where :mod:`ptyint.parity.measure` wrote.
+        Where :mod:`ptyint.parity.worker` wrote.
     reference, candidate : str
     profile : {'quick', 'full'}
     seed : int
-        As for :func:`ptyint.parity.measure.measure`.
+        As for :func:`ptyint.parity.worker.measure`.
     stepped : sequence of str
         Precisions at which optimiser steps were made.
     """
     pair = (reference, candidate)
     offers = {name: Offer.load(folder, name) for name in pair}
-    found = rungs.contract({name: read(folder, f"{name}.contract") for name in pair}, seed)
+    found = compare.contract({name: read(folder, f"{name}.contract") for name in pair}, seed)
     operators = {name: read(folder, f"{name}.operator") for name in pair}
     if all(offer.is_full for offer in offers.values()):
-        found += rungs.operator(operators, seed)
+        found += compare.operator(operators, seed)
     elif lacking(offers, "operator"):
         found += unavailable(offers, "operator")
     else:
@@ -47,15 +48,15 @@ def judge(
         for rung in ("forward", "loss", "gradient", "step"):
             found += unavailable(offers, rung)
     else:
-        found += rungs.networks(folder, reference, candidate, profile, seed, stepped)
+        found += compare.networks(folder, reference, candidate, profile, seed, stepped)
     if lacking(offers, "persistence"):
         found += unavailable(offers, "persistence")
     else:
         arrays = [{name: read(folder, f"{name}.{what}") for name in pair} for what in ("training", "persistence")]
-        found += rungs.persistence(*arrays)
+        found += compare.persistence(*arrays)
     if profile == "full" and (why := lacking(offers, "trained")):
         sides = (candidate, reference)
-        found += [Finding.unavailable(("trained", case, "", tap), sides, why) for case, tap in seeds.places()]
+        found += [Finding.unavailable(("trained", case, "", tap), sides, why) for case, tap in trained.places()]
     working = [name for name in pair if "workflow" in offers[name].capabilities]
     ran, reloaded = ({name: read(folder, f"{name}.{what}") for name in working} for what in ("workflow", "reloaded"))
     found += workflow.judge(ran, reloaded, seed)

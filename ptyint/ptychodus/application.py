@@ -22,7 +22,7 @@ from ptychodus.model.processing import ProcessingAlgorithmParameter, ProcessingA
 from ptychodus.model.product import ProductAPI
 from ptychodus.model.task_manager import TaskManager
 
-from ptyint.atomic import atomic_path
+from ptyint._atomic import atomic_path
 from ptyint.errors import ChildError, ConfigError
 from ptyint.ptychodus.library import PtyintLibrary, PtyintReconstructor
 from ptyint.ptychodus.settings import DEFAULT_ALGORITHM, LIBRARY

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import dispatcher
-from ptyint.bundle import load_bundle, save_bundle
+from ptyint.backends.bundle import load_bundle, save_bundle
 from ptyint.config import TrainingConfig
 from ptyint.errors import ScanError
-from ptyint.scan import Scan, validate_scan
-from ptyint.scan_io import read_scan
-from ptyint.scan_io.ptychodus_h5 import DIFFRACTION_FILE
+from ptyint.scans.files import read_scan
+from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE
+from ptyint.scans.scan import Scan, validate_scan
 
 Send = Callable[[Any], None]
 
@@ -47,7 +47,7 @@ def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> Non
     Parameters
     ----------
     send : callable
-        Gets each :class:`ptyint.backends.base.Epoch`.
+        Gets each :class:`ptyint.backends.protocol.Epoch`.
     source : Path
         See :func:`find_scan`.
     config : TrainingConfig

@@ -6,7 +6,7 @@ import sys
 from importlib.metadata import PackageNotFoundError, version
 
 from ptyint.errors import PtychodusUnavailableError
-from ptyint.processes import follow_parent
+from ptyint.evidence.processes import follow_parent
 
 INSTALL = "pip install 'ptyint[ptychodus]'"
 

@@ -25,16 +25,16 @@ from ptychodus.api.reconstruct import (
 )
 from ptychodus.api.settings import SettingsRegistry
 
-from ptyint.atomic import atomic_path
+from ptyint._atomic import atomic_path
 from ptyint.config import TrainingConfig
 from ptyint.errors import BundleError, ScanError
-from ptyint.processes import stream
+from ptyint.evidence.processes import stream
 from ptyint.ptychodus import child, settings
 from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
-from ptyint.scan import validate_scan
-from ptyint.scan_io import read_scan, write_scan
-from ptyint.scan_io.hdf5 import write_h5
-from ptyint.scan_io.ptychodus_h5 import BAD, DIFFRACTION_FILE, INDEXES, PATTERNS, PRODUCT_FILE
+from ptyint.scans.files import read_scan, write_scan
+from ptyint.scans.hdf5 import write_h5
+from ptyint.scans.ptychodus_h5 import BAD, DIFFRACTION_FILE, INDEXES, PATTERNS, PRODUCT_FILE
+from ptyint.scans.scan import validate_scan
 
 
 class PtyintSettings:
@@ -199,7 +199,7 @@ class PtyintLibrary(ReconstructorLibrary):
 def _files(parameters: ReconstructInput) -> Iterator[Path]:
     """What Ptychodus hands over, for a while in a folder, as its own pair of files.
 
-    Pixels then come from metres in one place only, the reader of :mod:`ptyint.scan_io`.
+    Pixels then come from metres in one place only, the reader of :mod:`ptyint.scans.files`.
     """
     indexes = parameters.product.probe_positions.get_indexes()
     arrays = {PATTERNS: parameters.diffraction_patterns, INDEXES: indexes, BAD: parameters.bad_pixels}

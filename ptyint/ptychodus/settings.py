@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptyint.atomic import atomic_path
-from ptyint.bundle import NAME as BUNDLE
+from ptyint._atomic import atomic_path
+from ptyint.backends.bundle import NAME as BUNDLE
 from ptyint.config import InferenceConfig, TrainingConfig, from_mapping, to_mapping
 
 LIBRARY = "ptyint"

@@ -12,8 +12,8 @@ import numpy as np
 
 from ptyint import backends
 from ptyint.dispatcher import train
-from ptyint.fixtures import load_fixture
-from ptyint.parity.cases import TRAINING, Case, inputs_of
+from ptyint.parity.problems import TRAINING, Case, inputs_of
+from ptyint.scans.fixtures import load_fixture
 
 LARGE = Case({"N": 256}, patterns=1)
 NEPOCHS = 6

@@ -20,10 +20,10 @@ import json, sys
 import numpy as np
 import ptyint
 from ptyint import dispatcher, params
-from ptyint.bundle import save_bundle
+from ptyint.backends.bundle import save_bundle
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
-from ptyint.fixtures import load_fixture
-from ptyint.weights import initial_weights
+from ptyint.scans.fixtures import load_fixture
+from ptyint.backends.weights import initial_weights
 
 scan = load_fixture("tiny-64")
 

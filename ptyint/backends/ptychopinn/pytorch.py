@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import ptychopinn
-from ptyint.backends.base import Operators
+from ptyint.backends.protocol import Operators
 from ptyint.backends.ptychopinn import fit, interface, local_offsets
+from ptyint.backends.weights import Weights
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.weights import Weights
 
 components = interface(
     "ptycho_torch.workflows.components",
@@ -44,7 +44,7 @@ ACTIVATIONS = {"sigmoid": "sigmoid", "swish": "silu", "softplus": "softplus", "r
 
 
 class PtychoPINNPyTorch:
-    """See :class:`ptyint.backends.base.Workflow`."""
+    """See :class:`ptyint.backends.protocol.Workflow`."""
 
     name = "ptychopinn-pytorch"
     capabilities = frozenset({"operators", "workflow"})
@@ -80,19 +80,19 @@ class PtychoPINNPyTorch:
     # --- its workflow ---
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
-        """See :class:`ptyint.backends.base.Workflow`: as they are when training first uses them."""
+        """See :class:`ptyint.backends.protocol.Workflow`: as they are when training first uses them."""
         found: dict[str, NDArray[Any]] = _trained(config.model.gridsize, config.model.N).initial
         return found
 
     def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
-        """See :class:`ptyint.backends.base.Workflow`: this adapter carries no weights."""
-        from ptyint.parity.workflow import layers_apart
+        """See :class:`ptyint.backends.protocol.Workflow`: this adapter carries no weights."""
+        from ptyint.parity.rungs.workflow import layers_apart
 
         apart = layers_apart(self.initial_weights(config), weights)
         raise NotImplementedError(apart or "the kernels fit by now: teach ptyint/backends/ptychopinn to carry them")
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
-        """See :class:`ptyint.backends.base.Workflow`."""
+        """See :class:`ptyint.backends.protocol.Workflow`."""
         return dict(ptychopinn.gate(ptychopinn.their_config(config, "pytorch")).cfg)
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:

@@ -4,8 +4,8 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho import params
+from ptyint.backends.weights import initial_weights
 from ptyint.config import ModelConfig
-from ptyint.weights import initial_weights
 
 _lazy_cache = {}
 diffraction_to_obj = None

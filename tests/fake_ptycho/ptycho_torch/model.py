@@ -3,8 +3,8 @@ import torch
 from ptycho import wrong
 from torch import nn
 
+from ptyint.backends.weights import initial_weights
 from ptyint.config import ModelConfig
-from ptyint.weights import initial_weights
 
 
 class Amplitude_activation(nn.Module):

@@ -1,5 +1,5 @@
-from ptyint import physics
+from ptyint.scans import forward
 
 
 def resolve_probe_mask_np(N, probe_mask):
-    return physics.probe_mask(N)
+    return forward.probe_mask(N)

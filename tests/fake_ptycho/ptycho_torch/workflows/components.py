@@ -8,8 +8,8 @@ from ptycho.workflows.components import create_ptycho_data_container
 
 from ptycho_torch.config_params import DataConfig, ModelConfig
 from ptycho_torch.model import Lightning
-from ptyint import physics
 from ptyint.parity import extras
+from ptyint.scans import forward
 
 
 def train_cdi_model_torch(train_data, test_data, config, execution_config=None):
@@ -17,7 +17,7 @@ def train_cdi_model_torch(train_data, test_data, config, execution_config=None):
     data = DataConfig(config.model.N, max_neighbor_distance=4 if wrong("canvas") else 14)
     model = Lightning(config, data, ModelConfig())
     guess = train_data.probeGuess[None]
-    probe = guess / 4 if wrong("probe") else physics.normalise_probe(guess, config.model.probe_scale)
+    probe = guess / 4 if wrong("probe") else forward.normalise_probe(guess, config.model.probe_scale)
     images = torch.as_tensor(np.moveaxis(container.X, -1, 1).copy())
     model(images, torch.as_tensor(probe.astype(np.complex64))[None, None])
     return {"models": {"diffraction_to_obj": model}}

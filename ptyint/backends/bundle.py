@@ -1,0 +1,252 @@
+"""The model bundle ``wts.h5.zip``: a JSON manifest and HDF5 weights, no pickle.
+
+Members: ``manifest.json`` (format, version, backend that trained, configuration, package versions, losses, sha256 of
+the weights) and ``weights.h5`` (one float32 dataset per canonical weight). A bundle trained by one backend loads in the
+other. Reading trusts nothing: members are read by name and never extracted to disk, sizes are bounded, the hash,
+the names, the shapes and the values are checked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import platform
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint._atomic import atomic_path
+from ptyint.backends.weights import Weights, weight_shapes
+from ptyint.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
+from ptyint.errors import BundleError, ConfigError
+
+NAME = "wts.h5.zip"
+FORMAT, VERSION = "ptyint-bundle", 1
+MANIFEST, WEIGHTS = "manifest.json", "weights.h5"
+SIZE_LIMITS = {MANIFEST: 2**20, WEIGHTS: 2**31}
+"""Uncompressed bytes that a member may hold; PtychoPINN's largest network stays far below."""
+
+ADVICE = "Train and save the model again, or give another bundle."
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A model read back: its weights, the configuration that trained it, and the whole manifest."""
+
+    weights: Weights
+    config: TrainingConfig
+    manifest: dict[str, Any]
+
+    @property
+    def losses(self) -> list[float]:
+        """Training loss of each epoch; empty where the bundle was saved without."""
+        return [float(loss) for loss in self.manifest.get("losses", [])]
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for package in ("ptyint", "numpy", "h5py", "tensorflow", "torch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def save_bundle(
+    path: str | os.PathLike[str],
+    weights: Weights,
+    config: TrainingConfig,
+    backend: str,
+    losses: Sequence[float] | NDArray[np.float64] = (),
+) -> Path:
+    """Write a bundle; whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        A file, or an existing folder, which then gets ``wts.h5.zip``.
+    weights : dict of ndarray
+        Canonical weights; stored as float32.
+    config : TrainingConfig
+        What the weights were trained with.
+    backend : str
+        Name of the backend that trained them.
+    losses : sequence of float
+        Training loss of each epoch.
+
+    Returns
+    -------
+    Path
+        The file that was written.
+
+    Raises
+    ------
+    BundleError
+        The weights do not fit the configuration, or are not finite.
+    """
+    import h5py
+
+    target = Path(path) / NAME if Path(path).is_dir() else Path(path)
+    _check_shapes({name: array.shape for name, array in weights.items()}, config.model, target)
+    _check_finite(weights, target)
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in weights.items():
+            file.create_dataset(name, data=np.asarray(array, np.float32), track_times=False)
+    payload = buffer.getvalue()
+    manifest = {
+        "format": FORMAT,
+        "version": VERSION,
+        "backend": backend,
+        "config": to_mapping(config),
+        "versions": _versions(),
+        "weights_sha256": hashlib.sha256(payload).hexdigest(),
+        "losses": [float(loss) for loss in losses],
+    }
+    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(MANIFEST, json.dumps(manifest, indent=2))
+        archive.writestr(WEIGHTS, payload)
+    return target
+
+
+def load_bundle(path: str | os.PathLike[str], expected: ModelConfig | None = None) -> Bundle:
+    """Read a bundle and check everything about it.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, or the folder that holds ``wts.h5.zip``.
+    expected : ModelConfig, optional
+        The architecture that the caller is going to build.
+
+    Returns
+    -------
+    Bundle
+
+    Raises
+    ------
+    BundleError
+        No such file; not a zip archive, truncated or corrupt; members missing, foreign or oversized; a hash that
+        does not hold; a weight missing, unknown, misshapen or not finite; another architecture than `expected`.
+    """
+    source = Path(path) / NAME if Path(path).is_dir() else Path(path)
+    members = _read_members(source)
+    manifest = _parse_manifest(members[MANIFEST], source)
+    digest = hashlib.sha256(members[WEIGHTS]).hexdigest()
+    if digest != manifest["weights_sha256"]:
+        raise BundleError(
+            f"{source}: {WEIGHTS} has sha256 {digest}, the manifest says {manifest['weights_sha256']}. {ADVICE}"
+        )
+    try:
+        config = from_mapping(TrainingConfig, manifest["config"])
+    except (ConfigError, TypeError) as error:
+        raise BundleError(f"{source}: the configuration in {MANIFEST} is not valid: {error} {ADVICE}") from error
+    if expected is not None and expected != config.model:
+        raise BundleError(
+            f"{source} holds a model with {config.model}, but {expected} was asked for; "
+            "set the model configuration to that of the bundle."
+        )
+    return Bundle(_read_weights(members[WEIGHTS], config.model, source), config, manifest)
+
+
+def _read_members(source: Path) -> dict[str, bytes]:
+    members = {}
+    try:
+        with zipfile.ZipFile(source) as archive:
+            names = sorted(info.filename for info in archive.infolist())
+            if names != sorted(SIZE_LIMITS):
+                raise BundleError(f"{source} holds {names}; a bundle holds exactly {sorted(SIZE_LIMITS)}. {ADVICE}")
+            for name, limit in SIZE_LIMITS.items():
+                info = archive.getinfo(name)
+                if info.file_size > limit:
+                    raise BundleError(
+                        f"{source}: {name} would unpack to {info.file_size} bytes; allowed are {limit}. {ADVICE}"
+                    )
+                if info.compress_type != zipfile.ZIP_DEFLATED:
+                    raise BundleError(f"{source}: {name} is packed by method {info.compress_type}, not 8. {ADVICE}")
+                with archive.open(info) as file:  # archive.read would unpack more than the declared size
+                    members[name] = file.read(info.file_size)
+    except FileNotFoundError as error:
+        raise BundleError(f"No model bundle at {source}. Train a model first, or give the path to one.") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise BundleError(f"{source} is not a readable bundle: {error}. {ADVICE}") from error
+    return members
+
+
+def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise BundleError(f"{source}: {MANIFEST} is not JSON: {error}. {ADVICE}") from error
+    found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else manifest
+    if found != (FORMAT, VERSION):
+        raise BundleError(f"{source}: {MANIFEST} declares {found}; this package reads {(FORMAT, VERSION)}. {ADVICE}")
+    kinds = {"backend": str, "config": dict, "weights_sha256": str, "versions": dict}
+    wrong = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
+    losses = manifest.get("losses", [])  # bundles of earlier versions have none
+    if not isinstance(losses, list) or not all(isinstance(loss, float) for loss in losses):
+        wrong.append("losses")
+    if wrong:
+        raise BundleError(f"{source}: {MANIFEST} lacks {wrong}, or holds them in a wrong type. {ADVICE}")
+    return dict(manifest)
+
+
+def _read_weights(payload: bytes, config: ModelConfig, source: Path) -> Weights:
+    """Names, shapes and total size are checked before a number is read: a few bytes of HDF5 may declare terabytes."""
+    import h5py
+
+    try:
+        with h5py.File(io.BytesIO(payload), "r") as file:
+            items = {name: _plain_dataset(file, name, source) for name in file}
+            _check_shapes({name: item.shape for name, item in items.items()}, config, source)
+            size = sum(item.nbytes for item in items.values())
+            if size > len(payload):
+                raise BundleError(f"{source}: {WEIGHTS} has {len(payload)} bytes, but declares {size}. {ADVICE}")
+            weights = {name: np.asarray(item[()]) for name, item in items.items()}
+    except BundleError:
+        raise
+    except (OSError, KeyError, ValueError, RuntimeError) as error:
+        raise BundleError(f"{source}: {WEIGHTS} is not a readable HDF5 file: {error}. {ADVICE}") from error
+    _check_finite(weights, source)
+    return weights
+
+
+def _plain_dataset(file: Any, name: str, source: Path) -> Any:
+    """The float32 dataset `name`, stored in the file itself."""
+    import h5py
+
+    item: Any = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+    plain = isinstance(item, h5py.Dataset) and item.dtype == np.float32 and item.shape is not None
+    if not plain or item.external or item.is_virtual:
+        raise BundleError(f"{source}: {name!r} in {WEIGHTS} is not a plain float32 dataset. {ADVICE}")
+    return item
+
+
+def _check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig, source: Path) -> None:
+    probe = found.get("probe.real", ())
+    if len(probe) != 3 or probe[0] < 1:
+        raise BundleError(f"{source}: the weight 'probe.real' is missing or not (modes, N, N). {ADVICE}")
+    shapes = weight_shapes(config, probe[0])
+    missing, unknown = sorted(set(shapes) - set(found)), sorted(set(found) - set(shapes))
+    if missing or unknown:
+        raise BundleError(f"{source}: weights missing: {missing}; weights unknown to {config}: {unknown}. {ADVICE}")
+    for name, shape in shapes.items():
+        if found[name] != shape:
+            raise BundleError(f"{source}: weight {name!r} has shape {found[name]}; needs {shape}. {ADVICE}")
+
+
+def _check_finite(weights: Weights, source: Path) -> None:
+    for name, array in weights.items():
+        if not np.isfinite(array).all():
+            raise BundleError(f"{source}: weight {name!r} holds NaN or Inf. {ADVICE}")

@@ -1,0 +1,126 @@
+"""Pieces of a report that display themselves, in JupyterLab and on a page alike, and tell the runner what they say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ptyint._atomic import atomic_path
+from ptyint.evidence.checks import SIGNS, Check
+from ptyint.evidence.record import MIME, Record
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+VERDICT_CELLS = {f"{sign} {verdict}": verdict.replace(" ", "-") for verdict, sign in SIGNS.items()}
+"""Text of a cell that is a verdict, to its class in the style sheet."""
+
+
+@dataclass(frozen=True)
+class Fragment:
+    """A piece of HTML, with what it reports to the runner."""
+
+    html: str
+    record: Record | None = None
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return {} if self.record is None else {MIME: self.record.to_mapping()}
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of texts, as HTML on a page and as Markdown in a file. The first column names the row.
+
+    Attributes
+    ----------
+    caption : str
+    heads : sequence of str
+    rows : sequence of sequence of str
+    record : Record, optional
+    """
+
+    caption: str
+    heads: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    record: Record | None = None
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return Fragment(self.html, self.record)._repr_mimebundle_()
+
+    @property
+    def html(self) -> str:
+        """The table in HTML, under its caption; what it shows is escaped."""
+        return render("table.html.j2", caption=self.caption, heads=self.heads, rows=self.rows, verdicts=VERDICT_CELLS)
+
+    @property
+    def markdown(self) -> str:
+        """The table in Markdown, under its caption."""
+        lines = [self.heads, ["---"] * len(self.heads), *self.rows]
+        escaped = [" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) for line in lines]
+        return f"## {self.caption}\n\n" + "\n".join(f"| {line} |" for line in escaped) + "\n"
+
+
+@cache
+def _environment() -> Environment:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+
+
+def render(template: str, **values: Any) -> str:
+    """A template of this package filled with values; text is escaped."""
+    return _environment().get_template(template).render(**values)
+
+
+def number(value: float) -> str:
+    """A number for a reader, in at most four significant digits."""
+    return f"{value:.4g}"
+
+
+def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
+    """Each check: measured, required, verdict. Displaying it is what reports the checks to the runner."""
+    rows = [
+        (
+            check.name,
+            "-" if check.measured is None else f"{check.measured:.4g}",
+            f"{check.relation} {check.bound:g}",
+            f"{SIGNS[check.verdict]} {check.verdict}",
+            check.note,
+        )
+        for check in checks
+    ]
+    heads = ("check", "measured", "required", "verdict", "seen")
+    return Table(caption, heads, rows, Record(checks=tuple(checks)))
+
+
+def write_markdown(path: str | os.PathLike[str], title: str, *parts: str | Table) -> Path:
+    """Write a Markdown file made of paragraphs and tables, whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+    title : str
+    *parts : str or Table
+
+    Returns
+    -------
+    Path
+        The file.
+    """
+    target = Path(path)
+    texts = [part if isinstance(part, str) else part.markdown for part in parts]
+    with atomic_path(target) as temporary:
+        temporary.write_text("\n".join([f"# {title}\n", *(f"{text.rstrip()}\n" for text in texts)]), encoding="utf-8")
+    return target

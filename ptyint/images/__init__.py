@@ -1,0 +1,1 @@
+"""What came out: objects put together, compared and drawn."""

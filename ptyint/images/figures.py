@@ -1,0 +1,294 @@
+"""Data in, picture out. Every picture carries an alt text with its numbers."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ptyint.evidence.checks import from_json
+from ptyint.images.comparison import Comparison
+from ptyint.images.frc import FRC, THRESHOLDS
+from ptyint.images.reconstruction import Reconstruction
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+TITLES = {
+    "tensorflow": "TensorFlow",
+    "pytorch": "PyTorch",
+    "ptychopinn-tensorflow": "PtychoPINN's TensorFlow",
+    "ptychopinn-pytorch": "PtychoPINN's PyTorch",
+}
+STYLES: dict[str, dict[str, Any]] = {
+    "tensorflow": {"color": "#c2560c", "linestyle": "-", "marker": "o"},
+    "pytorch": {"color": "#1f5fa8", "linestyle": "--", "marker": "s"},
+}
+"""Colour, line and marker of a backend: never told apart by colour alone."""
+
+PHASE_MAP = "twilight_shifted"
+PHASE_HEADROOM = 2.0
+"""Limits of the cyclic map over the largest phase shown: its two ends look alike, so phases stay off them."""
+
+DPI = 120
+
+Complex = NDArray[np.complexfloating]
+Real = NDArray[np.floating]
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure and its alt text; displays as a PNG in a notebook."""
+
+    figure: Figure
+    alt: str
+
+    def png(self) -> bytes:
+        """The figure as a PNG."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=DPI)
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What Jupyter asks for: the PNG with the alt text in its metadata."""
+        width = int(self.figure.get_figwidth() * 100)
+        return (
+            {"image/png": self.png(), "text/plain": self.alt},
+            {"image/png": {"alt": self.alt, "width": width}},
+        )
+
+
+def title(backend: str) -> str:
+    """A backend's name as its makers write it."""
+    return TITLES.get(backend, backend)
+
+
+def style(backend: str) -> dict[str, Any]:
+    """Line style of a backend."""
+    return STYLES.get(backend, {"color": "#444444", "linestyle": "-.", "marker": "^"})
+
+
+def side_by_side(comparison: Comparison) -> Picture:
+    """Amplitude (grey) and phase (cyclic) of truth and backends after gauge removal, and their signed difference.
+
+    The images of a row share their limits; the difference spans half of them to either side.
+    """
+    images, base = _aligned(comparison)
+    first, second = (title(one.backend) for one in comparison.backends)
+    return images_side_by_side(images, comparison.agreement.gauge.mask & (base != 0), first, second)
+
+
+def images_side_by_side(
+    images: dict[str, Complex], inside: NDArray[np.bool_], first: str, second: str, how: str = "after gauge removal"
+) -> Picture:
+    """Images (H, W) by title, all in one gauge, and the signed difference of two of them, where `inside`.
+
+    `how` says in the alt text what was done to them.
+    """
+    base = np.where(inside, next(iter(images.values())), 0)
+    rows, columns = _box(base != 0)
+    names = [*images, "difference"]
+    figure = Figure(figsize=(3.1 * len(names) + 0.4, 6.4), layout="constrained")
+    axes = figure.subplots(2, len(names), squeeze=False)
+    a, b = images[first], images[second]
+    differences = (np.where(inside, abs(b) - abs(a), 0), np.where(inside, np.angle(b * np.conj(a)), 0))
+    mean = np.exp(-1j * np.angle(base.sum()))
+    parts = ({name: abs(x) for name, x in images.items()}, {name: np.angle(x * mean) for name, x in images.items()})
+    alts = []
+    for row, (what, unit) in enumerate((("amplitude", ""), ("phase", " / rad"))):
+        values = np.concatenate([image[inside] for image in parts[row].values()])
+        low, high = np.percentile(values, [0.5, 99.5])
+        if what == "phase":
+            high = min(np.pi, PHASE_HEADROOM * max(abs(low), abs(high)))
+            low = -high
+        for ax, (name, image) in zip(axes[row], parts[row].items(), strict=False):
+            shown = np.ma.array(image, mask=~inside)[rows, columns]
+            drawn = ax.imshow(shown, cmap="gray" if row == 0 else PHASE_MAP, vmin=low, vmax=high)
+            ax.set_title(f"{name}: {what}", fontsize=11)
+        figure.colorbar(drawn, ax=list(axes[row, :-1]), label=what + unit, shrink=0.85, pad=0.01)
+        span = (high - low) / 2
+        shown = np.ma.array(differences[row], mask=~inside)[rows, columns]
+        drawn = axes[row, -1].imshow(shown, cmap="RdBu_r", vmin=-span, vmax=span)
+        rms = float(np.sqrt((differences[row][inside] ** 2).mean()))
+        axes[row, -1].set_title(f"{second} - {first}: rms {rms:.3f}{unit.strip(' /') and ' rad'}", fontsize=11)
+        figure.colorbar(drawn, ax=axes[row, -1], label=f"difference{unit}", shrink=0.85, pad=0.01)
+        alts.append(f"{what} from {low:.2f} to {high:.2f}{unit}, difference {second} - {first} {rms:.3f} rms")
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return Picture(figure, f"Side by side, {how}: {', '.join(images)}. " + "; ".join(alts) + ".")
+
+
+def _aligned(comparison: Comparison) -> tuple[dict[str, Complex], Complex]:
+    """Images to show by title, all in one gauge, and the one that sets it, zero outside the compared region."""
+    reference, candidate = comparison.backends
+    inside = comparison.agreement.gauge.mask
+    if comparison.truth and reference.ground_truth is not None:
+        base = np.where(inside, reference.ground_truth, 0)
+        backends = {title(name): c.gauge.aligned for name, c in comparison.truth.items()}
+        return {"truth": base, **backends}, base
+    base = np.where(inside, reference.object_, 0)
+    return {title(reference.backend): base, title(candidate.backend): comparison.agreement.gauge.aligned}, base
+
+
+def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
+    """Smallest rows and columns that hold all of `mask`."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+
+
+def ring_correlation(comparison: Comparison) -> Picture:
+    """FRC of each backend with the truth (resolution) and of the backends with each other (agreement)."""
+    return rings({name: c.frc for name, c in comparison.truth.items()}, comparison.agreement.frc)
+
+
+def rings(with_truth: dict[str, FRC], agreement: FRC) -> Picture:
+    """FRC curves: of each backend, by name, with the truth; and of the backends with each other."""
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
+    ax = figure.subplots()
+    curves = {f"{title(name)} with truth": (frc, style(name)) for name, frc in with_truth.items()}
+    curves["backends with each other (agreement)"] = (agreement, {"color": "#222222", "linestyle": ":"})
+    alts = []
+    for label, (frc, line) in curves.items():
+        look = {**line, "markersize": 3.5}
+        ax.plot(frc.spatial_frequency_per_px, frc.correlation, label=label, **look)
+        resolution = frc.resolution_px("half-bit")
+        never = f"never crosses (lowest correlation {np.nanmin(frc.correlation):.2f})"
+        crossing = never if resolution is None else f"crosses at a period of {resolution:.1f} px"
+        alts.append(f"{label} {crossing}")
+    frc = agreement
+    dashes: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (6, 1, 1, 1)), "-")
+    for name, dash in zip(THRESHOLDS, dashes, strict=True):
+        ax.plot(
+            frc.spatial_frequency_per_px, frc.threshold(name), color="#999999", lw=1, ls=dash, label=f"{name} threshold"
+        )
+    ax.set(
+        xlabel="spatial frequency / cycles per pixel",
+        ylabel="Fourier ring correlation",
+        ylim=(-0.1, 1.05),
+        xlim=(0, 0.5),
+    )
+    figure.legend(loc="outside lower center", fontsize=8, ncols=3)
+    ax.grid(alpha=0.3)
+    return Picture(figure, "Fourier ring correlation; half-bit threshold: " + "; ".join(alts) + ".")
+
+
+def loss_curves(*reconstructions: Reconstruction) -> Picture:
+    """Training loss over epochs."""
+    figure = Figure(figsize=(7.2, 3.6), layout="constrained")
+    ax = figure.subplots()
+    alts = []
+    for one in reconstructions:
+        epochs = np.arange(1, len(one.losses) + 1)
+        ax.plot(epochs, one.losses, label=title(one.backend), markersize=4, **style(one.backend))
+        alts.append(f"{title(one.backend)} from {one.losses[0]:.4g} to {one.losses[-1]:.4g} in {len(epochs)} epochs")
+    curves = [one.losses for one in reconstructions if len(one.losses) > 2]
+    if curves:
+        low, high = min(c.min() for c in curves), max(c[1] for c in curves)
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
+    ax.set(xlabel="epoch", ylabel="Poisson NLL per pixel\n(without constant)")
+    ax.grid(alpha=0.3)
+    ax.legend()
+    return Picture(figure, "Training loss: " + "; ".join(alts) + ". The first epoch may lie above the plot.")
+
+
+def probes(*reconstructions: Reconstruction) -> Picture:
+    """First mode of the probe: as the scan gave it and as each model ended with it; amplitude and phase."""
+    shown = {"as given": reconstructions[0].initial_probe[0]}
+    shown |= {title(one.backend): one.probe[0] for one in reconstructions}
+    figure = Figure(figsize=(2.9 * len(shown) + 0.6, 5.4), layout="constrained")
+    axes = figure.subplots(2, len(shown), squeeze=False)
+    top = max(float(abs(probe).max()) for probe in shown.values())
+    given = shown["as given"]
+    alts = []
+    for column, (name, probe) in enumerate(shown.items()):
+        level = abs(probe) / abs(probe).max()
+        amplitude = axes[0, column].imshow(abs(probe), cmap="gray", vmin=0, vmax=top)
+        relative = np.angle(probe * np.exp(-1j * np.angle((probe * np.conj(given)).sum())))
+        visible = np.clip(4 * level, 0, 1)
+        phase = axes[1, column].imshow(relative, cmap=PHASE_MAP, vmin=-np.pi, vmax=np.pi, alpha=visible)
+        axes[0, column].set_title(f"probe, {name}", fontsize=11)
+        cosine = abs(np.vdot(given, probe)) / (np.linalg.norm(given) * np.linalg.norm(probe))
+        alts.append(f"{name} {cosine:.3f}")
+    figure.colorbar(amplitude, ax=list(axes[0]), label="amplitude", shrink=0.85)
+    figure.colorbar(phase, ax=list(axes[1]), label="phase / rad\n(faded where dark)", shrink=0.85)
+    for ax in axes.flat:
+        ax.set_xticks([])
+        ax.set_yticks([])
+    return Picture(figure, "Probes, amplitude above phase; overlap with the given one: " + ", ".join(alts) + ".")
+
+
+def reconstruction(one: Reconstruction) -> Picture:
+    """Amplitude and phase of one reconstruction in its scanned region, with the positions."""
+    rows, columns = _box(one.scanned)
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    axes = figure.subplots(1, 3)
+    inside = one.object_[one.scanned]
+    low, high = np.percentile(abs(inside), [0.5, 99.5])
+    phase = np.angle(one.object_ * np.exp(-1j * np.angle(inside.sum())))
+    limit = min(np.pi, PHASE_HEADROOM * float(np.percentile(abs(phase[one.scanned]), 99.5)))
+    hidden = ~one.scanned
+    panels: tuple[tuple[str, Real, str, float, float], ...] = (
+        ("amplitude", abs(one.object_), "gray", low, high),
+        ("phase / rad", phase, PHASE_MAP, -limit, limit),
+        ("coverage / patches", one.coverage, "viridis", 0, float(one.coverage.max())),
+    )
+    for ax, (name, image, cmap, bottom, top) in zip(axes, panels, strict=True):
+        drawn = ax.imshow(np.ma.array(image, mask=hidden)[rows, columns], cmap=cmap, vmin=bottom, vmax=top)
+        ax.set_title(name, fontsize=11)
+        ax.set_xticks([])
+        ax.set_yticks([])
+        figure.colorbar(drawn, ax=ax, shrink=0.85)
+    _mark_positions(axes[2], one, rows, columns)
+    alt = (
+        f"{title(one.backend)} reconstruction of {one.facts['scan']}: amplitude {low:.2f} to {high:.2f}, phase within "
+    )
+    return Picture(figure, f"{alt}{limit:.2f} rad, up to {one.coverage.max():.0f} patches a pixel.")
+
+
+def trend(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> Picture | None:
+    """How numbers went from run to run; None where there is nothing to show.
+
+    Parameters
+    ----------
+    runs : sequence of dict
+        Of :func:`ptyint.evidence.index.index`, the oldest first.
+    names : sequence of str
+        Which of their ``numbers``.
+
+    Returns
+    -------
+    Picture or None
+    """
+    series = {name: [from_json(run["numbers"].get(name, "nan")) for run in runs] for name in names}
+    if not series:
+        return None
+    rows = -(-len(series) // 3)
+    figure = Figure(figsize=(10.8, 2.3 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False).ravel()
+    alts = []
+    for ax, (name, values) in zip(axes, series.items(), strict=False):
+        ax.plot(range(1, len(runs) + 1), values, "o-", color="#1f5fa8", markersize=4)
+        ax.set_title("\n".join(wrap(name, 44)), fontsize=9)
+        ax.set_xlim(0.5, len(runs) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=min(len(runs), 8), integer=True, min_n_ticks=1))
+        ax.ticklabel_format(axis="y", useOffset=False)
+        ax.grid(alpha=0.3)
+        finite = [value for value in values if np.isfinite(value)]
+        alts.append(f"{name}: " + (f"{finite[0]:.4g} first, {finite[-1]:.4g} last" if finite else "never measured"))
+    for ax in axes[len(series) :]:
+        ax.set_axis_off()
+    figure.supxlabel(f"run, oldest to newest ({len(runs)})", fontsize=9)
+    return Picture(figure, "; ".join(alts) + ".")
+
+
+def _mark_positions(ax: Axes, one: Reconstruction, rows: slice, columns: slice) -> None:
+    y, x = one.positions_px.T
+    ax.plot(x - columns.start, y - rows.start, ".", color="white", markersize=1.5)

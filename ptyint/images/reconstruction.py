@@ -1,0 +1,191 @@
+"""One backend's answer to one scan: train, save, load, infer, stitch; arrays and facts in one HDF5 file."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint import backends, dispatcher
+from ptyint._atomic import atomic_path
+from ptyint.backends import bundle
+from ptyint.config import TrainingConfig, to_mapping
+from ptyint.errors import ScanError
+from ptyint.scans.fixtures import scan_digest
+from ptyint.scans.scan import validate_scan
+
+if TYPE_CHECKING:
+    from ptyint.backends.protocol import OnEpoch
+    from ptyint.scans.scan import Scan
+
+NAME = "reconstruction.h5"
+
+BEAM_REACH_PX = 5
+"""How far beyond the outermost positions the beam, some 20 px wide, still lights the object well."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reconstruction:
+    """What a backend made of a scan.
+
+    Attributes
+    ----------
+    object_ : ndarray of complex64, (H, W)
+        In units of the scan's probe.
+    coverage : ndarray of float64, (H, W)
+        How many patches saw each pixel.
+    scanned : ndarray of bool, (H, W)
+        Covered and in the :func:`scanned_region`: where it is fair to judge.
+    probe, initial_probe : ndarray of complex64, (modes, N, N)
+        As the model ended with it, and as the scan gave it.
+    positions_px : ndarray of float64, (n, 2)
+    losses, learning_rates, epoch_seconds : ndarray of float64, (epochs,)
+    facts : dict
+        Plain values: backend and its description, scan name and sha256, configuration, digests of groups and initial
+        weights, why training ended, seconds, peak memory in bytes, pixel size in metres.
+    ground_truth : ndarray of complex64, (H, W), optional
+        The object that made the patterns, where it is known.
+    """
+
+    object_: NDArray[np.complexfloating]
+    coverage: NDArray[np.float64]
+    scanned: NDArray[np.bool_]
+    probe: NDArray[np.complexfloating]
+    initial_probe: NDArray[np.complexfloating]
+    positions_px: NDArray[np.float64]
+    losses: NDArray[np.float64]
+    learning_rates: NDArray[np.float64]
+    epoch_seconds: NDArray[np.float64]
+    facts: dict[str, Any]
+    ground_truth: NDArray[np.complexfloating] | None = None
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that ran."""
+        return str(self.facts["backend"])
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write to an HDF5 file, whole or not at all; a folder gets ``reconstruction.h5``."""
+        import h5py
+
+        target = Path(path) / NAME if Path(path).is_dir() else Path(path)
+        with atomic_path(target) as temporary, h5py.File(temporary, "w") as file:
+            for field in fields(self):
+                value = getattr(self, field.name)
+                if isinstance(value, np.ndarray):
+                    file.create_dataset(field.name, data=value, compression="gzip", shuffle=True, track_times=False)
+            file.attrs["facts"] = json.dumps(self.facts)
+        return target
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Reconstruction:
+        """Read what :meth:`save` wrote.
+
+        Raises
+        ------
+        ScanError
+            The file does not exist, cannot be read, or lacks an array.
+        """
+        import h5py
+
+        source = Path(path) / NAME if Path(path).is_dir() else Path(path)
+        try:
+            with h5py.File(source, "r") as file:
+                names = [field.name for field in fields(cls) if field.name != "facts"]
+                arrays = {name: np.array(file[name]) for name in names if name in file}
+                return cls(**arrays, facts=json.loads(str(file.attrs["facts"])))
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ScanError(
+                f"{source} is not a readable reconstruction: {error}. Run the reconstruction again."
+            ) from error
+
+
+def reconstruct(
+    scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], *, M: int = 20, on_epoch: OnEpoch | None = None
+) -> Reconstruction:
+    """Train, save the bundle, load it, infer, stitch; write bundle and reconstruction into `folder`.
+
+    Parameters
+    ----------
+    scan : Scan
+    config : TrainingConfig
+        ``config.backend`` says who does it.
+    folder : path-like
+        Gets ``wts.h5.zip`` and ``reconstruction.h5``; made if need be.
+    M : int
+        Edge of each patch's centre that is stitched, in pixels.
+    on_epoch : callable, optional
+        Called with each finished epoch.
+
+    Returns
+    -------
+    Reconstruction
+
+    Raises
+    ------
+    PtyintError
+        The scan breaks the data contract; or see :func:`ptyint.dispatcher.train` and :func:`ptyint.dispatcher.infer`.
+    """
+    validate_scan(scan)
+    directory = Path(folder)
+    directory.mkdir(parents=True, exist_ok=True)
+    trained = dispatcher.train(scan, config, on_epoch)
+    path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
+    inference = config.applied(model_path=path, M=M, output_dir=directory)
+    inferred = dispatcher.infer(scan, inference)
+    epochs = trained.history.epochs
+    facts = {
+        "backend": trained.backend,
+        "description": backends.load(trained.backend).describe(),
+        "scan": scan.name,
+        "scan_sha256": scan_digest(scan),
+        "n_patterns": scan.n,
+        "n_groups": trained.groups.n_groups,
+        "groups_sha256": trained.groups.sha256(),
+        "initial_weights_sha256": trained.initial_weights_sha256,
+        "config": to_mapping(config),
+        "M": M,
+        "ended": trained.history.ended,
+        "training_seconds": trained.seconds,
+        "inference_seconds": inferred.seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+        "pixel_size_m": scan.pixel_size_m,
+    }
+    result = Reconstruction(
+        object_=inferred.stitched.object_.astype(np.complex64),
+        coverage=inferred.stitched.coverage,
+        scanned=inferred.stitched.covered & scanned_region(inferred.positions_px, inferred.stitched.covered.shape),
+        probe=inferred.probe,
+        initial_probe=scan.probe,
+        positions_px=inferred.positions_px,
+        losses=trained.history.losses,
+        learning_rates=np.array([epoch.learning_rate for epoch in epochs]),
+        epoch_seconds=np.array([epoch.seconds for epoch in epochs]),
+        facts=facts,
+        ground_truth=scan.object_ if scan.object_is_truth else None,
+    )
+    result.save(directory)
+    return result
+
+
+def scanned_region(positions_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """Pixels (H, W) inside the convex hull of the positions (n, 2), widened by `BEAM_REACH_PX`."""
+    from scipy.spatial import Delaunay
+
+    corners = BEAM_REACH_PX * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
+    points = (positions_px[:, None] + corners).reshape(-1, 2)
+    pixels = np.moveaxis(np.indices(shape), 0, -1)
+    return np.asarray(Delaunay(points, qhull_options="QJ").find_simplex(pixels) >= 0)
+
+
+def peak_memory_bytes() -> int:
+    """Largest resident size of this process so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,1 @@
+"""Seeded faults: does the ladder go red, and where?"""

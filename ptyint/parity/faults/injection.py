@@ -1,0 +1,127 @@
+"""How a fault is put in place: something of a module is replaced for a while, at the seam where the real fault sat.
+
+Nothing here imports a framework: a fault does when it is applied. Production modules know nothing of it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+SIDE = "pytorch"
+"""The backend that has the fault."""
+
+TORCH = "ptyint.backends.pytorch"
+
+Change = Callable[..., Any]
+Context = Callable[[], AbstractContextManager[None]]
+
+
+@contextmanager
+def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """``owner.name`` is `value` for a while; owner is an object or the dotted name of a module (and class)."""
+    target = find(owner) if isinstance(owner, str) else owner
+    original, own = inspect.getattr_static(target, name), name in vars(target)
+    setattr(target, name, value)
+    try:
+        yield
+    finally:
+        if own:
+            setattr(target, name, original)
+        else:  # a base class has it
+            delattr(target, name)
+
+
+@contextmanager
+def wrapped(owner: Any, name: str, change: Change) -> Iterator[None]:
+    """Calls of ``owner.name`` go to ``change(original, *arguments)`` for a while."""
+    target = find(owner) if isinstance(owner, str) else owner
+    original = getattr(target, name)
+
+    def changed(*arguments: Any, **keywords: Any) -> Any:
+        return change(original, *arguments, **keywords)
+
+    static = isinstance(inspect.getattr_static(target, name), staticmethod)
+    with replaced(target, name, staticmethod(changed) if static else changed):
+        yield
+
+
+def find(path: str) -> Any:
+    """A module, or what lies in one: ``ptyint.backends.pytorch.PtychoNet``."""
+    module, rest = path, list[str]()
+    while True:
+        try:
+            found = importlib.import_module(module)
+            break
+        except ModuleNotFoundError:
+            module, _, last = module.rpartition(".")
+            rest.insert(0, last)
+    for name in rest:
+        found = getattr(found, name)
+    return found
+
+
+def function(name: str, change: Change) -> Context:
+    """A fault in a function of the PyTorch module."""
+    return lambda: wrapped(TORCH, name, change)
+
+
+def method(owner: str, name: str, change: Change) -> Context:
+    """A fault in a method of a class of the PyTorch module."""
+    return lambda: wrapped(f"{TORCH}.{owner}", name, change)
+
+
+@dataclass
+class _Changed:
+    """A tap that changes one tensor on its way."""
+
+    tap: Any
+    name: str
+    change: Callable[[Any], Any]
+
+    def __call__(self, name: str, tensor: Any, channels_last: bool = False) -> Any:
+        return self.tap(name, self.change(tensor) if name == self.name else tensor, channels_last)
+
+
+def at_tap(name: str, change: Callable[[Any], Any]) -> Context:
+    """A fault in whatever makes the tensor `name` of the network."""
+
+    def watched(original: Any, self: Any, inputs: Any, offsets: Any, n_canvas: int, tap: Any = None) -> Any:
+        from ptyint.backends.protocol import untapped
+
+        given = untapped if tap is None else tap
+        inner = given if isinstance(given, _Changed) else _Changed(given, name, change)
+        return original(self, inputs, offsets, n_canvas, inner)
+
+    def both() -> AbstractContextManager[None]:
+        return together(method("PtychoNet", "forward", watched), method("PtychoNet", "object_patches", watched))
+
+    return both
+
+
+@contextmanager
+def together(*contexts: Context) -> Iterator[None]:
+    """Several changes that make one fault."""
+    with ExitStack() as stack:
+        for context in contexts:
+            stack.enter_context(context())
+        yield
+
+
+def after_init(owner: str, change: Callable[[Any], None]) -> Context:
+    """A fault in how an object of the PyTorch module is made."""
+
+    def initialised(original: Any, self: Any, *arguments: Any, **keywords: Any) -> None:
+        original(self, *arguments, **keywords)
+        change(self)
+
+    return method(owner, "__init__", initialised)
+
+
+def torch() -> Any:
+    """The framework, imported when a fault needs it."""
+    return importlib.import_module("torch")

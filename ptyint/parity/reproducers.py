@@ -1,0 +1,189 @@
+"""One line for each thing in which two backends disagree, and arrays with five lines of Python that show it.
+
+For backends that cannot be traced the ladder has no culprits and consequences: each operator and stage that is red
+stands for itself, and its maintainer needs to see it alone.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint._atomic import atomic_path
+from ptyint.evidence.checks import to_json
+from ptyint.parity import extras, problems
+from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import REFEREE
+from ptyint.parity.results import Finding
+from ptyint.parity.worker import Arrays, read
+from ptyint.scans.files import write_scan
+from ptyint.scans.fixtures import load_fixture
+
+FOLDER = "reproductions"
+NAME = "disagreements.json"
+
+_IMPORTS = "import sys; from pathlib import Path; import numpy as np; from ptyint import backends"
+_OPERATOR = """{imports}
+given = np.load("{stem}.npz")
+arguments = [a.item() if a.ndim == 0 else a for k, a in sorted(given.items()) if k.startswith("argument")]
+known = backends.load(sys.argv[1]).operators("{precision}"); found = known.get("{name}", known["{base}"])(*arguments)
+print(found.shape, abs(found).max(), "referee:", given["referee"].shape, abs(given["referee"]).max())
+"""
+_STAGE = """{imports}; from ptyint.parity import extras
+backend, config = backends.load(sys.argv[1]), extras.workflow_training({gridsize})
+scan, folder = Path("{stem}.npz").resolve(), Path("{stem}-out").resolve()
+found = backend.initial_weights(config) if {initial} else backend.run(scan, config, folder)
+print({{name: (array.shape, float(abs(array).max())) for name, array in found.items()}})
+"""
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """What a maintainer can act on.
+
+    Attributes
+    ----------
+    rung, tap, case : str
+        Where, at its worst.
+    side, against : str
+        Which backend was compared, and with what.
+    error : float
+        Relative; see :class:`ptyint.parity.results.Finding`.
+    words : str
+        Measured sizes, and which functions were called.
+    arrays, script : str
+        Files relative to the run folder; empty where there is nothing to call.
+    """
+
+    rung: str
+    tap: str
+    case: str
+    side: str
+    against: str
+    error: float
+    words: str
+    arrays: str = ""
+    script: str = ""
+
+
+def write(
+    scratch: Path, target: Path, findings: Sequence[Finding], offers: Mapping[str, Offer], seed: int = 0
+) -> list[Disagreement]:
+    """Every red operator and stage of a pair that cannot be traced, with its reproduction below `target`.
+
+    Parameters
+    ----------
+    scratch : Path
+        Where the backends measured.
+    target : Path
+        Gets ``disagreements.json`` and the folder ``reproductions``.
+    findings : sequence of Finding
+    offers : dict of str to Offer
+        Of the reference and the candidate.
+    seed : int
+        As for :func:`ptyint.parity.worker.measure`.
+    """
+    groups: dict[tuple[str, str, str], list[Finding]] = {}
+    for one in findings:
+        if one.red and one.rung in ("contract", "operator", "forward", "persistence"):
+            groups.setdefault((one.rung, one.tap, _kind(one)), []).append(one)
+    measured = {side: read(scratch, f"{side}.operator") for side in offers}
+    given = extras.everything(seed)
+    found = []
+    for number, ((rung, tap, _), red) in enumerate(groups.items(), 1):
+        between = [one for one in red if one.against in offers and one.side != one.against]
+        worst = max(between or red, key=_size)
+        stem = f"{number:02d}-{re.sub('[^a-z0-9]+', '-', tap.lower()).strip('-')[:40]}"
+        words, files = _words(worst, red, offers), ("", "")
+        if rung == "operator":
+            words += _largest(worst, measured)
+            files = _operator(target / FOLDER, stem, worst, measured, given)
+        elif any("workflow" in offers[side].capabilities for side in (worst.side, worst.against) if side in offers):
+            files = _stage(target / FOLDER, stem, worst, seed)
+        place = (worst.rung, worst.tap, worst.case, worst.side, worst.against)
+        found.append(Disagreement(*place, worst.error, words, *files))
+    with atomic_path(target / NAME) as path:
+        path.write_text(json.dumps([asdict(one) | {"error": to_json(one.error)} for one in found], indent=1))
+    return found
+
+
+def _kind(finding: Finding) -> str:
+    """Other shapes, and values that are not finite, are disagreements of their own."""
+    return "" if math.isfinite(finding.error) else finding.note.partition(" ")[0]
+
+
+def _size(finding: Finding) -> float:
+    return math.inf if math.isnan(finding.ratio) else finding.ratio
+
+
+def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) -> str:
+    """Sizes against each other and against the referee, and what was called."""
+    fact = worst.tolerance == 0 and bool(worst.note)  # yes or no: the note says it all
+    size = "not comparable" if math.isinf(worst.error) else f"{worst.error:.3g} relative"
+    parts = [f"{worst.side} against {worst.against}: " + ", ".join(filter(None, ("" if fact else size, worst.note)))]
+    for side in offers:
+        theirs = [one for one in red if one.side == side and one.against == REFEREE and worst.against != REFEREE]
+        if theirs and not fact:
+            one = max(theirs, key=_size)
+            parts.append(f"{side} against the referee: {one.error:.3g}" + (f", {one.note}" if one.note else ""))
+    called = {side: offer.called(worst.tap) for side, offer in offers.items()}
+    parts += [f"{side} calls {what}" for side, what in called.items() if what and worst.rung == "operator"]
+    return "; ".join(parts)
+
+
+def _key(worst: Finding, name: str) -> str:
+    return f"{worst.precision}/{name}" + (f", {worst.case}" if worst.case else "")
+
+
+def _result(worst: Finding, arrays: Arrays) -> NDArray[Any] | None:
+    """A side's result: of the variant, or of the operator itself where it has no such variant."""
+    own, base = (arrays.get(_key(worst, name)) for name in (worst.tap, extras.base_name(worst.tap)))
+    return base if own is None else own
+
+
+def _largest(worst: Finding, measured: Mapping[str, Arrays]) -> str:
+    values = {side: _result(worst, arrays) for side, arrays in measured.items()}
+    sizes = [f"{np.abs(a).max():.4g} ({side})" for side, a in values.items() if a is not None and a.size]
+    return f"; largest value {', '.join(sizes)}" if sizes else ""
+
+
+def _operator(
+    folder: Path, stem: str, worst: Finding, measured: Mapping[str, Arrays], given: extras.Operands
+) -> tuple[str, str]:
+    base = extras.base_name(worst.tap)
+    label = f"{base}, {worst.case}" if worst.case else base
+    if label not in given:
+        return "", ""
+    arguments = given[label][1]
+    arrays = {f"argument_{i}": np.asarray(value) for i, value in enumerate(arguments)}
+    arrays["referee"] = extras.expected({label: given[label]})[label]
+    results = {side: _result(worst, found) for side, found in measured.items()}
+    arrays |= {side: array for side, array in results.items() if array is not None}
+    folder.mkdir(exist_ok=True)
+    with atomic_path(folder / f"{stem}.npz") as path, path.open("wb") as file:
+        np.savez_compressed(file, allow_pickle=False, **arrays)
+    names = {"name": worst.tap, "base": base, "precision": worst.precision}
+    script = _OPERATOR.format(imports=_IMPORTS, stem=stem, **names)
+    return _script(folder, stem, script)
+
+
+def _stage(folder: Path, stem: str, worst: Finding, seed: int) -> tuple[str, str]:
+    folder.mkdir(exist_ok=True)
+    write_scan(load_fixture(problems.FIXTURE), folder / f"{stem}.npz")
+    gridsize = 1 if "gridsize 1" in worst.case else 2
+    initial = worst.tap.startswith(("architecture", "initial"))
+    given = f"{gridsize}, {seed}"
+    return _script(folder, stem, _STAGE.format(imports=_IMPORTS, stem=stem, gridsize=given, initial=initial))
+
+
+def _script(folder: Path, stem: str, text: str) -> tuple[str, str]:
+    (folder / f"{stem}.py").write_text(text, encoding="utf-8")
+    return f"{FOLDER}/{stem}.npz", f"{FOLDER}/{stem}.py"

@@ -1,0 +1,137 @@
+"""Grouped patterns, ready for a network: the bookkeeping that both backends share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.config import InferenceConfig, TrainingConfig
+from ptyint.errors import ConfigError, ScanError
+from ptyint.scans.forward import canvas_size
+from ptyint.scans.groups import Groups, group_positions
+from ptyint.scans.scan import Scan
+
+PATTERNS_PER_READ = 256
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B groups of C patterns.
+
+    Attributes
+    ----------
+    inputs : ndarray, (B, C, N, N)
+        Amplitudes as the network sees them: the mean pattern has the energy ``(N / 2)**2``.
+    counts : ndarray, (B, C, N, N)
+        What the loss compares with.
+    offsets_px : ndarray, (B, C, 2)
+        ``(y, x)`` from the group's mean position.
+    n_canvas : int
+        Edge of the solution region, the same for every batch of a scan.
+    count_scale : float
+        ``counts = count_scale * inputs**2``: the mean counts in a pattern over ``(N / 2)**2``.
+    """
+
+    inputs: NDArray[np.floating]
+    counts: NDArray[np.floating]
+    offsets_px: NDArray[np.floating]
+    n_canvas: int
+    count_scale: float
+
+
+@dataclass(frozen=True, eq=False)
+class GroupedScan:
+    """A scan, its groups and the one scalar that normalises it.
+
+    Attributes
+    ----------
+    scan : Scan
+    groups : Groups
+    nphotons : float, optional
+        Rescale the counts to this mean per pattern; None takes them as they are.
+    """
+
+    scan: Scan
+    groups: Groups
+    nphotons: float | None = None
+
+    @classmethod
+    def from_config(cls, scan: Scan, config: TrainingConfig | InferenceConfig) -> GroupedScan:
+        """Group `scan` as `config` says.
+
+        Raises
+        ------
+        ConfigError
+            The pattern size of the model is not that of the scan, or the scan is too small for its groups.
+        """
+        if config.model.N != scan.N:
+            raise ConfigError(
+                f"model.N is {config.model.N}, but the patterns of {scan.name!r} have {scan.N} pixels; set N={scan.N}."
+            )
+        groups = group_positions(
+            scan.probe_positions_px,
+            gridsize=config.model.gridsize,
+            n_groups=config.n_groups,
+            neighbor_count=config.neighbor_count,
+            seed=config.seed,
+        )
+        return cls(scan, groups, getattr(config, "nphotons", None))
+
+    @cached_property
+    def measured_total_counts(self) -> float:
+        """Mean over all patterns of the counts in a pattern, as measured (read in slices)."""
+        n, step = self.scan.n, PATTERNS_PER_READ
+        sums = (self.scan.counts(slice(i, i + step)).sum(dtype=np.float64) for i in range(0, n, step))
+        mean = float(sum(sums)) / n
+        if not mean > 0:
+            raise ScanError(f"The mean counts in a pattern of {self.scan.name!r} are {mean}; give a scan with counts.")
+        return mean
+
+    @property
+    def mean_total_counts(self) -> float:
+        """Mean counts in a pattern after the rescaling to `nphotons`."""
+        return self.measured_total_counts if self.nphotons is None else self.nphotons
+
+    @property
+    def count_scale(self) -> float:
+        """Counts per squared unit of the network's input."""
+        return self.mean_total_counts / (self.scan.N / 2) ** 2
+
+    @cached_property
+    def n_canvas(self) -> int:
+        """Edge of the solution region that holds every group."""
+        return canvas_size(self.scan.N, self.groups.offsets_px)
+
+    def batch(self, index: NDArray[np.integer], precision: str = "float32") -> Batch:
+        """The groups at `index`, read from the scan now.
+
+        Parameters
+        ----------
+        index : ndarray of int, (B,)
+        precision : {'float32', 'float64'}
+            dtype of the arrays.
+        """
+        patterns = self.groups.indices[index]
+        unique, inverse = np.unique(patterns, return_inverse=True)
+        counts = self.scan.counts(unique).astype(np.float64)[inverse.reshape(patterns.shape)]
+        counts *= self.mean_total_counts / self.measured_total_counts
+        inputs = np.sqrt(counts / self.count_scale)
+        offsets = self.groups.offsets_px[index]
+        return Batch(
+            inputs.astype(precision),
+            counts.astype(precision),
+            offsets.astype(precision),
+            self.n_canvas,
+            self.count_scale,
+        )
+
+    def batches(self, batch_size: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
+        """All groups once; in an order drawn from `generator`, or as they come."""
+        n_groups = self.groups.n_groups
+        order = np.arange(n_groups) if generator is None else generator.permutation(n_groups)
+        for start in range(0, n_groups, batch_size):
+            yield self.batch(order[start : start + batch_size])

@@ -1,0 +1,363 @@
+"""Scans by name: ``load_fixture("synthetic-64")``.
+
+The registry ``datasets/registry.toml`` says of every fixture where it comes from, whose it is and what its sha256 is.
+Frozen arrays count, not seeds: what is generated is hashed array by array (:func:`scan_digest`) and must match, as
+files must; anything else is a :class:`~ptyint.errors.FixtureError`.
+"""
+
+from __future__ import annotations
+
+import bz2
+import difflib
+import hashlib
+import io
+import os
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint._atomic import atomic_path
+from ptyint.errors import FixtureError
+from ptyint.scans import simulate
+from ptyint.scans.scan import Scan, pattern_slices
+
+DATASETS_VARIABLE = "PTYINT_DATASETS_DIR"
+"""Environment variable: the folder with the registry and the committed files, if not the checkout's ``datasets/``."""
+
+DATA_VARIABLE = "PTYINT_DATA_DIR"
+"""Environment variable: a local folder with the real data; comes before any download."""
+
+ARRAYS = "arrays"
+"""Key in :attr:`Fixture.sha256` of the digest over a generated scan's arrays."""
+
+_FIELDS = ("diffraction_patterns", "probe_positions_px", "probe", "object_")
+
+
+@dataclass(frozen=True)
+class Fixture:
+    """One entry of the registry.
+
+    Attributes
+    ----------
+    name : str
+    kind : {"generated", "committed", "fetched", "local"}
+        Computed on demand; a file in ``datasets/``; downloaded once and cached; only ever in the local data folder.
+    sha256 : dict of str to str
+        File (relative to its folder) to sha256. Key ``"arrays"``: the digest of the generated arrays.
+    owner, licence : str
+    n, N : int
+        Number and edge of the patterns.
+    gridsize : int
+        Suggested: 1, or 2 for groups of four neighbours.
+    notes : str
+        What it is for, and what tests of the two backends may rely on.
+    url : str
+        Where a fetched file comes from, pinned to a commit.
+    generator : str
+        Function of this module that makes the arrays.
+    """
+
+    name: str
+    kind: Literal["generated", "committed", "fetched", "local"]
+    sha256: dict[str, str]
+    owner: str
+    licence: str
+    n: int
+    N: int
+    gridsize: int
+    notes: str
+    url: str = ""
+    generator: str = ""
+
+    @property
+    def truth_known(self) -> bool:
+        """Whether the object that made the patterns is known: every simulation's, no experiment's."""
+        return self.kind != "fetched"
+
+
+def fixture_names() -> list[str]:
+    """Names of all fixtures, in the registry's order."""
+    return list(_registry())
+
+
+def fixture_info(name: str) -> Fixture:
+    """What the registry says of a fixture; loads no data.
+
+    Parameters
+    ----------
+    name : str
+
+    Returns
+    -------
+    Fixture
+
+    Raises
+    ------
+    FixtureError
+        Unknown name, or no readable registry.
+    """
+    registry = _registry()
+    if name not in registry:
+        near = difflib.get_close_matches(name, registry, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise FixtureError(f"No fixture is named {name!r}.{hint} Known: {', '.join(registry)}.")
+    return registry[name]
+
+
+def load_fixture(name: str) -> Scan:
+    """Load, generate or fetch a fixture; its sha256 is checked every time.
+
+    Parameters
+    ----------
+    name : str
+        One of :func:`fixture_names`.
+
+    Returns
+    -------
+    Scan
+        `object_is_truth` only where the object is known from a simulation; experiments get a flat object that holds
+        all patches.
+
+    Raises
+    ------
+    FixtureError
+        Unknown name, missing or unreachable file, or a sha256 that does not hold.
+    """
+    fixture = fixture_info(name)
+    return _LOADERS[fixture.kind](fixture)
+
+
+def scan_digest(scan: Scan) -> str:
+    r"""sha256 over a scan's arrays, the same on every machine.
+
+    For `diffraction_patterns`, `probe_positions_px`, `probe` and `object_`, in this order, the hash is fed the line
+    ``"<field> <dtype> <shape>\n"`` in ASCII (such as ``probe <c8 (1, 64, 64)``), then the values, little-endian and
+    in C order. A missing object is the line ``"object_ None"``.
+
+    Parameters
+    ----------
+    scan : Scan
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256()
+    for field in _FIELDS:
+        value = getattr(scan, field)
+        if value is None:
+            digest.update(f"{field} None\n".encode())
+            continue
+        dtype = np.dtype(value.dtype).newbyteorder("<")
+        digest.update(f"{field} {dtype.str} {tuple(value.shape)}\n".encode())
+        for rows in pattern_slices(value) if field == "diffraction_patterns" else [slice(None)]:
+            digest.update(np.asarray(value[rows]).astype(dtype).tobytes())
+    return digest.hexdigest()
+
+
+def generate_fixture(name: str) -> Scan:
+    """Run a fixture's generator and check the arrays' digest.
+
+    Parameters
+    ----------
+    name : str
+        A generated or committed fixture.
+
+    Returns
+    -------
+    Scan
+
+    Raises
+    ------
+    FixtureError
+        It has no generator, or the digest does not hold.
+    """
+    fixture = fixture_info(name)
+    if fixture.generator not in _GENERATORS:
+        raise FixtureError(f"{name} ({fixture.kind}) has no generator; known: {', '.join(_GENERATORS)}.")
+    scan = replace(_GENERATORS[fixture.generator](), name=name)
+    _compare(
+        f"{name}: the generated arrays",
+        scan_digest(scan),
+        fixture.sha256[ARRAYS],
+        "this code, NumPy or CPU makes other numbers than the registry froze; compare them before any report",
+    )
+    return scan
+
+
+def freeze_fixture(name: str, path: str | os.PathLike[str]) -> None:
+    """Write a generated fixture's arrays as the NPZ file that ``datasets/`` carries.
+
+    Parameters
+    ----------
+    name : str
+    path : path-like
+        Replaced as a whole.
+
+    Raises
+    ------
+    FixtureError
+        See :func:`generate_fixture`.
+    """
+    scan = generate_fixture(name)
+    arrays: dict[str, Any] = {field: getattr(scan, field) for field in _FIELDS}
+    with atomic_path(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+# Registry and files
+
+
+def _datasets_folder() -> Path:
+    override = os.environ.get(DATASETS_VARIABLE)
+    folders = [Path(override)] if override else [parent / "datasets" for parent in Path(__file__).resolve().parents[1:]]
+    for folder in folders:
+        if (folder / "registry.toml").is_file():
+            return folder
+    where = f"{DATASETS_VARIABLE}={override}" if override else "a 'datasets' folder beside the package or above it"
+    raise FixtureError(f"No registry.toml in {where}; set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout.")
+
+
+def _registry() -> dict[str, Fixture]:
+    path = _datasets_folder() / "registry.toml"
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+        return {name: Fixture(name=name, **entry) for name, entry in entries.items()}
+    except (tomllib.TOMLDecodeError, TypeError) as error:
+        raise FixtureError(f"{path} is no registry of fixtures ({error}); restore it from the repository.") from error
+
+
+def _compare(what: str, found: str, expected: str, advice: str) -> None:
+    if found != expected:
+        raise FixtureError(f"{what}: sha256 is {found}, the registry says {expected}; {advice}.")
+
+
+def _checked(path: Path, expected: str) -> Path:
+    _compare(str(path), hashlib.sha256(path.read_bytes()).hexdigest(), expected, "replace the file by the original")
+    return path
+
+
+def _data_file(fixture: Fixture, file: str) -> Path:
+    """A checked file of the local data folder; if it is not there, from the cache or the network."""
+    folder = os.environ.get(DATA_VARIABLE)
+    if folder and (Path(folder) / file).is_file():
+        return _checked(Path(folder) / file, fixture.sha256[file])
+    state = f"{DATA_VARIABLE}={folder} lacks it" if folder else f"{DATA_VARIABLE} is not set"
+    if not fixture.url:
+        raise FixtureError(
+            f"{fixture.name} needs the local file {file}, but {state}: set {DATA_VARIABLE} to the folder that holds it."
+        )
+    import pooch
+
+    try:
+        found = pooch.retrieve(fixture.url, f"sha256:{fixture.sha256[file]}", fname=file, path=pooch.os_cache("ptyint"))
+    except (OSError, ValueError) as error:
+        raise FixtureError(
+            f"{fixture.name} cannot be fetched from {fixture.url} ({type(error).__name__}), "
+            f"and {state}: offline, set {DATA_VARIABLE} to a folder that holds {file} with the sha256 "
+            f"{fixture.sha256[file]}."
+        ) from error
+    return Path(found)
+
+
+# Loaders, one per kind
+
+
+def _load_generated(fixture: Fixture) -> Scan:
+    return generate_fixture(fixture.name)
+
+
+def _load_committed(fixture: Fixture) -> Scan:
+    file = next(file for file in fixture.sha256 if file != ARRAYS)
+    path = _datasets_folder() / file
+    if not path.is_file():
+        raise FixtureError(f"{fixture.name}: no file {path}; restore it from the repository.")
+    with np.load(_checked(path, fixture.sha256[file]), allow_pickle=False) as arrays:
+        return Scan(**{field: arrays[field] for field in _FIELDS}, object_is_truth=True, name=fixture.name)
+
+
+def _load_tike(fixture: Fixture) -> Scan:
+    """Tike's NPZ: counts with DC at the corner, ``scan`` (y, x) at the patches' smallest corner, all with a leading 1.
+
+    Where the registry's N is smaller than the detector, its centre is cut out: the field of view stays, so an object
+    pixel grows by ``M / N``, positions shrink by it, and the probe loses the spectrum that the detector lost.
+    """
+    (file,) = fixture.sha256
+    raw = bz2.decompress(_data_file(fixture, file).read_bytes())
+    with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
+        patterns, corners, modes = arrays["data"][0], arrays["scan"][0].astype(np.float64), arrays["probe"][0, 0, 0]
+    M, N = patterns.shape[-1], fixture.N
+    margin = (M - N) // 2
+    centre = slice(margin, margin + N)
+    counts = np.fft.fftshift(patterns, axes=(-2, -1))[:, centre, centre].astype(np.uint16)  # float32 integers below 964
+    positions, shape = simulate.place(corners * (N / M), N)
+    notes = ("the object is flat, no truth is known", "the probe is the file's guess and not photon-normalised")
+    return Scan(
+        counts, positions, _crop_spectrum(modes, centre), np.ones(shape, np.complex64), name=fixture.name, notes=notes
+    )
+
+
+def _crop_spectrum(probe: NDArray[np.complex64], centre: slice) -> NDArray[np.complex64]:
+    """Cut out the centre of the orthonormal spectrum: a coarser probe that diffracts to the same amplitudes there."""
+    axes = (-2, -1)
+    spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(probe, axes=axes), norm="ortho"), axes=axes)
+    cut = np.fft.ifftshift(spectrum[..., centre, centre], axes=axes)
+    return np.asarray(np.fft.fftshift(np.fft.ifft2(cut, norm="ortho"), axes=axes), np.complex64)
+
+
+def _load_ptychodus(fixture: Fixture) -> Scan:
+    from ptyint.scans.files import read_scan
+
+    diffraction, truth = (_data_file(fixture, file) for file in fixture.sha256)
+    return replace(read_scan(diffraction, product=truth, object_is_truth=True), name=fixture.name)
+
+
+_LOADERS: dict[str, Callable[[Fixture], Scan]] = {
+    "generated": _load_generated,
+    "committed": _load_committed,
+    "fetched": _load_tike,
+    "local": _load_ptychodus,
+}
+
+
+# Generators: synthetic scans with known truth
+
+
+def _tiny() -> Scan:
+    positions, shape = simulate.place(simulate.grid_positions((4, 4), 6.0, jitter_px=1.5, seed=1601), 64)
+    object_ = simulate.dead_leaves_object(shape, seed=1602)
+    return simulate.simulate_scan(object_, simulate.defocused_probe(64), positions, photons_per_pattern=1e6, seed=1603)
+
+
+def _synthetic(photons_per_pattern: float, seed: int) -> Scan:
+    positions, shape = simulate.place(simulate.grid_positions((24, 24), 6.0, jitter_px=1.5, seed=6401), 64)
+    object_, probe = simulate.siemens_star_object(shape, seed=6402), simulate.gaussian_probe(64)
+    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=photons_per_pattern, seed=seed)
+
+
+def _spiral() -> Scan:
+    positions, shape = simulate.place(simulate.spiral_positions(500, 6.0), 64)
+    object_, probe = simulate.dead_leaves_object(shape, seed=6502), simulate.defocused_probe(64)
+    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=1e6, seed=6503)
+
+
+def _grid_128() -> Scan:
+    positions, shape = simulate.place(simulate.grid_positions((14, 14), 12.0), 128)
+    object_ = simulate.dead_leaves_object(shape, seed=12802)
+    probe = simulate.defocused_probe(128)
+    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=1e6, seed=12803)
+
+
+_GENERATORS: dict[str, Callable[[], Scan]] = {
+    "tiny": _tiny,
+    "synthetic": lambda: _synthetic(1e6, seed=6403),
+    "synthetic-lowdose": lambda: _synthetic(1e4, seed=6404),
+    "spiral": _spiral,
+    "grid-128": _grid_128,
+}

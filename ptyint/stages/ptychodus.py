@@ -1,0 +1,289 @@
+"""Stage ``ptychodus``: one scan through the real application with both backends, and through the dispatcher directly.
+
+Every reconstruction has a process of its own, and the application's have Ptychodus' command line; nothing here imports
+a framework or Ptychodus. Run as a program, this module is the direct call.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.config import TrainingConfig, from_mapping, to_mapping
+from ptyint.evidence.checks import Check
+from ptyint.images.metrics import ObjectComparison, compare_objects
+from ptyint.images.reconstruction import Reconstruction, reconstruct
+from ptyint.parity.ladder import Process
+from ptyint.ptychodus.command import installed_version
+from ptyint.ptychodus.settings import BACKENDS, MODEL_FILE, algorithm_of, write_settings
+from ptyint.scans.files import read_scan, write_scan
+from ptyint.scans.hdf5 import open_h5, required
+from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
+from ptyint.scans.scan import Scan
+
+FOLDER = "ptychodus"
+MISSPELT = "ptyint_tensorflw"
+
+ASSUMED = {"pixel_size_m": 1e-8, "wavelength_m": 1.24e-10, "detector_distance_m": 2.0}
+"""For a scan without them, since Ptychodus keeps positions in metres. What comes out, in pixels, depends on none."""
+
+AGREEMENT = "phase correlation of the two backends in Ptychodus"
+SCALE = "relative amplitude scale between them"
+STOCK = "contrast: stock Ptychodus with a misspelt algorithm exits 0 and leaves an empty folder"
+REFUSED = "ptyint-ptychodus with the same input exits 1, leaves an empty folder and tells the name"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Declared before anything is measured.
+
+    Attributes
+    ----------
+    max_difference : float
+        Between the objects made directly and through Ptychodus, relative to the largest value: some units in the last
+        place of single precision.
+    min_phase_correlation : float
+        With the truth, where it is known.
+    min_agreement : float
+        Phase correlation of the backends with each other.
+    max_scale_difference : float
+        Logarithm of the amplitude scale between them.
+    """
+
+    max_difference: float = 1e-5
+    min_phase_correlation: float = 0.75
+    min_agreement: float = 0.9
+    max_scale_difference: float = 0.1
+
+
+@dataclass(frozen=True)
+class Step:
+    """One process: its command, as a record keeps it, the files in its output folder, and its log."""
+
+    command: dict[str, Any]
+    files: tuple[str, ...]
+    log: str
+
+
+@dataclass(frozen=True, eq=False)
+class Agreement:
+    """What came of it.
+
+    Attributes
+    ----------
+    scan : Scan
+        With its truth, where it has one.
+    given : Scan
+        What both ways started from: a flat object.
+    direct : dict of str to Reconstruction
+        Backend to what the dispatcher made, called directly.
+    inside : dict of str to Scan
+        Backend to what Ptychodus left in ``product.h5``.
+    losses : dict of str to ndarray
+        Those in ``product.h5``.
+    steps : dict of str to Step
+        ``"<backend> train"``, ``"<backend> reconstruct"``, ``"<backend> direct"``, `STOCK`, `REFUSED`.
+    version : str
+        Of Ptychodus.
+    """
+
+    scan: Scan
+    given: Scan
+    direct: dict[str, Reconstruction]
+    inside: dict[str, Scan]
+    losses: dict[str, NDArray[np.float64]]
+    steps: dict[str, Step]
+    version: str
+
+    @property
+    def scanned(self) -> NDArray[np.bool_]:
+        """(H, W) True where the images are compared."""
+        return np.asarray(np.logical_and.reduce([one.scanned for one in self.direct.values()]))
+
+    def against_truth(self, backend: str) -> ObjectComparison:
+        """Ptychodus' object in the gauge of the truth."""
+        return compare_objects(object_of(self.inside[backend]), object_of(self.scan), self.scanned)
+
+    def between(self) -> ObjectComparison:
+        """PyTorch's object in the gauge of TensorFlow's, both from Ptychodus."""
+        tensorflow, pytorch = (object_of(self.inside[backend]) for backend in BACKENDS)
+        return compare_objects(pytorch, tensorflow, self.scanned)
+
+    def difference(self, backend: str) -> float:
+        """Largest difference of the objects made through Ptychodus and directly, relative to the largest value."""
+        direct = self.direct[backend].object_
+        return float(abs(object_of(self.inside[backend]) - direct).max() / abs(direct).max())
+
+
+def object_of(scan: Scan) -> NDArray[np.complex64]:
+    """The object, which a scan from a product always has."""
+    assert scan.object_ is not None
+    return scan.object_
+
+
+def artifacts() -> tuple[str, ...]:
+    """Files that the stage leaves."""
+    return tuple(f"{FOLDER}/{backend}/{name}" for backend in BACKENDS for name in (MODEL_FILE, PRODUCT_FILE))
+
+
+def run(
+    scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str], timeout: float = 900.0
+) -> Agreement:
+    """Train and reconstruct through Ptychodus and directly, with each backend, one after the other.
+
+    Parameters
+    ----------
+    scan : Scan
+        Its object is not used, but for the grid.
+    config : TrainingConfig
+        ``backend`` and ``model.N`` are set here.
+    M : int
+        Edge of each patch's centre that is stitched, in pixels.
+    folder : path-like
+        Gets logs, and what Ptychodus leaves in ``ptychodus/<backend>/``.
+    timeout : float
+        Seconds for each process.
+
+    Returns
+    -------
+    Agreement
+
+    Raises
+    ------
+    PtychodusUnavailableError
+        Ptychodus is not installed.
+    ScanError
+        A process left nothing to compare; its log says why.
+    """
+    version, target = installed_version(), Path(folder)
+    missing: dict[str, Any] = {name: value for name, value in ASSUMED.items() if getattr(scan, name) is None}
+    scan = replace(scan, **missing)
+    steps: dict[str, Step] = {}
+    direct, inside, losses = {}, {}, {}
+    with tempfile.TemporaryDirectory(prefix="ptyint-ptychodus-") as folder_name:
+        scratch = Path(folder_name)
+        pair = scratch / "pair"
+        flat = None if scan.object_ is None else np.ones_like(scan.object_)
+        write_scan(replace(scan, object_=flat, object_is_truth=False), pair, format="ptychodus")
+        given = read_scan(pair)
+        for backend in BACKENDS:
+            own = replace(config, model=replace(config.model, N=scan.N), backend=backend)
+            write_settings(pair / "settings.ini", algorithm_of(backend), own, M)
+            steps |= _through(pair, backend, target, timeout)
+            (scratch / f"{backend}.json").write_text(json.dumps(to_mapping(own)), encoding="utf-8")
+            arguments = [str(pair), str(scratch / backend), str(scratch / f"{backend}.json"), str(M)]
+            steps[f"{backend} direct"] = _step(__name__, arguments, target, f"{backend}-direct", timeout)
+            direct[backend] = Reconstruction.load(scratch / backend)
+            inside[backend], losses[backend] = _made(pair, target / FOLDER / backend / PRODUCT_FILE)
+        write_settings(pair / "settings.ini", MISSPELT, config, M)
+        for what, name, module in ((STOCK, "stock", "ptychodus"), (REFUSED, "ptyint", "ptyint.ptychodus.command")):
+            steps[what] = _batch(module, "reconstruct", pair, scratch / name, target, f"misspelt-{name}", timeout)
+        given = replace(given, diffraction_patterns=given.diffraction_patterns[:])
+    return Agreement(scan, given, direct, inside, losses, steps, version)
+
+
+def _through(pair: Path, backend: str, target: Path, timeout: float) -> dict[str, Step]:
+    """Batch train, then batch reconstruct with its model, by Ptychodus' own command line."""
+    output, made = target / FOLDER / backend, pair.with_name(f"{backend}-model")
+    steps = {}
+    for action, folder in (("train", made), ("reconstruct", output)):
+        name = f"{backend}-{action}"
+        steps[f"{backend} {action}"] = _batch("ptyint.ptychodus.command", action, pair, folder, target, name, timeout)
+        if action == "train" and (made / MODEL_FILE).is_file():
+            (made / MODEL_FILE).replace(pair / MODEL_FILE)
+    if (pair / MODEL_FILE).is_file():
+        output.mkdir(parents=True, exist_ok=True)
+        (pair / MODEL_FILE).replace(output / MODEL_FILE)
+    return steps
+
+
+def _batch(module: str, action: str, pair: Path, output: Path, target: Path, name: str, timeout: float) -> Step:
+    return _step(module, ["-b", action, "-i", str(pair), "-o", str(output)], target, name, timeout, output)
+
+
+def _step(
+    module: str, arguments: list[str], target: Path, name: str, timeout: float, output: Path | None = None
+) -> Step:
+    log = target / f"{FOLDER}-{name}.log"
+    command = Process(module, tuple(arguments), log.name).run(target, timeout)
+    files = tuple(sorted(path.name for path in output.iterdir())) if output and output.is_dir() else ()
+    return Step(command, files, log.read_text(encoding="utf-8", errors="replace"))
+
+
+def _made(pair: Path, product: Path) -> tuple[Scan, NDArray[np.float64]]:
+    with open_h5(product) as file:
+        losses = np.asarray(required(file, "loss_values")[()], np.float64)
+    return read_scan(pair / DIFFRACTION_FILE, product=product), losses
+
+
+def check_names(truth: bool) -> list[str]:
+    """Names of the checks of :func:`checks`, known before anything runs."""
+    each = [name for backend in BACKENDS for name in _names(backend, truth).values()]
+    return [*each, AGREEMENT, SCALE, STOCK, REFUSED]
+
+
+def _names(backend: str, truth: bool) -> dict[str, str]:
+    names = {
+        "train": f"{backend}: batch train exits 0 and leaves {MODEL_FILE} alone",
+        "reconstruct": f"{backend}: batch reconstruct exits 0 and leaves {PRODUCT_FILE} alone",
+        "grid": f"{backend}: the object keeps grid, centre and pixel of the input",
+        "losses": f"{backend}: {PRODUCT_FILE} holds the losses, those of the direct call",
+        "same": f"{backend}: object through Ptychodus against called directly, largest relative difference",
+    }
+    return {**names, "truth": f"{backend}: phase correlation with the truth, in Ptychodus"} if truth else names
+
+
+def checks(one: Agreement, bounds: Bounds) -> list[Check]:
+    """Every check, in the order of :func:`check_names`."""
+    found = []
+    for backend in BACKENDS:
+        names, made, direct = _names(backend, one.scan.object_is_truth), one.inside[backend], one.direct[backend]
+        found += [_exits(names["train"], one.steps[f"{backend} train"], 0, (MODEL_FILE,))]
+        found += [_exits(names["reconstruct"], one.steps[f"{backend} reconstruct"], 0, (PRODUCT_FILE,))]
+        same_grid = object_of(made).shape == object_of(one.given).shape and made.pixel_size_m == one.given.pixel_size_m
+        same_places = np.array_equal(made.probe_positions_px, one.given.probe_positions_px)
+        shape = "{} x {} px".format(*object_of(made).shape)
+        found.append(Check.fact(names["grid"], bool(same_grid and same_places), shape))
+        losses = one.losses[backend]
+        equal = losses.shape == direct.losses.shape and np.allclose(losses, direct.losses, rtol=1e-6, atol=0)
+        found.append(Check.fact(names["losses"], bool(equal), f"{len(losses)} epochs"))
+        found.append(Check(names["same"], one.difference(backend), "<=", bounds.max_difference))
+        if one.scan.object_is_truth:
+            value = one.against_truth(backend).values["phase_correlation"]
+            found.append(Check(names["truth"], _measured(value), ">=", bounds.min_phase_correlation))
+    between = one.between()
+    scale = abs(float(np.log(between.gauge.scale)))
+    return [
+        *found,
+        Check(AGREEMENT, _measured(between.values["phase_correlation"]), ">=", bounds.min_agreement),
+        Check(SCALE, scale, "<=", bounds.max_scale_difference),
+        _exits(STOCK, one.steps[STOCK], 0, ()),
+        _exits(REFUSED, one.steps[REFUSED], 1, (), f"{MISSPELT!r} is not available"),
+    ]
+
+
+def _exits(name: str, step: Step, code: int, files: tuple[str, ...], says: str = "") -> Check:
+    holds = (step.command["exit_code"], step.files) == (code, files) and says in step.log
+    return Check.fact(name, holds, f"exit code {step.command['exit_code']}, files {list(step.files)}")
+
+
+def _measured(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def main(pair: str, folder: str, config: str, M: str) -> None:
+    """The direct call: the dispatcher, in this process, with the configuration in a file."""
+    values = json.loads(Path(config).read_text(encoding="utf-8"))
+    reconstruct(read_scan(pair), from_mapping(TrainingConfig, values), folder, M=int(M))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
