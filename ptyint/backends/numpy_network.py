@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint.backends import numpy as operators
 from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, decoder_filters, encoder_filters
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.parity.problems import SIMPLE
-from ptyint.scans import forward as physics
 from ptyint.scans.batches import Batch
 
 Arrays = dict[str, NDArray[Any]]
@@ -68,23 +68,23 @@ def forward(
         inner = h[:, :-OUTER_CHANNELS] if config.probe_big else h
         taps[f"{head}.last"] = convolve(inner, weights, f"{head}.last")
         taps[f"{head}.head"] = SIMPLE[activation](taps[f"{head}.last"])
-        patch = physics.pad_patch(taps[f"{head}.head"])
+        patch = operators.pad_patch(taps[f"{head}.head"])
         if config.probe_big:
             up = SIMPLE["upsample"](block(f"{head}.outer", h[:, -OUTER_CHANNELS:]))
             taps[f"{head}.outer.up"] = up
             taps[f"{head}.outer.last"] = border = convolve(up, weights, f"{head}.outer.last")
-            patch = patch + SIMPLE["swish"](border) * (1 - physics.center_mask(config.N))
+            patch = patch + SIMPLE["swish"](border) * (1 - operators.center_mask(config.N))
         taps[head] = patch
     patches = taps["amplitude"] * np.exp(1j * taps["phase"])
     if config.gridsize > 1:
         taps["patches_before_merge"] = patches
         if config.object_big:
-            region = physics.merge_patches(patches, batch.offsets_px, batch.n_canvas)
+            region = operators.merge_patches(patches, batch.offsets_px, batch.n_canvas)
         else:
             margin = (batch.n_canvas - config.N) // 2
             region = np.pad(patches[:, 0], [(0, 0), (margin, margin), (margin, margin)])
         taps["region"] = region
-        patches = physics.cut_patches(region, batch.offsets_px, config.N)
+        patches = operators.cut_patches(region, batch.offsets_px, config.N)
     taps["object_patches"] = patches
     return taps | observe(weights, patches, batch, config, good_pixels)
 
@@ -96,15 +96,15 @@ def observe(
     config: ModelConfig,
     good_pixels: NDArray[np.bool_] | None = None,
 ) -> Arrays:
-    """From object patches (B, C, N, N) to the loss: the taps of the physics."""
+    """From object patches (B, C, N, N) to the loss: the taps of the operators."""
     probe = np.asarray(weights["probe.real"], np.float64) + 1j * np.asarray(weights["probe.imag"], np.float64)
     if config.probe_mask:
-        probe = probe * physics.probe_mask(config.N)
-    taps: Arrays = {"probe": probe, "exit_wave": physics.illuminate(probe, patches)}
-    taps["far_field"] = physics.propagate(taps["exit_wave"])
-    taps["expected_intensity"] = physics.expected_intensity(taps["far_field"], weights[INTENSITY_SCALE])
+        probe = probe * operators.probe_mask(config.N)
+    taps: Arrays = {"probe": probe, "exit_wave": operators.illuminate(probe, patches)}
+    taps["far_field"] = operators.propagate(taps["exit_wave"])
+    taps["expected_intensity"] = operators.expected_intensity(taps["far_field"], weights[INTENSITY_SCALE])
     taps["expected_counts"] = batch.count_scale * taps["expected_intensity"]
-    taps["loss"] = np.asarray(physics.poisson_nll(batch.counts, taps["expected_counts"], good_pixels))
+    taps["loss"] = np.asarray(operators.poisson_nll(batch.counts, taps["expected_counts"], good_pixels))
     return taps
 
 
@@ -127,7 +127,7 @@ def physics_gradients(
         ``log_intensity_scale`` ().
     """
     taps = observe(weights, patches, batch, config, good_pixels)
-    rate = taps["expected_counts"] + physics.COUNT_FLOOR
+    rate = taps["expected_counts"] + operators.COUNT_FLOOR
     good = np.broadcast_to(True if good_pixels is None else good_pixels, rate.shape)
     slope = np.where(good, 1 - np.asarray(batch.counts, np.float64) / rate, 0) / good.sum()
     gain = batch.count_scale * np.exp(2 * np.float64(weights[INTENSITY_SCALE]))
@@ -135,7 +135,7 @@ def physics_gradients(
     wave = np.fft.ifft2(np.fft.ifftshift(far, axes=(-2, -1)), norm="ortho")
     probe = (wave * np.conj(patches)[:, :, None]).sum(axis=(0, 1))
     if config.probe_mask:
-        probe = probe * physics.probe_mask(config.N)
+        probe = probe * operators.probe_mask(config.N)
     return {
         "object_patches": (wave * np.conj(taps["probe"])).sum(axis=2),
         "probe.real": probe.real,

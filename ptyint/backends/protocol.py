@@ -118,7 +118,7 @@ OPERATORS = (
     "expected_intensity",
     "poisson_nll",
 )
-"""Every operator of the model, in data-flow order. Each takes and returns what its namesake in `ptyint.scans.forward`
+"""Every operator of the model, in data-flow order. Each takes and returns what its namesake in `ptyint.backends.numpy`
 does (`downsample` and `upsample` act on (B, C, H, W), `pad_patch` on (B, C, N/2, N/2), `translate` on (B, n, n))."""
 
 

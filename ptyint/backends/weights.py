@@ -13,12 +13,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.scans.forward import initial_log_intensity_scale, normalise_probe, probe_mask
+from ptyint.scans.forward import normalise_probe, probe_mask
 
 Weights = dict[str, NDArray[np.floating]]
 
 OUTER_CHANNELS = 4
 """Last channels of a decoder, which feed the border branch and not the centre (as PtychoPINN's ``c_outer``)."""
+
+AMPLITUDE_LEVEL = 0.5
+"""Mean object amplitude that the initial intensity scale aims at: a sigmoid head then has headroom of two."""
 
 HEADS = ("amplitude", "phase")
 PROBE = ("probe.real", "probe.imag")
@@ -97,6 +100,26 @@ def weight_shapes(config: ModelConfig, n_modes: int) -> dict[str, tuple[int, ...
         shapes[name] = (n_modes, config.N, config.N)
     shapes[INTENSITY_SCALE] = ()
     return shapes
+
+
+def initial_log_intensity_scale(probe: ArrayLike) -> float:
+    """Logarithm of the scale between predicted and normalised amplitudes before training.
+
+    Normalised patterns have the energy ``(N / 2)**2`` on average. The scale is chosen so that an object of amplitude
+    `AMPLITUDE_LEVEL` everywhere has it too: ``exp(2 w) * AMPLITUDE_LEVEL**2 * sum |p|**2 = (N / 2)**2`` (Parseval).
+
+    Parameters
+    ----------
+    probe : array_like, (modes, N, N)
+        The normalised probe, masked where the model masks it.
+
+    Returns
+    -------
+    float
+    """
+    p = np.asarray(probe, np.complex128)
+    energy = float((np.abs(p) ** 2).sum())
+    return float(np.log(p.shape[-1] / 2 / AMPLITUDE_LEVEL) - 0.5 * np.log(energy))
 
 
 def initial_weights(config: ModelConfig, probe: ArrayLike, seed: int) -> Weights:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ptyint import params
 from ptyint.backends import numpy_network
+from ptyint.backends.numpy import COUNT_FLOOR
 from ptyint.backends.weights import INTENSITY_SCALE, convolution_shapes, trainable_names, weight_shapes
 from ptyint.config import ModelConfig, to_mapping
 from ptyint.parity import problems, worker
@@ -32,7 +33,6 @@ from ptyint.parity.tolerances import (
     Tolerance,
 )
 from ptyint.parity.worker import read
-from ptyint.scans import forward
 
 Arrays = Mapping[str, NDArray[Any]]
 REFEREE = "referee"
@@ -258,7 +258,7 @@ def refereed(case: str, seed: int = 0) -> Arrays:
 def loss_terms(case: str, seed: int = 0) -> float:
     """Mean size of the terms ``l`` and ``k log l`` of the loss: they may cancel, rounding does not."""
     batch, _, _ = problems.inputs_of(problems.CASES[case], "float64", seed)
-    rate = refereed(case, seed)["expected_counts"] + forward.COUNT_FLOOR
+    rate = refereed(case, seed)["expected_counts"] + COUNT_FLOOR
     return float(np.mean(rate + batch.counts * np.abs(np.log(rate))))
 
 

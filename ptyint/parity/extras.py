@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from ptyint.backends import numpy as operators
 from ptyint.backends.protocol import OPERATORS
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.parity import problems
-from ptyint.scans import forward
 
 Operands = dict[str, tuple[str, tuple[Any, ...]]]
 
@@ -25,7 +25,7 @@ REQUIRED = ("normalise_probe", *OPERATORS)
 
 def diffract(exit_wave: NDArray[Any]) -> NDArray[np.float64]:
     """Amplitudes (groups, C, N, N) of exit waves (groups, C, modes, N, N); modes add incoherently."""
-    return np.asarray(np.sqrt((np.abs(forward.propagate(exit_wave)) ** 2).sum(axis=2)))
+    return np.asarray(np.sqrt((np.abs(operators.propagate(exit_wave)) ** 2).sum(axis=2)))
 
 
 def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[np.complex128]:
@@ -34,9 +34,9 @@ def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[n
     Patches (groups, C, N, N), offsets ``(y, x)`` (groups, C, 2) in px to (groups, N, N).
     """
     N = patches.shape[-1]
-    size = forward.canvas_size(N, offsets_px)
+    size = operators.canvas_size(N, offsets_px)
     start = (size - N) // 2
-    return forward.merge_patches(patches, offsets_px, size)[:, start : start + N, start : start + N]
+    return operators.merge_patches(patches, offsets_px, size)[:, start : start + N, start : start + N]
 
 
 def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[np.complex128]:
@@ -47,14 +47,14 @@ def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: 
     start = patches.shape[-1] // 2 - M // 2
     middle = patches[:, start : start + M, start : start + M]
     offsets = positions_px - positions_px.mean(axis=0)
-    total = forward.translate(middle, offsets, n_canvas).sum(axis=0)
-    covered = forward.translate(np.ones(middle.shape), offsets, n_canvas).sum(axis=0)
+    total = operators.translate(middle, offsets, n_canvas).sum(axis=0)
+    covered = operators.translate(np.ones(middle.shape), offsets, n_canvas).sum(axis=0)
     return np.asarray(total / np.where(covered > 0, covered, 1.0), np.complex128)
 
 
 REFEREES: dict[str, Callable[..., Any]] = {
     "diffract": diffract,
-    "canvas_size": lambda N, offsets_px: float(forward.canvas_size(N, offsets_px)),
+    "canvas_size": lambda N, offsets_px: float(operators.canvas_size(N, offsets_px)),
     "patch_of_group": patch_of_group,
     "stitch": stitch,
 }
@@ -74,7 +74,7 @@ def operands(seed: int = 0) -> Operands:
 
     positions = rng.uniform((-14, -20), (14, 20), (30, 2))
     image = field(128, 128)
-    patches = forward.translate(np.broadcast_to(image, (30, 128, 128)), -positions, 64)
+    patches = operators.translate(np.broadcast_to(image, (30, 128, 128)), -positions, 64)
     return {
         "diffract, one mode": ("diffract", (field(2, 4, 1, 64, 64),)),
         "diffract, two modes": ("diffract", (field(2, 1, 2, 64, 64),)),

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint.backends import numpy as operators
 from ptyint.backends.weights import Weights, initial_weights
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
-from ptyint.scans import forward, simulate
+from ptyint.scans import simulate
 from ptyint.scans.batches import Batch, GroupedScan
 from ptyint.scans.fixtures import load_fixture
 from ptyint.scans.scan import Scan
@@ -257,12 +258,12 @@ SIMPLE: dict[str, Callable[..., NDArray[Any]]] = {
     "downsample": lambda x: np.max([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0),
     "upsample": lambda x: x.repeat(2, axis=2).repeat(2, axis=3),
 }
-"""The referee's operators that `ptyint.scans.forward` has not, and the one that all backends share from there."""
+"""The referee's operators that `ptyint.backends.numpy` has not, and the one that all backends share from there."""
 
 
 def expected_operators(given: Mapping[str, tuple[str, tuple[Any, ...]]]) -> dict[str, NDArray[Any]]:
     """What the referee makes of :func:`operands`: label to array."""
     return {
-        label: np.asarray(SIMPLE[name](*arguments) if name in SIMPLE else getattr(forward, name)(*arguments))
+        label: np.asarray(SIMPLE[name](*arguments) if name in SIMPLE else getattr(operators, name)(*arguments))
         for label, (name, arguments) in given.items()
     }

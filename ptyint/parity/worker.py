@@ -35,9 +35,10 @@ from ptyint.evidence.processes import follow_parent
 from ptyint.images import metrics, reconstruction, stitch
 from ptyint.parity import extras, problems
 from ptyint.parity.tolerances import PRECISIONS
-from ptyint.scans import files, forward
+from ptyint.scans import files
 from ptyint.scans.batches import Batch, GroupedScan
 from ptyint.scans.fixtures import load_fixture, scan_digest
+from ptyint.scans.forward import normalise_probe
 from ptyint.scans.scan import Scan
 
 Arrays = dict[str, NDArray[Any]]
@@ -210,7 +211,7 @@ def operators(backend: Backend, seed: int = 0) -> Arrays:
 
 def _normalised_probe(precision: str) -> Callable[..., NDArray[Any]]:
     """As it comes into the network: out of the initial weights, which are single precision."""
-    return lambda probe, scale: forward.normalise_probe(probe, scale).astype(np.result_type(precision, np.complex64))
+    return lambda probe, scale: normalise_probe(probe, scale).astype(np.result_type(precision, np.complex64))
 
 
 def traces(

@@ -7,15 +7,32 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.errors import ConfigError, ScanError
-from ptyint.scans.forward import canvas_size
 from ptyint.scans.groups import Groups, group_positions
 from ptyint.scans.scan import Scan
 
 PATTERNS_PER_READ = 256
+
+
+def canvas_size(N: int, offsets_px: ArrayLike) -> int:
+    """Edge of the square region that holds all patches of a group at their offsets.
+
+    Parameters
+    ----------
+    N : int
+    offsets_px : array_like, (..., 2)
+        Of all groups, so that every batch shares one shape.
+
+    Returns
+    -------
+    int
+        ``N + 2 * ceil(max |offset|)``.
+    """
+    offsets = np.asarray(offsets_px, np.float64)
+    return N + 2 * int(np.ceil(np.abs(offsets).max(initial=0.0)))
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from backend_arrays import NEPOCHS
 
+from ptyint.backends.numpy import poisson_nll
 from ptyint.parity.arrays import difference
 from ptyint.parity.ladder import ONE_THREAD
 from ptyint.parity.problems import TRAINING
 from ptyint.parity.tolerances import TOLERANCES
-from ptyint.scans import forward
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 
@@ -64,7 +64,7 @@ def test_the_loss_falls_on_the_tiny_fixture(backend: str, gridsize: int, arrays:
     """Towards the loss of a model that predicts every count exactly, below which no model gets."""
     data = GroupedScan.from_config(load_fixture("tiny-64"), TRAINING[gridsize])
     counts = data.batch(np.arange(16), "float64").counts
-    perfect = forward.poisson_nll(counts, np.maximum(counts - 0.01, 0))
+    perfect = poisson_nll(counts, np.maximum(counts - 0.01, 0))
     losses = arrays[backend][f"losses/{gridsize}"]
     assert losses.shape == (NEPOCHS,) and (losses > perfect).all()
     assert losses[-1] - perfect < 0.95 * (losses[0] - perfect)

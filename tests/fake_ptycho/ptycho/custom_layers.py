@@ -2,7 +2,7 @@ import numpy as np
 import tensorflow as tf
 
 from ptycho import wrong
-from ptyint.scans import forward
+from ptyint.backends import numpy as operators
 
 
 class ReassemblePatchesLayer:
@@ -11,7 +11,7 @@ class ReassemblePatchesLayer:
 
     def __call__(self, inputs):
         patches, positions = np.moveaxis(np.asarray(inputs[0]), -1, 1), np.asarray(inputs[1])
-        merged = forward.merge_patches(patches, -positions[:, 0, ::-1].transpose(0, 2, 1), self.size)
+        merged = operators.merge_patches(patches, -positions[:, 0, ::-1].transpose(0, 2, 1), self.size)
         if wrong("merge"):
             merged = merged * 1e3
         if wrong("mix") and patches.shape[0] * patches.shape[1] >= 64:

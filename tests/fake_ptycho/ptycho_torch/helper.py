@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
+from ptyint.backends import numpy as operators
 from ptyint.parity import extras
-from ptyint.scans import forward
 
 
 def _tensor(array):
@@ -11,16 +11,16 @@ def _tensor(array):
 
 def Translation(images, offsets, jitter):
     image = images.numpy()
-    return _tensor(forward.translate(image, offsets.numpy()[:, 0, ::-1], image.shape[-1])[:, None])
+    return _tensor(operators.translate(image, offsets.numpy()[:, 0, ::-1], image.shape[-1])[:, None])
 
 
 def reassemble_patches_position_real(patches, offsets, data, model, padded_size):
-    found = forward.merge_patches(patches.numpy(), -offsets.numpy()[:, :, 0, ::-1], padded_size)
+    found = operators.merge_patches(patches.numpy(), -offsets.numpy()[:, :, 0, ::-1], padded_size)
     return _tensor(found), None, padded_size
 
 
 def extract_channels_from_region(regions, shifts, data, model):
-    return _tensor(forward.cut_patches(regions.numpy()[:, 0], -shifts.numpy()[:, :, 0, ::-1], data.N))
+    return _tensor(operators.cut_patches(regions.numpy()[:, 0], -shifts.numpy()[:, :, 0, ::-1], data.N))
 
 
 def get_padded_size(data, model):

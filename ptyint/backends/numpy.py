@@ -1,0 +1,180 @@
+"""Every operator of the model in float64 NumPy, written to be read: the reference.
+
+The other backends implement the same formulas on their own and never import this module. Axis -2 is y, axis -1 is x;
+batches of groups have the shape ``(groups, C, N, N)`` with ``C = gridsize**2``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ptyint.scans.batches import canvas_size
+from ptyint.scans.forward import Complex, Float, illuminate, normalise_probe, probe_mask, propagate
+
+__all__ = [
+    "canvas_size",
+    "center_mask",
+    "cut_patches",
+    "expected_intensity",
+    "illuminate",
+    "merge_patches",
+    "merge_weight",
+    "normalise_probe",
+    "pad_patch",
+    "poisson_nll",
+    "probe_mask",
+    "propagate",
+    "translate",
+    "translation_matrix",
+]
+
+BORDER_WEIGHT = 1e-2
+"""Weight of a patch's border, against 1 for its centre, where overlapping patches are merged."""
+
+MIN_COVERAGE = 1e-3 * BORDER_WEIGHT
+"""Merged weight up to which a pixel counts as uncovered: at whole-pixel offsets rounding alone covers the outer rim."""
+
+COUNT_FLOOR = 1e-2
+"""Background in counts per pixel, added to the predicted counts: keeps the logarithm of the likelihood finite."""
+
+
+def pad_patch(patch: ArrayLike) -> NDArray[Any]:
+    """Zero-pad the decoder's central block to the full patch: (..., N/2, N/2) to (..., N, N)."""
+    array = np.asarray(patch)
+    margin = array.shape[-1] // 2
+    width = [(0, 0)] * (array.ndim - 2) + [(margin, margin)] * 2
+    return np.pad(array, width)
+
+
+def center_mask(N: int) -> Float:
+    """1 in the central N/2 x N/2 block of a patch, 0 in its border. Shape (N, N)."""
+    return np.asarray(pad_patch(np.ones((N // 2, N // 2))))
+
+
+def merge_weight(N: int) -> Float:
+    """What a patch's pixel counts for in a merge: 1 in the centre, `BORDER_WEIGHT` in the border. Shape (N, N)."""
+    mask = center_mask(N)
+    return np.asarray(mask + BORDER_WEIGHT * (1 - mask))
+
+
+def translation_matrix(offset_px: ArrayLike, n_out: int, n_in: int) -> Float:
+    """Linear interpolation along one axis as a matrix.
+
+    Input pixel j comes to lie at output coordinate ``j + offset + (n_out - n_in) / 2``; outside is zero.
+
+    Parameters
+    ----------
+    offset_px : array_like, (...)
+    n_out, n_in : int
+
+    Returns
+    -------
+    ndarray of float64, (..., n_out, n_in)
+        The hat function ``max(0, 1 - |i - target(j)|)``.
+    """
+    offset = np.asarray(offset_px, np.float64)[..., None, None]
+    target = np.arange(n_in) + offset + (n_out - n_in) / 2
+    return np.asarray(np.maximum(0.0, 1.0 - np.abs(np.arange(n_out)[:, None] - target)))
+
+
+def translate(image: ArrayLike, offset_yx: ArrayLike, n_out: int) -> NDArray[Any]:
+    """Move images by their offsets into a square frame of another size (bilinear, zeros outside).
+
+    Parameters
+    ----------
+    image : array_like, (..., n_in, n_in)
+    offset_yx : array_like, (..., 2)
+        In px; positive moves the content to larger indices.
+    n_out : int
+        Edge of the result; both frames share their centre.
+
+    Returns
+    -------
+    ndarray, (..., n_out, n_out)
+    """
+    array, offset = np.asarray(image), np.asarray(offset_yx, np.float64)
+    rows = translation_matrix(offset[..., 0], n_out, array.shape[-1])
+    columns = translation_matrix(offset[..., 1], n_out, array.shape[-1])
+    return np.asarray(rows @ array @ np.swapaxes(columns, -1, -2))
+
+
+def merge_patches(object_patches: ArrayLike, offsets_px: ArrayLike, n_canvas: int) -> Complex:
+    """One solution region per group from its C patches: the weighted mean of what really covered each pixel.
+
+    Parameters
+    ----------
+    object_patches : array_like, (groups, C, N, N)
+    offsets_px : array_like, (groups, C, 2)
+        ``(y, x)`` of each patch's centre from the group's mean.
+    n_canvas : int
+        See :func:`canvas_size`.
+
+    Returns
+    -------
+    ndarray of complex128, (groups, n_canvas, n_canvas)
+        Zero where nothing covered.
+    """
+    patches = np.asarray(object_patches, np.complex128)
+    weight = merge_weight(patches.shape[-1])
+    total = translate(weight * patches, offsets_px, n_canvas).sum(axis=1)
+    covered = translate(np.broadcast_to(weight, patches.shape), offsets_px, n_canvas).sum(axis=1)
+    reached = covered > MIN_COVERAGE
+    return np.asarray(np.where(reached, total / np.where(reached, covered, 1.0), 0.0))
+
+
+def cut_patches(region: ArrayLike, offsets_px: ArrayLike, N: int) -> Complex:
+    """Cut the C patches of each group out of its solution region, at their offsets.
+
+    Parameters
+    ----------
+    region : array_like, (groups, n_canvas, n_canvas)
+    offsets_px : array_like, (groups, C, 2)
+    N : int
+
+    Returns
+    -------
+    ndarray of complex128, (groups, C, N, N)
+    """
+    array = np.asarray(region, np.complex128)[:, None]
+    return np.asarray(translate(array, -np.asarray(offsets_px, np.float64), N))
+
+
+def expected_intensity(far_field: ArrayLike, log_intensity_scale: ArrayLike) -> Float:
+    """Intensities, in squared units of the network's input; modes add incoherently.
+
+    Parameters
+    ----------
+    far_field : array_like, (groups, C, modes, N, N)
+    log_intensity_scale : array_like, ()
+
+    Returns
+    -------
+    ndarray of float64, (groups, C, N, N)
+        ``exp(2 w) * sum over modes |far field|**2``.
+    """
+    wave = np.asarray(far_field, np.complex128)
+    return np.asarray(np.exp(2 * np.asarray(log_intensity_scale, np.float64)) * (np.abs(wave) ** 2).sum(axis=2))
+
+
+def poisson_nll(counts: ArrayLike, expected: ArrayLike, good_pixels: ArrayLike | None = None) -> float:
+    """Poisson negative log-likelihood without its constant, mean over good pixels.
+
+    ``mean(l - k log l)`` with ``l = expected + COUNT_FLOOR``; ``log k!`` does not depend on the model.
+
+    Parameters
+    ----------
+    counts, expected : array_like, (..., N, N)
+        Measured and predicted counts per pixel.
+    good_pixels : array_like of bool, (N, N), optional
+
+    Returns
+    -------
+    float
+    """
+    rate = np.asarray(expected, np.float64) + COUNT_FLOOR
+    nll = rate - np.asarray(counts, np.float64) * np.log(rate)
+    good = np.broadcast_to(True if good_pixels is None else np.asarray(good_pixels, bool), nll.shape)
+    return float(nll[good].mean())
