@@ -234,3 +234,37 @@ def test_json_of_the_manifest_is_strict(tmp_path: Path) -> None:
         raise ValueError(name)
 
     json.loads((done.folder / "manifest.json").read_text(), parse_constant=refuse)
+
+
+SUMMARY = """
+import io
+from IPython.display import display
+from matplotlib.figure import Figure
+from ptyint.evidence.display import Fragment, Table
+figure, png = Figure(), io.BytesIO()
+figure.savefig(png, format="png")
+display({"image/png": png.getvalue(), "text/plain": "Two curves, 3 apart."}, raw=True)
+display(Fragment.of("In words."))
+Table("Sizes", ("what", "value"), [("a", "1")])
+"""
+
+
+def test_a_summary_is_the_executed_notebook_in_markdown(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", SUMMARY, PASSES)
+    done, content, _ = run(tmp_path, job(path, "size", summary="red.md"))
+    text = (done.folder / "red.md").read_text()
+    parts = ["# A small notebook", "*Two curves, 3 apart.*", "In words.", "## Sizes", "| a | 1 |", "## Checks"]
+    places = [text.index(part) for part in parts]
+    assert places == sorted(places) and "<" not in text.replace("<= 10", "") and "import" not in text
+    assert verdicts(content)["wrote red.md"] == "pass" and "red.md" in content["artifacts"] and green(done)
+
+
+def test_a_summary_that_cannot_be_made_is_not_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from nbconvert import MarkdownExporter
+
+    def refuse(*_: object, **__: object) -> None:
+        raise ValueError("no summary today")
+
+    monkeypatch.setattr(MarkdownExporter, "from_notebook_node", refuse)
+    done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size", summary="red.md"))
+    assert verdicts(content)["wrote red.md"] == "fail" and done.verdict == "fail"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+from ptyint.errors import ConfigError
 
 Verdict = Literal["pass", "fail", "not run", "not available", "underpowered"]
+Relation = Literal[">=", "<=", "=="]
 
 VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "not available", "underpowered", "pass")
 """From the worst to the best; the only green one is the last."""
@@ -15,7 +18,6 @@ VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "not available", "underpower
 SIGNS = {"pass": "✓", "fail": "✗", "not run": "○", "not available": "⊘", "underpowered": "≈"}
 """What stands before a verdict wherever it is shown: colour alone tells a reader nothing."""
 
-_RELATIONS = (">=", "<=", "==")
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -38,20 +40,22 @@ class Check:
     available : bool
         False: what was to be checked does not offer what the check needs, in whole or in part; what could be measured
         may still fail, and never passes.
+    unit : str
+        Of the measured value and the bound; empty: a pure number, or a fact.
     """
 
     name: str
     measured: float | None
-    relation: Literal[">=", "<=", "=="] = "=="
+    relation: Relation = "=="
     bound: float = 1.0
     note: str = ""
     decided: bool = True
     available: bool = True
+    unit: str = ""
 
     def __post_init__(self) -> None:
         """Validate."""
-        if self.relation not in _RELATIONS:
-            raise ValueError(f"relation is {self.relation!r}; must be one of {_RELATIONS}.")
+        _check_relation(self.relation)
 
     @classmethod
     def fact(cls, name: str, holds: bool | None, note: str = "") -> Check:
@@ -93,7 +97,8 @@ class Check:
             "decided": self.decided,
             "note": self.note,
         }
-        return values if self.available else {**values, "available": False}
+        values |= {} if self.available else {"available": False}
+        return values | ({"unit": self.unit} if self.unit else {})
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Check:
@@ -107,7 +112,78 @@ class Check:
             str(values["note"]),
             bool(values["decided"]),
             bool(values.get("available", True)),
+            str(values.get("unit", "")),
         )
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What will be asked, said once and before anything runs: a :class:`Check` is this with what was measured.
+
+    Attributes
+    ----------
+    name : str
+        The key, unique in its notebook.
+    relation : {'>=', '<=', '=='}
+    bound : float
+    unit : str
+        Of bound and measured value.
+    parameter : str
+        The notebook parameter that holds the bound, where one does; see :meth:`at`.
+
+    Examples
+    --------
+    >>> agreement = Criterion("phases agree", ">=", 0.9, parameter="min_agreement")
+    >>> agreement.at({"min_agreement": 0.95}).measured(0.93).verdict
+    'fail'
+    >>> Criterion.fact("the file was read").holds(True).verdict
+    'pass'
+    """
+
+    name: str
+    relation: Relation = "=="
+    bound: float = 1.0
+    unit: str = ""
+    parameter: str = ""
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        _check_relation(self.relation)
+
+    @classmethod
+    def fact(cls, name: str) -> Criterion:
+        """A statement that will hold or not."""
+        return cls(name)
+
+    def at(self, parameters: Mapping[str, Any]) -> Criterion:
+        """The same with the bound that its parameter has; unchanged where no parameter holds the bound.
+
+        Raises
+        ------
+        ConfigError
+            There is no such parameter, or it is no number.
+        """
+        if not self.parameter:
+            return self
+        value = parameters.get(self.parameter)
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise ConfigError(
+                f"The bound of {self.name!r} is the parameter {self.parameter!r}, which is {value!r}; must be a number."
+            )
+        return replace(self, bound=float(value))
+
+    def measured(self, value: float | None, note: str = "", *, decided: bool = True, available: bool = True) -> Check:
+        """The check that this measurement makes; None: nothing could be measured."""
+        return Check(self.name, value, self.relation, self.bound, note, decided, available, self.unit)
+
+    def holds(self, value: bool | None, note: str = "", *, available: bool = True) -> Check:
+        """The check that a fact makes; None: it could not be tried."""
+        return self.measured(None if value is None else float(value), note, available=available)
+
+
+def _check_relation(relation: str) -> None:
+    if relation not in get_args(Relation):
+        raise ValueError(f"relation is {relation!r}; must be one of {get_args(Relation)}.")
 
 
 def to_json(value: float) -> float | str:

@@ -1,4 +1,4 @@
-"""Pieces of a report that display themselves, in JupyterLab and on a page alike, and tell the runner what they say."""
+"""Pieces of a report that display themselves, as HTML and as Markdown, and tell the runner what they say."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ptyint._atomic import atomic_path
 from ptyint.evidence.checks import SIGNS, Check
 from ptyint.evidence.record import MIME, Record
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from pandas import DataFrame
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -24,16 +27,19 @@ VERDICT_CELLS = {f"{sign} {verdict}": verdict.replace(" ", "-") for verdict, sig
 
 @dataclass(frozen=True)
 class Fragment:
-    """A piece of HTML, with what it reports to the runner."""
+    """A piece of a report, with what it reports to the runner."""
 
     html: str
     record: Record | None = None
+    markdown: str = ""
 
-    def _repr_html_(self) -> str:
-        return self.html
+    @classmethod
+    def of(cls, *paragraphs: str, record: Record | None = None) -> Fragment:
+        """Plain text, a paragraph for each argument."""
+        return cls(render("paragraphs.html.j2", lines=paragraphs), record, "\n\n".join(paragraphs))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return {} if self.record is None else {MIME: self.record.to_mapping()}
+        return _bundle(self.html, self.markdown, self.record)
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,11 @@ class Table:
     rows: Sequence[Sequence[str]]
     record: Record | None = None
 
-    def _repr_html_(self) -> str:
-        return self.html
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return Fragment(self.html, self.record)._repr_mimebundle_()
+    @classmethod
+    def of(cls, frame: DataFrame, caption: str, record: Record | None = None) -> Table:
+        """A data frame without its index; floats in four significant digits, None as a dash."""
+        rows = [tuple(map(_text, row)) for row in frame.itertuples(index=False, name=None)]
+        return cls(caption, tuple(map(str, frame.columns)), rows, record)
 
     @property
     def html(self) -> str:
@@ -70,6 +76,23 @@ class Table:
         lines = [self.heads, ["---"] * len(self.heads), *self.rows]
         escaped = [" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) for line in lines]
         return f"## {self.caption}\n\n" + "\n".join(f"| {line} |" for line in escaped) + "\n"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return _bundle(self.html, self.markdown, self.record)
+
+
+def _bundle(html: str, markdown: str, record: Record | None) -> dict[str, Any]:
+    """What Jupyter keeps of an output: HTML for a page, Markdown for a summary file, the record for the runner."""
+    bundle: dict[str, Any] = {"text/html": html}
+    bundle |= {"text/markdown": markdown} if markdown else {}
+    return bundle if record is None else {**bundle, MIME: record.to_mapping()}
+
+
+def _text(cell: Any) -> str:
+    """What stands in a cell of a table."""
+    if cell is None:
+        return "-"
+    return number(float(cell)) if isinstance(cell, (float, np.floating)) else str(cell)
 
 
 @cache
@@ -95,7 +118,7 @@ def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
         (
             check.name,
             "-" if check.measured is None else f"{check.measured:.4g}",
-            f"{check.relation} {check.bound:g}",
+            f"{check.relation} {check.bound:g} {check.unit}".rstrip(),
             f"{SIGNS[check.verdict]} {check.verdict}",
             check.note,
         )

@@ -5,6 +5,7 @@ A page is one file: no script, no request, pictures inside, readable from a USB 
 
 from __future__ import annotations
 
+import re
 import shlex
 from base64 import b64encode
 from datetime import datetime
@@ -102,6 +103,30 @@ def notebook_body(path: Path) -> str:
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     body: str = exporter.from_notebook_node(notebook)[0]
     return body
+
+
+def write_summary(notebook: Path, target: Path) -> None:
+    """Write an executed notebook as Markdown: text and tables, no code, pictures by their alt texts.
+
+    A notebook that cannot be shown leaves no file: what was declared and is not there is red.
+    """
+    import nbformat
+    from nbconvert import MarkdownExporter
+
+    try:
+        content = nbformat.read(notebook, as_version=4)
+        content.cells = [cell for cell in content.cells if ECHO_TAG not in cell.metadata.get("tags", [])]
+        for output in (output for cell in content.cells for output in cell.get("outputs", ())):
+            data = output.get("data", {})
+            if "image/png" in data:
+                output.data = {"text/markdown": f"*{data.get('text/plain', '')}*"}
+            elif "text/markdown" in data:
+                output.data = {"text/markdown": data["text/markdown"]}
+        text = MarkdownExporter(exclude_input=True).from_notebook_node(content)[0]
+    except Exception:
+        return
+    with atomic_path(target) as temporary:
+        temporary.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
 
 
 def _summary(folder: Path, manifest: dict[str, Any], since: list[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ptyint.errors import ConfigError
 from ptyint.evidence import execution, folder, index, manifest, pages
-from ptyint.evidence.checks import Verdict, to_json, worst
+from ptyint.evidence.checks import Criterion, Verdict, to_json, worst
 from ptyint.evidence.environment import environment, git_state
 from ptyint.evidence.record import merge
 
@@ -37,10 +37,12 @@ class Job:
         See :func:`ptyint.evidence.execution.notebook_path`.
     parameters : dict
         Values for its parameters cell.
-    expects : tuple of str
-        Checks that it must report.
+    expects : tuple of Criterion
+        Checks that it must report. (A bare name, until every stage declares its bounds.)
     artifacts : tuple of str
         Files that it must write, relative to the run folder.
+    summary : str
+        Markdown file that the runner makes of the executed notebook; one of the artifacts then.
     timeout : float
         Seconds.
     """
@@ -50,9 +52,10 @@ class Job:
     title: str
     notebook: str | Path
     parameters: dict[str, Any] = field(default_factory=dict)
-    expects: tuple[str, ...] = ()
+    expects: tuple[Criterion | str, ...] = ()
     artifacts: tuple[str, ...] = ()
     timeout: float = 900.0
+    summary: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,8 +162,8 @@ def _entry(job: Job) -> dict[str, Any]:
         "source_sha256": manifest.sha256_of(path),
         "asked": execution.check_parameters(path, job.parameters),
         "echoed": {},
-        "expects": list(job.expects),
-        "artifacts": list(job.artifacts),
+        "expects": [one if isinstance(one, str) else one.name for one in job.expects],
+        "artifacts": list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
         "timeout": float(job.timeout),
         "argv": [],
         "start": "",
@@ -178,6 +181,8 @@ def _execute(working: Path, job: Job, entry: dict[str, Any], on_cell: Callable[[
     done = execution.execute(
         job.notebook, working / f"{job.name}.ipynb", job.parameters, timeout=job.timeout, on_cell=on_cell
     )
+    if job.summary:
+        pages.write_summary(working / f"{job.name}.ipynb", working / job.summary)
     where = str(working)
     entry |= {
         "argv": [argument.replace(where + os.sep, "") for argument in done.argv],
