@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 
 @contextmanager
@@ -35,3 +39,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], *, compressed: bool = False) -> None:
+    """Write an NPZ of these arrays and nothing else; what only pickle could hold is a ValueError."""
+    values: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}
+    pickled = [name for name, value in values.items() if value.dtype.hasobject]
+    if pickled:
+        raise ValueError(f"{path}: {pickled} hold Python objects; allowed: numbers, flags and text. Convert them.")
+    save = np.savez_compressed if compressed else np.savez
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        save(file, **values)

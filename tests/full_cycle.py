@@ -24,7 +24,7 @@ from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.images.metrics import compare_objects
 from ptyint.images.reconstruction import Reconstruction, peak_memory_bytes, reconstruct
 from ptyint.scans.batches import GroupedScan
-from ptyint.scans.fixtures import fixture_info, load_fixture, scan_digest
+from ptyint.scans.fixtures import fixture_info, load_fixture
 
 FIXTURE = "tiny-64"
 M = 12
@@ -199,7 +199,7 @@ def check_facts(one: Step, backend: str) -> None:
     assert one.facts["ptyint"] == ptyint.__file__
     assert facts["backend"] == backend == facts["config"]["backend"] == facts["description"]["backend"]
     assert facts["scan"] == FIXTURE
-    assert facts["scan_sha256"] == scan_digest(scan) == fixture_info(FIXTURE).sha256["arrays"]
+    assert facts["scan_sha256"] == scan.sha256 == fixture_info(FIXTURE).sha256["arrays"]
     config = training_config(facts["config"]["model"]["gridsize"])
     groups = grouped(config.model.gridsize).groups
     assert facts["n_groups"] == groups.n_groups < 20

@@ -21,7 +21,6 @@ import h5py
 import numpy as np
 import pytest
 
-from ptyint._atomic import atomic_path
 from ptyint.backends.bundle import NAME, load_bundle, save_bundle
 from ptyint.backends.weights import Weights, initial_weights, weight_shapes
 from ptyint.config import ModelConfig, TrainingConfig
@@ -203,30 +202,6 @@ def test_saving_replaces_the_old_file(tmp_path: Path) -> None:
     save_bundle(tmp_path, newer, CONFIG, "pytorch")
     assert same_weights(load_bundle(tmp_path).weights, newer)
     assert [file.name for file in tmp_path.iterdir()] == [NAME]
-
-
-def test_the_old_file_stands_until_the_new_one_is_whole(tmp_path: Path) -> None:
-    target = tmp_path / "file.txt"
-    target.write_text("old")
-    with atomic_path(target) as temporary:
-        temporary.write_text("new")
-        assert target.read_text() == "old" and temporary.parent == tmp_path and temporary.suffix == ".txt"
-    assert target.read_text() == "new" and list(tmp_path.iterdir()) == [target]
-
-
-def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "file.txt") as temporary:
-        temporary.write_text("half")
-        raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_an_atomic_file_has_the_permissions_of_any_other(tmp_path: Path) -> None:
-    """A temporary file is private; a bundle in a shared folder must not stay so."""
-    (tmp_path / "plain").write_text("")
-    with atomic_path(tmp_path / "atomic") as temporary:
-        temporary.write_text("")
-    assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 # --- damage ---

@@ -18,7 +18,6 @@ from ptyint.scans.fixtures import (
     fixture_info,
     fixture_names,
     load_fixture,
-    scan_digest,
 )
 from ptyint.stages import fixture_figures, fixtures
 
@@ -44,7 +43,7 @@ def test_what_is_reported_is_what_was_declared(shared_data: Path, monkeypatch: p
 def test_parameters_are_measured_from_the_arrays() -> None:
     (one,) = fixtures.examine(["tiny-64"])
     scan = load_fixture("tiny-64")
-    assert one.digest == scan_digest(scan) and one.error == "" and not one.absent
+    assert one.digest == scan.sha256 and one.error == "" and not one.absent
     data = one.dataset
     assert data is not None and scan.object_ is not None
     assert (data.n, data.N, data.modes, data.object_shape) == (16, 64, 1, scan.object_.shape)

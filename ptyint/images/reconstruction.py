@@ -18,7 +18,6 @@ from ptyint._atomic import atomic_path
 from ptyint.backends import bundle
 from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
-from ptyint.scans.fixtures import scan_digest
 from ptyint.scans.scan import validate_scan
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def reconstruct(
         "backend": trained.backend,
         "description": backends.load(trained.backend).describe(),
         "scan": scan.name,
-        "scan_sha256": scan_digest(scan),
+        "scan_sha256": scan.sha256,
         "n_patterns": scan.n,
         "n_groups": trained.groups.n_groups,
         "groups_sha256": trained.groups.sha256(),

@@ -24,7 +24,7 @@ from ptyint.parity.rungs import cost, workflow
 from ptyint.parity.rungs import trained as seeds
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.parity.worker import read
-from ptyint.scans.fixtures import load_fixture, scan_digest
+from ptyint.scans.fixtures import load_fixture
 
 ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -151,7 +151,7 @@ def climb(
     ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers, about)
     ladder.save(target / "ladder.json")
     return Climb(
-        ladder, tuple(commands), {problems.FIXTURE: scan_digest(load_fixture(problems.FIXTURE))}, trained, tuple(apart)
+        ladder, tuple(commands), {problems.FIXTURE: load_fixture(problems.FIXTURE).sha256}, trained, tuple(apart)
     )
 
 

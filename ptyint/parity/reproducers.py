@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, write_arrays
 from ptyint.evidence.checks import to_json
 from ptyint.parity import extras, problems
 from ptyint.parity.capabilities import Offer
@@ -168,8 +168,7 @@ def _operator(
     results = {side: _result(worst, found) for side, found in measured.items()}
     arrays |= {side: array for side, array in results.items() if array is not None}
     folder.mkdir(exist_ok=True)
-    with atomic_path(folder / f"{stem}.npz") as path, path.open("wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+    write_arrays(folder / f"{stem}.npz", arrays, compressed=True)
     names = {"name": worst.tap, "base": base, "precision": worst.precision}
     script = _OPERATOR.format(imports=_IMPORTS, stem=stem, **names)
     return _script(folder, stem, script)

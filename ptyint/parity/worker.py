@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import backends, dispatcher, params
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_arrays
 from ptyint.backends import bundle
 from ptyint.backends import weights as weights_module
 from ptyint.backends.protocol import Backend, OnEpoch, Schedule
@@ -37,7 +37,7 @@ from ptyint.parity import extras, problems
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.scans import files
 from ptyint.scans.batches import Batch, GroupedScan
-from ptyint.scans.fixtures import load_fixture, scan_digest
+from ptyint.scans.fixtures import load_fixture
 from ptyint.scans.forward import normalise_probe
 from ptyint.scans.scan import Scan
 
@@ -79,7 +79,7 @@ def bookkeeping(seed: int = 0) -> dict[str, str]:
     facts: dict[str, Callable[[], str]] = {
         "default backend": lambda: f"{TrainingConfig().backend}, {InferenceConfig().backend}",
         "default configuration": lambda: json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
-        "scan": lambda: scan_digest(load_fixture(problems.FIXTURE)),
+        "scan": lambda: load_fixture(problems.FIXTURE).sha256,
         "counts of 16-bit amplitudes": _sixteen_bits,
         "learning rates": _learning_rates,
         "metrics": _metrics,
@@ -126,7 +126,7 @@ def _sixteen_bits() -> str:
     with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as folder:
         path = Path(folder) / "sixteen-bits.npz"
         arrays |= {"diffraction": amplitudes, "xcoords": x, "ycoords": y}
-        np.savez(path, allow_pickle=False, **arrays)
+        write_arrays(path, arrays)
         counts = files.read_scan(path, diffraction_kind="amplitudes").counts()
     return hashlib.sha256(np.ascontiguousarray(counts).tobytes()).hexdigest() + f" (largest {counts.max():.0f})"
 
@@ -453,8 +453,7 @@ def reload(name: str, folder: Path, trained_by: Sequence[str]) -> Arrays:
 
 def write(folder: Path, name: str, arrays: Arrays) -> None:
     """Write ``FOLDER/NAME.npz``, whole or not at all."""
-    with atomic_path(folder / f"{name}.npz") as path, path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+    write_arrays(folder / f"{name}.npz", arrays)
 
 
 def read(folder: Path, name: str) -> Arrays:

@@ -1,7 +1,7 @@
 """Scans by name: ``load_fixture("synthetic-64")``.
 
 The registry ``datasets/registry.toml`` says of every fixture where it comes from, whose it is and what its sha256 is.
-Frozen arrays count, not seeds: what is generated is hashed array by array (:func:`scan_digest`) and must match, as
+Frozen arrays count, not seeds: what is generated is hashed array by array (``Scan.sha256``) and must match, as
 files must; anything else is a :class:`~ptyint.errors.FixtureError`.
 """
 
@@ -16,15 +16,15 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_arrays
 from ptyint.errors import FixtureError
 from ptyint.scans import simulate
-from ptyint.scans.scan import Scan, pattern_slices
+from ptyint.scans.scan import DIGESTED, Scan
 
 DATASETS_VARIABLE = "PTYINT_DATASETS_DIR"
 """Environment variable: the folder with the registry and the committed files, if not the checkout's ``datasets/``."""
@@ -34,8 +34,6 @@ DATA_VARIABLE = "PTYINT_DATA_DIR"
 
 ARRAYS = "arrays"
 """Key in :attr:`Fixture.sha256` of the digest over a generated scan's arrays."""
-
-_FIELDS = ("diffraction_patterns", "probe_positions_px", "probe", "object_")
 
 
 @dataclass(frozen=True)
@@ -132,35 +130,6 @@ def load_fixture(name: str) -> Scan:
     return _LOADERS[fixture.kind](fixture)
 
 
-def scan_digest(scan: Scan) -> str:
-    r"""sha256 over a scan's arrays, the same on every machine.
-
-    For `diffraction_patterns`, `probe_positions_px`, `probe` and `object_`, in this order, the hash is fed the line
-    ``"<field> <dtype> <shape>\n"`` in ASCII (such as ``probe <c8 (1, 64, 64)``), then the values, little-endian and
-    in C order. A missing object is the line ``"object_ None"``.
-
-    Parameters
-    ----------
-    scan : Scan
-
-    Returns
-    -------
-    str
-        64 hexadecimal digits.
-    """
-    digest = hashlib.sha256()
-    for field in _FIELDS:
-        value = getattr(scan, field)
-        if value is None:
-            digest.update(f"{field} None\n".encode())
-            continue
-        dtype = np.dtype(value.dtype).newbyteorder("<")
-        digest.update(f"{field} {dtype.str} {tuple(value.shape)}\n".encode())
-        for rows in pattern_slices(value) if field == "diffraction_patterns" else [slice(None)]:
-            digest.update(np.asarray(value[rows]).astype(dtype).tobytes())
-    return digest.hexdigest()
-
-
 def generate_fixture(name: str) -> Scan:
     """Run a fixture's generator and check the arrays' digest.
 
@@ -184,7 +153,7 @@ def generate_fixture(name: str) -> Scan:
     scan = replace(_GENERATORS[fixture.generator](), name=name)
     _compare(
         f"{name}: the generated arrays",
-        scan_digest(scan),
+        scan.sha256,
         fixture.sha256[ARRAYS],
         "this code, NumPy or CPU makes other numbers than the registry froze; compare them before any report",
     )
@@ -206,9 +175,7 @@ def freeze_fixture(name: str, path: str | os.PathLike[str]) -> None:
         See :func:`generate_fixture`.
     """
     scan = generate_fixture(name)
-    arrays: dict[str, Any] = {field: getattr(scan, field) for field in _FIELDS}
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)
+    write_arrays(path, {field: getattr(scan, field) for field in DIGESTED}, compressed=True)
 
 
 # Registry and files
@@ -279,7 +246,7 @@ def _load_committed(fixture: Fixture) -> Scan:
     if not path.is_file():
         raise FixtureError(f"{fixture.name}: no file {path}; restore it from the repository.")
     with np.load(_checked(path, fixture.sha256[file]), allow_pickle=False) as arrays:
-        return Scan(**{field: arrays[field] for field in _FIELDS}, object_is_truth=True, name=fixture.name)
+        return Scan(**{field: arrays[field] for field in DIGESTED}, object_is_truth=True, name=fixture.name)
 
 
 def _load_tike(fixture: Fixture) -> Scan:

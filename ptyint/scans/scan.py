@@ -6,8 +6,10 @@ Pixels are counted as arrays are: axis 0 is y (rows), axis 1 is x (columns).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +22,9 @@ PATTERN_SIZES = (64, 128, 256)
 
 MAX_SPAN_PX = 20_000
 """Largest extent of the positions of a scan without an object: more is a unit gone wrong, and would fill the memory."""
+
+DIGESTED = ("diffraction_patterns", "probe_positions_px", "probe", "object_")
+"""Fields of :class:`Scan` that :attr:`Scan.sha256` covers, in its order."""
 
 CHUNK_PIXELS = 2**23
 """How much of a pattern stack is in memory at a time."""
@@ -93,6 +98,26 @@ class Scan:
     def N(self) -> int:
         """Edge of a diffraction pattern in pixels."""
         return int(self.diffraction_patterns.shape[-1])
+
+    @cached_property
+    def sha256(self) -> str:
+        r"""Digest of the arrays in `DIGESTED`, 64 hexadecimal digits, the same on every machine.
+
+        Of each field the hash is fed the line ``"<field> <dtype> <shape>\n"`` in ASCII (such as
+        ``probe <c8 (1, 64, 64)``), then the values, little-endian and in C order; a missing object is the line
+        ``"object_ None"``.
+        """
+        digest = hashlib.sha256()
+        for name in DIGESTED:
+            value = getattr(self, name)
+            if value is None:
+                digest.update(f"{name} None\n".encode())
+                continue
+            dtype = np.dtype(value.dtype).newbyteorder("<")
+            digest.update(f"{name} {dtype.str} {tuple(value.shape)}\n".encode())
+            for rows in pattern_slices(value) if name == "diffraction_patterns" else [slice(None)]:
+                digest.update(np.asarray(value[rows]).astype(dtype).tobytes())
+        return digest.hexdigest()
 
     def counts(self, index: Any = slice(None)) -> NDArray[np.float32]:
         """Counts of the patterns at `index`, bad pixels set to zero.

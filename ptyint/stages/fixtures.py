@@ -25,7 +25,7 @@ from ptyint.evidence.checks import SIGNS, Check
 from ptyint.evidence.display import Table, checks_table, write_markdown
 from ptyint.evidence.execution import FOLDER
 from ptyint.evidence.record import Record
-from ptyint.scans.fixtures import ARRAYS, DATA_VARIABLE, Fixture, fixture_info, fixture_names, load_fixture, scan_digest
+from ptyint.scans.fixtures import ARRAYS, DATA_VARIABLE, Fixture, fixture_info, fixture_names, load_fixture
 from ptyint.scans.groups import group_positions
 from ptyint.scans.scan import Scan, pattern_slices
 
@@ -158,7 +158,7 @@ def _examine(fixture: Fixture) -> Examined:
     start = time.perf_counter()
     try:
         scan = load_fixture(fixture.name)
-        seconds, digest = time.perf_counter() - start, scan_digest(scan)
+        seconds, digest = time.perf_counter() - start, scan.sha256
         for what, found, expected in (
             ("n", scan.n, fixture.n),
             ("N", scan.N, fixture.N),

@@ -9,7 +9,6 @@ from ptyint.evidence.record import Record
 from ptyint.images import figures
 from ptyint.images.figures import Picture, title
 from ptyint.ptychodus.settings import BACKENDS
-from ptyint.scans.fixtures import scan_digest
 from ptyint.stages.ptychodus import Agreement, object_of
 
 
@@ -30,7 +29,7 @@ def headline(one: Agreement) -> Table:
         compared=compared,
         numbers=numbers,
         commands=tuple(step.command for step in one.steps.values()),
-        datasets={one.scan.name: scan_digest(one.scan)},
+        datasets={one.scan.name: one.scan.sha256},
     )
     return Table("In short", ("what", "found"), [(name, number(value)) for name, value in numbers.items()], record)
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint._atomic import write_arrays
 from ptyint.backends import ptychopinn
 from ptyint.backends.protocol import Operators
 from ptyint.backends.ptychopinn import fit, interface, local_offsets
@@ -173,7 +174,7 @@ def _train(probe: NDArray[Any], config: ModelConfig) -> SimpleNamespace:
     with tempfile.TemporaryDirectory(prefix="ptyint-ptychopinn-") as name:
         path = Path(name) / "scan.npz"
         arrays = {"diff3d": amplitudes, "xcoords": x, "ycoords": y, "probeGuess": probe}
-        np.savez(path, allow_pickle=False, **arrays, objectGuess=np.ones((160, 160), np.complex64))
+        write_arrays(path, {**arrays, "objectGuess": np.ones((160, 160), np.complex64)})
         theirs = ptychopinn.their_config(training, "pytorch", train_data_file=path, output_dir=Path(name))
         ptychopinn.gate(theirs)
         with ptychopinn.inside(Path(name)), watched() as seen:
