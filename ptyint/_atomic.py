@@ -1,4 +1,4 @@
-"""Whole files or no files: write under a temporary name, then rename."""
+"""Files: written whole or not at all, and where those are that travel with the package."""
 
 from __future__ import annotations
 
@@ -11,6 +11,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
+
+_PACKAGE = Path(__file__).resolve().parent
+_SHIPPED = _PACKAGE / "shipped"  # in a wheel only: pyproject.toml says what is copied there
+
+
+def checkout() -> Path | None:
+    """The root of the checkout that this package is imported from; None for an installed wheel."""
+    return None if _SHIPPED.is_dir() else _PACKAGE.parent
+
+
+def shipped(kind: str = "") -> Path:
+    """Where the ``notebooks``, ``datasets`` or ``tests`` are: in the checkout, or in the wheel; without `kind`, all."""
+    return (checkout() or _SHIPPED) / kind
 
 
 @contextmanager

@@ -283,7 +283,8 @@ def test_pytest_does_not_take_the_library_for_tests(tmp_path: Path) -> None:
 # --- the red states ---
 
 
-def test_the_wiring_is_one_line_or_an_error(checkout: Path, tmp_path: Path) -> None:
+def test_the_wiring_is_one_line_or_an_error(checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pytest_runs, "PACKAGE", checkout / "ptyint")
     table = checkout / "ptyint" / "backends" / "__init__.py"
     table.parent.mkdir(parents=True)
     (table.parent / "pytorch.py").touch()

@@ -43,12 +43,13 @@ print(json.dumps(found))
 """
 
 
-def git_state(checkout: Path, ignored: Sequence[Path] = ()) -> dict[str, Any]:
+def git_state(checkout: Path | None, ignored: Sequence[Path] = ()) -> dict[str, Any]:
     """Commit of a checkout, and which files differ from it.
 
     Parameters
     ----------
-    checkout : Path
+    checkout : Path, optional
+        None: an installed package, of no commit.
     ignored : sequence of Path
         Files and folders that a run writes itself: they make no checkout dirty.
 
@@ -57,6 +58,8 @@ def git_state(checkout: Path, ignored: Sequence[Path] = ()) -> dict[str, Any]:
     dict
         ``commit`` (None: not a git checkout), ``dirty``, ``changed``.
     """
+    if checkout is None:
+        return {"commit": None, "dirty": None, "changed": []}
     excluded = [f":(exclude){path.relative_to(checkout)}" for path in ignored if path.is_relative_to(checkout)]
     try:
         commit = _git(checkout, "rev-parse", "HEAD").strip()

@@ -17,13 +17,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, shipped
 from ptyint.backends.protocol import PROGRESS_VARIABLE
 from ptyint.errors import ConfigError
 from ptyint.evidence.display import Table
 from ptyint.evidence.record import Record
 
-FOLDER = Path(__file__).parents[2] / "notebooks"
+FOLDER = shipped("notebooks")
 
 ECHO_TAG = "ptyint-echo"
 """Tag of the two cells that the runner adds: the kernel says which parameters it holds, at the start and at the end."""
@@ -36,7 +36,7 @@ KILLED = 138
 
 
 def notebook_path(name: str | os.PathLike[str]) -> Path:
-    """Path of a notebook: one of the checkout's by name, such as ``reconstruct``, or any file that ends in ``.ipynb``.
+    """Path of a notebook: one of the project's by name, such as ``reconstruct``, or any file that ends in ``.ipynb``.
 
     Raises
     ------
@@ -47,8 +47,7 @@ def notebook_path(name: str | os.PathLike[str]) -> Path:
     if not path.is_file():
         known = sorted(p.stem for p in FOLDER.glob("*.ipynb"))
         raise ConfigError(
-            f"No notebook {str(name)!r}; {FOLDER} has {known}. Give one of these names or the path of an .ipynb file, "
-            "and run from a checkout of the project."
+            f"No notebook {str(name)!r}; {FOLDER} has {known}. Give one of these names or the path of an .ipynb file."
         )
     return path
 

@@ -20,6 +20,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ptyint._atomic import shipped
 from ptyint.errors import ConfigError
 from ptyint.evidence.display import Fragment
 from ptyint.evidence.processes import follow_parent, run_group
@@ -30,11 +31,13 @@ if TYPE_CHECKING:
 REPORT_VARIABLE = "PTYINT_TEST_REPORT"
 """Environment variable: the file that the plugin appends to. Unset: the plugin does nothing."""
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where the tests are."""
+CHECKOUT = shipped()
+"""Where the tests are: the checkout, or what the wheel carries of it."""
 
-COPIED = ("ptyint", "tests", "datasets", "notebooks", "pyproject.toml")
-"""What a copy of the checkout needs to run its tests."""
+PACKAGE = Path(__file__).parents[1]
+
+COPIED = ("tests", "datasets", "notebooks", "pyproject.toml")
+"""What a copy of the checkout needs to run its tests, beside the package."""
 
 WIRING = '"pytorch": "ptyint.backends.pytorch",'
 """The line of the table in ``ptyint/backends/__init__.py`` that wires PyTorch."""
@@ -143,7 +146,7 @@ def run_tests(
     if state not in STATES:
         raise ConfigError(f"state is {state!r}; must be one of {list(STATES)}.")
     if not (CHECKOUT / "tests").is_dir():
-        raise ConfigError(f"No tests in {CHECKOUT}; install ptyint from a checkout with `pip install -e .`.")
+        raise ConfigError(f"No tests in {CHECKOUT}; install ptyint again, from a checkout or as a wheel.")
     with tempfile.TemporaryDirectory(prefix="ptyint-tests-") as name:
         scratch = Path(name)
         folder, path = _enter(state, scratch)
@@ -245,17 +248,16 @@ def _enter(state: str, scratch: Path) -> tuple[Path, list[Path]]:
         package = scratch / "shadow" / "torch"
         package.mkdir(parents=True)
         (package / "__init__.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n")
-        return CHECKOUT, [package.parent, CHECKOUT]
+        return CHECKOUT, [package.parent, PACKAGE.parent]
     if state == AS_IS:
-        return CHECKOUT, [CHECKOUT]
+        return CHECKOUT, [PACKAGE.parent]
     copy = scratch / "checkout"
     copy.mkdir()
-    for name in COPIED:
-        source = CHECKOUT / name
+    for source in (PACKAGE, *(CHECKOUT / name for name in COPIED)):
         if source.is_dir():
-            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
         else:
-            shutil.copy(source, copy / name)
+            shutil.copy(source, copy / source.name)
     (copy / "ptyint/backends/pytorch.py").unlink()
     table = copy / "ptyint/backends/__init__.py"
     lines = table.read_text(encoding="utf-8").splitlines(keepends=True)

@@ -13,13 +13,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from ptyint._atomic import checkout
 from ptyint.errors import ConfigError
 from ptyint.evidence import execution, folder, index, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, to_json, worst
 from ptyint.evidence.environment import environment, git_state
 from ptyint.evidence.record import merge
-
-CHECKOUT = Path(__file__).parents[2]
 
 OnProgress = Callable[[str, int, int, int, int], None]
 """Called with the notebook's name, notebooks done and in all, cells done and in all."""
@@ -120,7 +119,7 @@ def run(
             "start": start,
             "end": None,
             "exit_code": None,
-            "git": git_state(CHECKOUT, ignored=[ledger.resolve(), working.parent, CHECKOUT / "reports"]),
+            "git": git_state(checkout(), ignored=[ledger.resolve(), working.parent]),
             "environment": surroundings,
             "notebooks": entries,
             "checks": manifest.declare(entries),

@@ -21,13 +21,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint._atomic import write_arrays
+from ptyint._atomic import shipped, write_arrays
 from ptyint.errors import FixtureError
 from ptyint.scans import simulate
 from ptyint.scans.scan import DIGESTED, Scan
 
 DATASETS_VARIABLE = "PTYINT_DATASETS_DIR"
-"""Environment variable: the folder with the registry and the committed files, if not the checkout's ``datasets/``."""
+"""Environment variable: the folder with the registry and the committed files, if not the package's own."""
 
 DATA_VARIABLE = "PTYINT_DATA_DIR"
 """Environment variable: a local folder with the real data; comes before any download."""
@@ -183,12 +183,13 @@ def freeze_fixture(name: str, path: str | os.PathLike[str]) -> None:
 
 def _datasets_folder() -> Path:
     override = os.environ.get(DATASETS_VARIABLE)
-    folders = [Path(override)] if override else [parent / "datasets" for parent in Path(__file__).resolve().parents[1:]]
-    for folder in folders:
-        if (folder / "registry.toml").is_file():
-            return folder
-    where = f"{DATASETS_VARIABLE}={override}" if override else "a 'datasets' folder beside the package or above it"
-    raise FixtureError(f"No registry.toml in {where}; set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout.")
+    folder = Path(override) if override else shipped("datasets")
+    if not (folder / "registry.toml").is_file():
+        where = f"{DATASETS_VARIABLE}={override}" if override else str(folder)
+        raise FixtureError(
+            f"No registry.toml in {where}; set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout, or unset it."
+        )
+    return folder
 
 
 def _registry() -> dict[str, Fixture]:
