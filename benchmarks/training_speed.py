@@ -14,6 +14,7 @@ import statistics
 import subprocess
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +33,8 @@ def measure(backend: str, gridsize: int, rounds: int) -> dict[str, list[float]]:
     model = ModelConfig(N=64, gridsize=gridsize, n_filters_scale=1)
     config = TrainingConfig(model, batch_size=BATCH_SIZE, probe_trainable=True)
     data = GroupedScan.from_config(scan, config)
-    network = load(backend).build(config, initial_weights(model, scan.probe, 0))
+    module: Any = load(backend)
+    network = module.build(config, initial_weights(model, scan.probe, 0))
     batch = data.batch(np.arange(BATCH_SIZE))
     matrix = np.random.default_rng(0).random((EDGE, EDGE), np.float32)
     for _ in range(3):

@@ -14,7 +14,7 @@ from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.errors import BackendUnavailableError, ConfigError
 
 if TYPE_CHECKING:
-    from ptyint.backends.protocol import Backend, History, OnEpoch
+    from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable
     from ptyint.backends.weights import Weights
     from ptyint.images.stitch import Stitched
     from ptyint.scans.groups import Groups
@@ -76,10 +76,12 @@ def select_backend(config: TrainingConfig | InferenceConfig) -> Backend:
     return backends.load(config.backend)
 
 
-def _with_weights(config: TrainingConfig | InferenceConfig) -> Backend:
+def _with_weights(config: TrainingConfig | InferenceConfig) -> Trainable:
     """The selected backend, which must take and give canonical weights."""
     backend = select_backend(config)
-    if "weights" not in backend.capabilities:
+    from ptyint.backends.protocol import takes_weights
+
+    if not takes_weights(backend):
         raise BackendUnavailableError(
             f"Backend {config.backend!r} takes and gives no canonical weights (it declares "
             f"{sorted(backend.capabilities)}): compare it on the parity ladder, or select one of "

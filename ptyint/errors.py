@@ -4,6 +4,15 @@ Each child also derives from the built-in exception that a caller would expect, 
 ``except ValueError`` keeps working for users who do not know this package.
 """
 
+import difflib
+from collections.abc import Iterable
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """`` Did you mean 'x'?`` for the nearest of the `known` names; empty where none is near."""
+    near = difflib.get_close_matches(str(name), list(known), 1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
 
 class PtyintError(Exception):
     """Base class: the message says what was found, what is allowed and what to do."""

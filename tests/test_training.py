@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint.backends.protocol import Epoch, History, NetworkBackend, Schedule
+from ptyint.backends.protocol import Epoch, History
+from ptyint.backends.training import NetworkBackend, Schedule
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError, ScanError
 from ptyint.scans.batches import Batch, GroupedScan

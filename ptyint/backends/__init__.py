@@ -5,18 +5,18 @@ A framework is imported only when its backend is loaded.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ptyint.errors import BackendUnavailableError, UnknownBackendError
+from ptyint.errors import BackendUnavailableError, UnknownBackendError, did_you_mean
 
 if TYPE_CHECKING:
     from ptyint.backends.protocol import Backend
 
 BUILT_IN = ("pytorch", "tensorflow")
+"""The pair that this package is about."""
 
 MODULES = {
     "ptychopinn-pytorch": "ptyint.backends.ptychopinn.pytorch",
@@ -24,8 +24,15 @@ MODULES = {
     "pytorch": "ptyint.backends.pytorch",
     "tensorflow": "ptyint.backends.tensorflow",
 }
-"""Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.protocol.Backend`, or what it declares
-of it."""
+"""Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.protocol.Backend`."""
+
+TITLES = {
+    "ptychopinn-pytorch": "PtychoPINN's PyTorch",
+    "ptychopinn-tensorflow": "PtychoPINN's TensorFlow",
+    "pytorch": "PyTorch",
+    "tensorflow": "TensorFlow",
+}
+"""Their names as pages show them."""
 
 GROUP = "ptyint.backends"
 """Entry-point group: name of a backend to ``module`` (with a ``BACKEND``) or ``module:object``. The table's names stay
@@ -34,12 +41,12 @@ the table's."""
 _CHECKOUT = "pip install -e CHECKOUT`, of a checkout of https://github.com/hoidn/PtychoPINN; see `docs/backends.md"
 
 INSTALL = {
-    "ptychopinn-pytorch": ("PtychoPINN's PyTorch", "ptycho_torch", _CHECKOUT),
-    "ptychopinn-tensorflow": ("PtychoPINN's TensorFlow", "ptycho", _CHECKOUT),
-    "pytorch": ("PyTorch", "torch", "pip install torch"),
-    "tensorflow": ("TensorFlow", "tensorflow", "pip install tensorflow"),
+    "ptychopinn-pytorch": ("ptycho_torch", _CHECKOUT),
+    "ptychopinn-tensorflow": ("ptycho", _CHECKOUT),
+    "pytorch": ("torch", "pip install torch"),
+    "tensorflow": ("tensorflow", "pip install tensorflow"),
 }
-"""Framework's title, its top-level module, and how to install it."""
+"""Top-level module of what a backend needs, and how to install it."""
 
 
 def plugins() -> dict[str, EntryPoint]:
@@ -52,13 +59,23 @@ def names() -> list[str]:
     return sorted({*MODULES, *plugins()})
 
 
+def title(name: str) -> str:
+    """A backend's name as its makers write it.
+
+    Examples
+    --------
+    >>> title("pytorch"), title("mine")
+    ('PyTorch', 'mine')
+    """
+    return TITLES.get(name, name)
+
+
 def check_name(name: str) -> None:
     """Raise UnknownBackendError unless `name` is in the table or a package brings it."""
-    if name not in MODULES and name not in plugins():
-        near = difflib.get_close_matches(str(name), names(), 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+    if name not in names():
         own = sorted(set(BUILT_IN) & MODULES.keys())
         others = f" or, driven from here, of {others}" if (others := sorted(set(names()) - set(own))) else ""
+        hint = did_you_mean(name, names())
         raise UnknownBackendError(f"Unknown backend {name!r}. Must be one of {own}{others}.{hint}")
 
 
@@ -70,21 +87,33 @@ def load(name: str) -> Backend:
     name : str
         One of :func:`names`.
 
+    Returns
+    -------
+    Backend
+        See :class:`ptyint.backends.protocol.Backend`, and its `capabilities` for what else it is.
+
     Raises
     ------
     UnknownBackendError
         A ValueError with the allowed names.
     BackendUnavailableError
         A RuntimeError: the framework cannot be imported. Never a fallback to another backend (POLICY-001).
+
+    Examples
+    --------
+    >>> load("tensorfow")
+    Traceback (most recent call last):
+    ...
+    ptyint.errors.UnknownBackendError: Unknown backend 'tensorfow'. ... Did you mean 'tensorflow'?
     """
     check_name(name)
-    title, module, command = INSTALL.get(name) or (name, *_origin(plugins()[name]))
+    module, command = INSTALL.get(name) or _origin(plugins()[name])
     try:
-        found = importlib.import_module(MODULES[name]) if name in MODULES else plugins()[name].load()
-        backend: Backend = found.BACKEND if isinstance(found, ModuleType) or name in MODULES else found
+        loaded = importlib.import_module(MODULES[name]) if name in MODULES else plugins()[name].load()
+        backend: Backend = loaded.BACKEND if isinstance(loaded, ModuleType) or name in MODULES else loaded
     except Exception as error:  # a broken installation raises OSError, ValueError, ... as well as ImportError
         raise BackendUnavailableError(
-            f"{title} backend selected (backend={name!r}), but {module!r} cannot be imported: {error}. "
+            f"{title(name)} backend selected (backend={name!r}), but {module!r} cannot be imported: {error}. "
             f"Install it with `{command}`, or select another backend: {sorted(set(BUILT_IN) - {name})}."
         ) from error
     return backend

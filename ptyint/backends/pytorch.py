@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptyint.backends import protocol
-from ptyint.backends.protocol import NetworkBackend, Operators, Tap, untapped
+from ptyint.backends.protocol import Arrays, Mask, Operator, Tap, untapped
+from ptyint.backends.training import NetworkBackend
 from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights, convolution_shapes, trainable_names
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
@@ -133,7 +134,7 @@ def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor
 class PtychoNet(nn.Module):
     """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
 
-    def __init__(self, config: ModelConfig, n_modes: int, good_pixels: NDArray[np.bool_] | None) -> None:
+    def __init__(self, config: ModelConfig, n_modes: int, good_pixels: Mask) -> None:
         super().__init__()
         self.config = config
         self.convolutions = nn.ModuleDict(
@@ -219,7 +220,7 @@ class PtychoNet(nn.Module):
 
 
 class Recorder(protocol.Recorder):
-    """See :class:`ptyint.backends.protocol.Recorder`."""
+    """See :class:`.protocol.Recorder`."""
 
     def __call__(self, name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
         """Keep `tensor`; return it, or what is given in its place."""
@@ -252,15 +253,9 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 class TorchNetwork:
-    """A built network with its optimiser; see :class:`ptyint.backends.protocol.Network`."""
+    """A built network with its optimiser; see :class:`.protocol.Network`."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        weights: Weights,
-        good_pixels: NDArray[np.bool_] | None,
-        precision: str,
-    ) -> None:
+    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Mask, precision: str) -> None:
         self.dtype = getattr(torch, precision)
         self.device = device()
         self.model = PtychoNet(config.model, weights["probe.real"].shape[0], good_pixels)
@@ -327,8 +322,8 @@ class TorchNetwork:
         self.set_weights(weights)
         self.optimizer.state.clear()
 
-    def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
-        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.protocol.Network.trace`."""
+    def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
+        """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""
         recorder = Recorder(given)
         inputs = self._tensor(batch.inputs).requires_grad_(True)
         loss = self._loss(batch, inputs, recorder)
@@ -342,23 +337,14 @@ class TorchNetwork:
 
 
 class PyTorchBackend(NetworkBackend):
-    """See :class:`ptyint.backends.protocol.Backend`."""
+    """See :class:`.protocol.Backend`."""
 
     name = "pytorch"
     frameworks = ("torch",)
+    network = TorchNetwork
 
-    def build(
-        self,
-        config: TrainingConfig,
-        weights: Weights,
-        good_pixels: NDArray[np.bool_] | None = None,
-        precision: str = "float32",
-    ) -> TorchNetwork:
-        """See :meth:`ptyint.backends.protocol.NetworkBackend.build`."""
-        return TorchNetwork(config, weights, good_pixels, precision)
-
-    def operators(self, precision: str = "float64") -> Operators:
-        """See :meth:`ptyint.backends.protocol.NetworkBackend.operators`."""
+    def operators(self, precision: str = "float64") -> dict[str, Operator]:
+        """See :meth:`.protocol.Operators.operators`."""
         where, real = device(), getattr(torch, precision)
 
         def t(array: Any) -> Tensor:

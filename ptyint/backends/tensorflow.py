@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from ptyint.backends import protocol
-from ptyint.backends.protocol import NetworkBackend, Operators, Tap, untapped
+from ptyint.backends.protocol import Arrays, Mask, Operator, Tap, untapped
+from ptyint.backends.training import NetworkBackend
 from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
@@ -126,9 +127,7 @@ def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor
 class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
     """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
 
-    def __init__(
-        self, config: ModelConfig, n_modes: int, good_pixels: NDArray[np.bool_] | None, precision: str
-    ) -> None:
+    def __init__(self, config: ModelConfig, n_modes: int, good_pixels: Mask, precision: str) -> None:
         super().__init__(dtype=precision)
         self.config = config
         self.shapes = convolution_shapes(config)
@@ -210,7 +209,7 @@ class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
 
 
 class Recorder(protocol.Recorder):
-    """See :class:`ptyint.backends.protocol.Recorder`."""
+    """See :class:`.protocol.Recorder`."""
 
     def __call__(self, name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
         """Keep `tensor`; return it, or what is given in its place."""
@@ -274,15 +273,9 @@ class Adam:
 
 
 class KerasNetwork:
-    """A built network with its optimiser; see :class:`ptyint.backends.protocol.Network`."""
+    """A built network with its optimiser; see :class:`.protocol.Network`."""
 
-    def __init__(
-        self,
-        config: TrainingConfig,
-        weights: Weights,
-        good_pixels: NDArray[np.bool_] | None,
-        precision: str,
-    ) -> None:
+    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Mask, precision: str) -> None:
         self.precision = precision
         self.model = PtychoNet(config.model, weights["probe.real"].shape[0], good_pixels, precision)
         self.variables = self.model.canonical()
@@ -351,8 +344,8 @@ class KerasNetwork:
         self.set_weights(weights)
         self.adam.reset()
 
-    def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> dict[str, NDArray[Any]]:
-        """Every tap of one forward and backward pass; see :meth:`ptyint.backends.protocol.Network.trace`."""
+    def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
+        """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""
         recorder = Recorder(given)
         given_batch = (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)
         inputs, counts, offsets, scale = (self._tensor(array) for array in given_batch)
@@ -368,23 +361,14 @@ class KerasNetwork:
 
 
 class TensorFlowBackend(NetworkBackend):
-    """See :class:`ptyint.backends.protocol.Backend`."""
+    """See :class:`.protocol.Backend`."""
 
     name = "tensorflow"
     frameworks = ("tensorflow",)
+    network = KerasNetwork
 
-    def build(
-        self,
-        config: TrainingConfig,
-        weights: Weights,
-        good_pixels: NDArray[np.bool_] | None = None,
-        precision: str = "float32",
-    ) -> KerasNetwork:
-        """See :meth:`ptyint.backends.protocol.NetworkBackend.build`."""
-        return KerasNetwork(config, weights, good_pixels, precision)
-
-    def operators(self, precision: str = "float64") -> Operators:
-        """See :meth:`ptyint.backends.protocol.NetworkBackend.operators`."""
+    def operators(self, precision: str = "float64") -> dict[str, Operator]:
+        """See :meth:`.protocol.Operators.operators`."""
 
         def t(array: Any) -> Tensor:
             complex_ = {"float32": "complex64", "float64": "complex128"}[precision]

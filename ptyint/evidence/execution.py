@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from ptyint._atomic import atomic_path, shipped
-from ptyint.backends.protocol import PROGRESS_VARIABLE
 from ptyint.errors import ConfigError
 from ptyint.evidence.display import Table
+from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import Record
 
 FOLDER = shipped("notebooks")

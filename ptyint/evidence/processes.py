@@ -20,6 +20,9 @@ from ptyint.errors import ChildError, PtyintError
 PARENT_VARIABLE = "PTYINT_PARENT"
 """Environment variable: the process that waits for this one; see :func:`follow_parent`."""
 
+PROGRESS_VARIABLE = "PTYINT_PROGRESS"
+"""Environment variable: "text" makes progress bars plain text, which batch runs can show and keep."""
+
 POLL_SECONDS = 0.2
 """How often :func:`stream` asks whether it should stop."""
 

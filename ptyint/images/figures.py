@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
+from ptyint.backends import title
 from ptyint.evidence.checks import from_json
 from ptyint.images.comparison import Comparison
 from ptyint.images.frc import FRC, THRESHOLDS
@@ -21,12 +22,6 @@ from ptyint.images.reconstruction import Reconstruction
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-TITLES = {
-    "tensorflow": "TensorFlow",
-    "pytorch": "PyTorch",
-    "ptychopinn-tensorflow": "PtychoPINN's TensorFlow",
-    "ptychopinn-pytorch": "PtychoPINN's PyTorch",
-}
 STYLES: dict[str, dict[str, Any]] = {
     "tensorflow": {"color": "#c2560c", "linestyle": "-", "marker": "o"},
     "pytorch": {"color": "#1f5fa8", "linestyle": "--", "marker": "s"},
@@ -63,11 +58,6 @@ class Picture:
             {"image/png": self.png(), "text/plain": self.alt},
             {"image/png": {"alt": self.alt, "width": width}},
         )
-
-
-def title(backend: str) -> str:
-    """A backend's name as its makers write it."""
-    return TITLES.get(backend, backend)
 
 
 def style(backend: str) -> dict[str, Any]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from html import escape
 
+from ptyint.backends import title
 from ptyint.evidence.display import Fragment, Table, number
 from ptyint.evidence.record import Record
 from ptyint.images.comparison import SAME, Comparison, same
-from ptyint.images.figures import title
 from ptyint.images.reconstruction import Reconstruction
 
 METRICS = {

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from ptyint.backends import title
 from ptyint.evidence.checks import SIGNS
 from ptyint.evidence.display import Fragment, Table, number, render
 from ptyint.evidence.record import TOLERANCE, Record
-from ptyint.images.figures import Picture, images_side_by_side, rings, style, title
+from ptyint.images.figures import Picture, images_side_by_side, rings, style
 from ptyint.parity import tolerances
 from ptyint.parity.pair_figures import sentence
 from ptyint.parity.results import QUESTIONS, RUNGS, Finding, Ladder

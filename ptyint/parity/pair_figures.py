@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ptyint.backends import title
 from ptyint.evidence.checks import SIGNS
 from ptyint.evidence.display import Fragment, Table, render
-from ptyint.images.figures import title
 from ptyint.parity.compare import REFEREE
 from ptyint.parity.results import QUESTIONS, RUNGS, Ladder
 from ptyint.parity.rungs.workflow import ARCHITECTURE

@@ -28,7 +28,8 @@ from ptyint import backends, dispatcher, params
 from ptyint._atomic import write_arrays
 from ptyint.backends import bundle
 from ptyint.backends import weights as weights_module
-from ptyint.backends.protocol import Backend, OnEpoch, Schedule
+from ptyint.backends.protocol import OnEpoch, Operators
+from ptyint.backends.training import Schedule
 from ptyint.backends.weights import Weights, convolution_shapes, weights_sha256
 from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
 from ptyint.evidence.processes import follow_parent
@@ -177,14 +178,14 @@ def contract(name: str, seed: int = 0) -> dict[str, str]:
             config = replace(config, backend=name)
             params.cfg.clear()
             params.cfg.update(STALE)
-            backend = dispatcher.select_backend(config)
+            backend: Any = dispatcher.select_backend(config)
             held = {key: value for key, value in params.cfg.items() if key != "backend"}
             found[f"params.cfg after the gate, gridsize {gridsize}"] = json.dumps(held, sort_keys=True)
             what = f"weights in the network, gridsize {gridsize}"
             if "trace" not in backend.capabilities:
                 found[what] = UNAVAILABLE
                 continue
-            network = backend.build(config, _initial(gridsize, seed))  # type: ignore[attr-defined]
+            network = backend.build(config, _initial(gridsize, seed))
             found[what] = weights_sha256(network.get_weights())
         found["backend that ran"] = backend.name
         found["frameworks declared"] = ", ".join(sorted(backend.frameworks))
@@ -197,7 +198,7 @@ def contract(name: str, seed: int = 0) -> dict[str, str]:
 # --- rungs 1 to 4 ---
 
 
-def operators(backend: Backend, seed: int = 0) -> Arrays:
+def operators(backend: Operators, seed: int = 0) -> Arrays:
     """Every operator on :func:`ptyint.parity.problems.operands` and merges from the mean, by ``precision/label``."""
     arrays, given = Arrays(), problems.operands(seed) | extras.merges(seed)
     for precision in PRECISIONS:

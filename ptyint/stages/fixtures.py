@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import backends
+from ptyint.backends import title
 from ptyint.errors import ConfigError, FixtureError
 from ptyint.evidence.checks import SIGNS, Check
 from ptyint.evidence.display import Table, checks_table, write_markdown
@@ -392,7 +393,10 @@ def headline(examined: Sequence[Examined], budgets: Sequence[Budget]) -> Table:
     costliest = max(held, key=lambda one: one.seconds, default=None)
     rows = [
         ("fixtures whose sha256 holds", f"{len(held)} of {len(tried)} examined, {len(examined)} in the list"),
-        ("slowest integration cycle", f"{slowest_s:.1f} s, {_title(slowest.backend)}" if slowest else "not measured"),
+        (
+            "slowest integration cycle",
+            f"{slowest_s:.1f} s, {title(slowest.backend)}" if slowest else "not measured",
+        ),
         ("slowest fixture to load", f"{costliest.fixture.name}, {costliest.seconds:.2f} s" if costliest else "none"),
         ("examined", compared),
     ]
@@ -403,10 +407,6 @@ def headline(examined: Sequence[Examined], budgets: Sequence[Budget]) -> Table:
         datasets={one.fixture.name: one.digest for one in held},
     )
     return Table("In short", ("what", "found"), rows, record)
-
-
-def _title(backend: str) -> str:
-    return backends.INSTALL[backend][0]
 
 
 def inventory_table(examined: Sequence[Examined]) -> Table:
@@ -523,7 +523,7 @@ def budget_table(budgets: Sequence[Budget]) -> Table:
     rows = [("version, device, threads", *(b.framework or b.error for b in budgets))]
     rows += [(name, *(text.format(budget) for budget in budgets)) for name, text in texts.items()]
     rows += [("peak memory / GiB", *(f"{b.peak_memory_bytes / 2**30:.2f}" for b in budgets))]
-    return Table("Runtime budget", ("measured", *(_title(b.backend) for b in budgets)), rows)
+    return Table("Runtime budget", ("measured", *(title(b.backend) for b in budgets)), rows)
 
 
 def write_sync(

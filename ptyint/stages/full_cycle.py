@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 
+from ptyint.backends import title
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Check
 from ptyint.evidence.display import Fragment, Table, checks_table, number, write_markdown
@@ -20,7 +21,6 @@ from ptyint.evidence.pytest_runs import Outcome, TestRun, command, run_tests
 from ptyint.evidence.record import Record
 from ptyint.images.comparison import NAME as COMPARISON
 from ptyint.images.comparison import Comparison, Criteria, check_names, compare
-from ptyint.images.figures import title
 from ptyint.images.reconstruction import NAME as RECONSTRUCTION
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.images.report import METRICS, metric

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ptyint.backends import title
 from ptyint.evidence.display import Table, number
 from ptyint.evidence.record import Record
 from ptyint.images import figures
-from ptyint.images.figures import Picture, title
+from ptyint.images.figures import Picture
 from ptyint.ptychodus.settings import BACKENDS
 from ptyint.stages.ptychodus import Agreement, object_of
 

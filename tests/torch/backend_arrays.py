@@ -37,7 +37,7 @@ def run(name: str, target: Path) -> None:
     arrays: dict[str, Any] = {"describe": np.array(json.dumps(backend.describe()))}
     for precision in ("float32", "float64"):
         batch, weights, good = inputs_of(LARGE, precision)
-        traced = backend.trace(batch, weights, LARGE.config, good, precision)
+        traced = backend.build(LARGE.config, weights, good, precision).trace(batch)
         arrays |= {f"{precision}/{tap}": traced[tap] for tap in ("object_patches", "expected_intensity", "loss")}
     calls = count_calls(sys.modules[backends.MODULES[name]].PtychoNet)
     for gridsize, config in TRAINING.items():

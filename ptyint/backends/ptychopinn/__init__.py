@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
@@ -163,6 +163,3 @@ def inside(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.chdir(before)
-
-
-Operator = Callable[..., NDArray[Any]]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import write_arrays
 from ptyint.backends import ptychopinn
-from ptyint.backends.protocol import Operators
+from ptyint.backends.protocol import Operator
 from ptyint.backends.ptychopinn import fit, interface, local_offsets
 from ptyint.backends.weights import Weights
 from ptyint.config import ModelConfig, TrainingConfig
@@ -45,7 +45,7 @@ ACTIVATIONS = {"sigmoid": "sigmoid", "swish": "silu", "softplus": "softplus", "r
 
 
 class PtychoPINNPyTorch:
-    """See :class:`ptyint.backends.protocol.Workflow`."""
+    """See :class:`.protocol.Workflow`."""
 
     name = "ptychopinn-pytorch"
     capabilities = frozenset({"operators", "workflow"})
@@ -58,7 +58,7 @@ class PtychoPINNPyTorch:
 
     # --- operators ---
 
-    def operators(self, precision: str = "float32") -> Operators:
+    def operators(self, precision: str = "float32") -> dict[str, Operator]:
         """What PtychoPINN has as functions or modules of their own; it computes in single precision."""
         return {
             "normalise_probe": normalise_probe,
@@ -81,19 +81,19 @@ class PtychoPINNPyTorch:
     # --- its workflow ---
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
-        """See :class:`ptyint.backends.protocol.Workflow`: as they are when training first uses them."""
+        """See :class:`.protocol.Workflow`: as they are when training first uses them."""
         found: dict[str, NDArray[Any]] = _trained(config.model.gridsize, config.model.N).initial
         return found
 
     def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
-        """See :class:`ptyint.backends.protocol.Workflow`: this adapter carries no weights."""
+        """See :class:`.protocol.Workflow`: this adapter carries no weights."""
         from ptyint.parity.rungs.workflow import layers_apart
 
         apart = layers_apart(self.initial_weights(config), weights)
         raise NotImplementedError(apart or "the kernels fit by now: teach ptyint/backends/ptychopinn to carry them")
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
-        """See :class:`ptyint.backends.protocol.Workflow`."""
+        """See :class:`.protocol.Workflow`."""
         return dict(ptychopinn.gate(ptychopinn.their_config(config, "pytorch")).cfg)
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
@@ -196,7 +196,7 @@ def _array(tensor: Any) -> NDArray[Any]:
     return np.asarray(tensor.detach().cpu())
 
 
-def _activation(name: str) -> ptychopinn.Operator:
+def _activation(name: str) -> Operator:
     layer = model.Amplitude_activation(settings.ModelConfig(amp_activation=name))
     return lambda x: _array(layer(_tensor(x)))
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import ptychopinn
-from ptyint.backends.protocol import Operators
+from ptyint.backends.protocol import Operator
 from ptyint.backends.ptychopinn import fit, interface, local_offsets, one_mode
 from ptyint.backends.weights import Weights, convolution_shapes
 from ptyint.config import ModelConfig, TrainingConfig
@@ -37,7 +37,7 @@ NO_XLA = "[use_xla_translate=False]"
 
 
 class PtychoPINNTensorFlow:
-    """See :class:`ptyint.backends.protocol.Workflow`."""
+    """See :class:`.protocol.Workflow`."""
 
     name = "ptychopinn-tensorflow"
     capabilities = frozenset({"operators", "workflow"})
@@ -50,7 +50,7 @@ class PtychoPINNTensorFlow:
 
     # --- operators ---
 
-    def operators(self, precision: str = "float32") -> Operators:
+    def operators(self, precision: str = "float32") -> dict[str, Operator]:
         """What PtychoPINN has as functions or layers of their own; it computes in single precision."""
         activations = {name: _activation(name) for name in ("sigmoid", "swish", "softplus", "relu")}
         return {
@@ -74,7 +74,7 @@ class PtychoPINNTensorFlow:
     # --- its workflow ---
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
-        """See :class:`ptyint.backends.protocol.Workflow`."""
+        """See :class:`.protocol.Workflow`."""
         return {name: np.asarray(weight) for name, weight in _convolutions(_network(config)).items()}
 
     def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
@@ -91,7 +91,7 @@ class PtychoPINNTensorFlow:
         return _first(patches([_last(inputs), positions])).astype(np.complex64)
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
-        """See :class:`ptyint.backends.protocol.Workflow`."""
+        """See :class:`.protocol.Workflow`."""
         return dict(ptychopinn.gate(ptychopinn.their_config(config, "tensorflow")).cfg)
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:

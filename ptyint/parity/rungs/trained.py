@@ -153,7 +153,7 @@ def trainings(plan: Plan, candidate: bool) -> Iterator[tuple[str, int, int]]:
 
 def _train(name: str, config: TrainingConfig, moved: bool) -> NDArray[np.complex64]:
     config = replace(config, backend=name)
-    backend = dispatcher.select_backend(config)
+    backend: Any = dispatcher.select_backend(config)
     scan = load_fixture(FIXTURE)
     weights = initial_weights(config.model, scan.probe, config.seed)
     if moved:

@@ -1,0 +1,158 @@
+"""The training loop that the built-in backends share, and what turns a network into a backend.
+
+The loop (order of the batches, learning-rate rule, early stopping, progress) is bookkeeping, so there is one copy
+of it, in NumPy; a backend brings a :class:`ptyint.backends.protocol.Network` that knows how to make a step.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint.backends.protocol import Epoch, History, Mask, Network, OnEpoch, Operator
+from ptyint.backends.weights import Weights
+from ptyint.config import InferenceConfig, TrainingConfig
+from ptyint.errors import ConfigError
+from ptyint.evidence.processes import PROGRESS_VARIABLE
+from ptyint.scans.batches import GroupedScan
+
+
+class Schedule:
+    """Learning rate and early stopping, epoch by epoch; one rule for both backends.
+
+    'WarmupCosine' rises linearly over ``lr_warmup_epochs`` and then falls, as half a cosine, to
+    ``lr_min_ratio * learning_rate`` in the last epoch. 'ReduceLROnPlateau' multiplies the rate by ``plateau_factor``
+    (never below ``plateau_min_lr``) after more than ``plateau_patience`` epochs without improvement. An epoch improves
+    when its loss lies below the best by more than ``plateau_threshold * |best|``. Under every scheduler training stops
+    after ``early_stop_patience`` epochs without improvement.
+    """
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.config = config
+        self.epoch = 1
+        self.reduction = 1.0
+        self.best = np.inf
+        self.waiting = 0
+        self.since_best = 0
+
+    @property
+    def learning_rate(self) -> float:
+        """Rate of the epoch that comes."""
+        config = self.config
+        if config.scheduler == "WarmupCosine":
+            return config.learning_rate * self._warmup_cosine()
+        reduced = max(config.learning_rate * self.reduction, config.plateau_min_lr)
+        return min(config.learning_rate, reduced)
+
+    def _warmup_cosine(self) -> float:
+        config = self.config
+        if self.epoch <= config.lr_warmup_epochs:
+            return self.epoch / (config.lr_warmup_epochs + 1)
+        span = max(1, config.nepochs - config.lr_warmup_epochs - 1)
+        part = min(1.0, (self.epoch - config.lr_warmup_epochs - 1) / span)
+        return config.lr_min_ratio + (1 - config.lr_min_ratio) * (1 + math.cos(math.pi * part)) / 2
+
+    def should_stop(self, loss: float) -> bool:
+        """Take an epoch's loss in; True when training should end."""
+        config = self.config
+        self.epoch += 1
+        margin = config.plateau_threshold * abs(self.best) if np.isfinite(self.best) else 0.0
+        if loss < self.best - margin:
+            self.best, self.waiting, self.since_best = loss, 0, 0
+            return False
+        self.waiting += 1
+        self.since_best += 1
+        if config.scheduler == "ReduceLROnPlateau" and self.waiting > config.plateau_patience:
+            self.reduction *= config.plateau_factor
+            self.waiting = 0
+        return self.since_best >= config.early_stop_patience
+
+
+def progress_bar(n_epochs: int, description: str) -> Any:
+    """A tqdm bar over epochs: a widget in interactive notebooks, text elsewhere or where the environment says so."""
+    if os.environ.get(PROGRESS_VARIABLE) == "text":
+        from tqdm import tqdm
+    else:
+        from tqdm.auto import tqdm
+    return tqdm(total=n_epochs, unit="epoch", desc=description)
+
+
+def fit(
+    network: Network, data: GroupedScan, config: TrainingConfig, name: str, on_epoch: OnEpoch | None = None
+) -> History:
+    """Train a network, epoch by epoch, under the name of its backend; see :meth:`.protocol.Trainable.train`."""
+    generator = np.random.default_rng(config.seed)
+    schedule, history = Schedule(config), History()
+    with progress_bar(config.nepochs, f"{name} training") as bar:
+        for number in range(1, config.nepochs + 1):
+            start, rate = time.perf_counter(), schedule.learning_rate
+            total = 0.0
+            for batch in data.batches(config.batch_size, generator):
+                total += network.train_step(batch, rate) * len(batch.inputs)
+            loss = total / data.groups.n_groups
+            if not np.isfinite(loss):
+                raise FloatingPointError(
+                    f"The {name} loss is {loss} in epoch {number}; lower learning_rate (now {rate:g})."
+                )
+            history.epochs.append(Epoch(number, loss, rate, time.perf_counter() - start))
+            bar.set_postfix(loss=f"{loss:.5g}", lr=f"{rate:.2g}")
+            bar.update()
+            if on_epoch is not None:
+                on_epoch(history.epochs[-1])
+            if schedule.should_stop(loss):
+                history.ended = f"no improvement for {config.early_stop_patience} epochs"
+                break
+    return history
+
+
+class NetworkBackend(ABC):
+    """A backend made from a :class:`Network`: the training loop and inference are written once, here.
+
+    Attributes
+    ----------
+    network : callable
+        Makes a :class:`Network` of configuration, weights, good pixels and precision.
+    """
+
+    name: str
+    capabilities = frozenset({"operators", "weights", "trace"})
+    precisions: tuple[str, ...] = ("float32", "float64")
+    frameworks: tuple[str, ...]
+    network: Callable[[TrainingConfig, Weights, Mask, str], Network]
+
+    @abstractmethod
+    def operators(self, precision: str = "float64") -> dict[str, Operator]:
+        """See :meth:`.protocol.Operators.operators`."""
+
+    @abstractmethod
+    def describe(self) -> dict[str, Any]:
+        """Version, device, threads, determinism flags."""
+
+    def build(
+        self, config: TrainingConfig, weights: Weights, good_pixels: Mask = None, precision: str | None = None
+    ) -> Network:
+        """See :meth:`.protocol.Traceable.build`."""
+        if precision is not None and precision not in self.precisions:
+            raise ConfigError(f"precision is {precision!r}; {self.name} computes in {' and '.join(self.precisions)}.")
+        return type(self).network(config, weights, good_pixels, precision or self.precisions[0])
+
+    def train(
+        self, data: GroupedScan, config: TrainingConfig, weights: Weights, on_epoch: OnEpoch | None = None
+    ) -> tuple[Weights, History]:
+        """See :meth:`.protocol.Trainable.train`."""
+        network = self.build(config, weights, data.scan.good_pixels)
+        history = fit(network, data, config, self.name, on_epoch)
+        return {name: array.astype(np.float32) for name, array in network.get_weights().items()}, history
+
+    def infer(self, data: GroupedScan, weights: Weights, config: InferenceConfig) -> NDArray[np.complex64]:
+        """See :meth:`.protocol.Trainable.infer`."""
+        network = self.build(TrainingConfig(model=config.model), weights, data.scan.good_pixels)
+        patches = [network.predict(batch) for batch in data.batches(config.batch_size)]
+        return np.concatenate(patches).astype(np.complex64)
