@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import subprocess
 import sys
@@ -41,8 +42,15 @@ def test_what_was_replaced_comes_back_after_an_error() -> None:
     assert metrics.psnr is before
 
 
+def test_the_source_of_what_was_replaced_is_that_of_the_replacement() -> None:
+    """The notebook shows it: what a reader sees in place is what is called."""
+    assert "255.0" not in inspect.getsource(metrics.psnr)
+    with CATALOGUE["F19"].applied():
+        assert "data_range=255.0" in inspect.getsource(metrics.psnr)
+
+
 def test_a_seam_that_is_no_more_is_an_error() -> None:
-    with pytest.raises(AttributeError), injection.replaced("ptyint.images.metrics", "no_such_metric", None):
+    with pytest.raises(AttributeError), injection.constant("ptyint.images.metrics.no_such_metric", None)():
         pass
 
 
@@ -60,7 +68,8 @@ from ptyint.scans import npz
 def state():
     owners = [pytorch, pytorch.PtychoNet, pytorch.TorchNetwork, pytorch.PyTorchBackend, pytorch.F, bundle, metrics,
               params, config.TrainingConfig, config.InferenceConfig, npz.SquaredAmplitudes]
-    return [{name: id(inspect.getattr_static(one, name)) for name in vars(one)} for one in owners]
+    activations = {name: id(one) for name, one in pytorch.ACTIVATIONS.items()}
+    return [activations] + [{name: id(inspect.getattr_static(one, name)) for name in vars(one)} for one in owners]
 
 before = state()
 for fault in CATALOGUE.values():
@@ -68,7 +77,7 @@ for fault in CATALOGUE.values():
         assert state() != before, fault.id
     assert state() == before, fault.id
 for fault in SIZED:
-    with fault.applied(0.5):
+    with fault.applied(0.5)():
         assert state() != before, fault.title
     assert state() == before, fault.title
 """
@@ -93,7 +102,7 @@ def test_the_catalogue_is_complete_and_says_where_it_comes_from() -> None:
     assert catalogue.EVIDENCE == "F20" and len(OWN) >= 10
     assert len(CATALOGUE) == len(LISTED) + len(OWN)
     for fault in CATALOGUE.values():
-        assert fault.rung in RUNGS and fault.taps and fault.title and fault.upstream
+        assert fault.rung in RUNGS and fault.tap is not None and fault.title and fault.upstream
         assert fault.upstream.startswith("own") == (fault in OWN)
 
 
@@ -118,8 +127,8 @@ def test_an_unknown_id_is_an_error() -> None:
 # --- the score ---
 
 
-def some(id: str, rung: str, taps: tuple[str, ...] = ("tap",)) -> Fault:
-    return Fault(id, f"fault {id}", "own", rung, taps, catalogue.CATALOGUE["F01"].applied)
+def some(id: str, rung: str, tap: str = "tap") -> Fault:
+    return Fault(id, f"fault {id}", rung, tap, catalogue.CATALOGUE["F01"].applied)
 
 
 def scored(**fields: Any) -> Score:

@@ -88,24 +88,50 @@ def test_nothing_else_is_blamed(wrong: Any) -> None:
     assert ladder.verdict("operator") == "fail" and "pass" not in {ladder.verdict(r) for r in ("contract", "forward")}
 
 
-def test_a_line_has_sizes_calls_arrays_and_five_lines_that_run(wrong: Any) -> None:
+def ran(folder: Path, script: str, name: str, seeded: str) -> str:
+    """What a reproduction prints for a backend."""
+    path = folder / script
+    run = subprocess.run(
+        [sys.executable, path.name, name],
+        cwd=path.parent,
+        env=environment(FAKE_PTYCHO=seeded),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout
+
+
+def test_a_line_has_sizes_calls_arrays_and_a_script_that_shows_it(wrong: Any) -> None:
     folder, _, found = wrong
     one = next(one for one in found if one["tap"] == "merge_patches" and "shape" in one["words"])
     assert "`ReassemblePatchesLayer`" in one["words"] and one["arrays"].endswith(".npz")
-    script = folder / one["script"]
-    assert len(script.read_text().splitlines()) == 5 and (folder / one["arrays"]).is_file()
+    assert (folder / one["arrays"]).is_file()
     for name, shape in zip(NAMES, ("(1, 78, 78)", "(20, 78, 78)"), strict=True):
-        run = subprocess.run(
-            [sys.executable, script.name, name],
-            cwd=script.parent,
-            env=environment(FAKE_PTYCHO="mix"),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert run.returncode == 0 and run.stdout.startswith(shape), run.stderr[-2000:]
+        printed = ran(folder, one["script"], name, "mix")
+        assert printed.startswith(f"result:  {shape}") and "referee: (20, 78, 78)" in printed
     for one in found:
         assert one["words"] and (folder / one["script"]).is_file()
+
+
+def test_a_stage_is_reproduced_by_running_it_again(wrong: Any) -> None:
+    folder, _, found = wrong
+    scripts = [one["script"] for one in found if "workflow_training" in (folder / one["script"]).read_text()]
+    architecture = next(one["script"] for one in found if one["tap"] == "architecture")
+    assert architecture in scripts and "backend.initial_weights(config)" in (folder / architecture).read_text()
+    assert len(ran(folder, architecture, NAMES[0], "attention").splitlines()) > 5
+
+
+def test_scripts_for_maintainers_are_short_and_clear(wrong: Any) -> None:
+    """One statement a line, what it shows at the top, nothing imported in vain."""
+    folder, _, found = wrong
+    for one in found:
+        text = (folder / one["script"]).read_text()
+        assert text.startswith(f'"""{one["rung"]}, {one["tap"]}') and ";" not in text and "$" not in text
+        assert sum(bool(line.strip()) for line in text.splitlines()) <= 16
+    style = ["ruff", "check", "--isolated", "--select", "E,F,I", "--line-length", "120"]
+    subprocess.run([sys.executable, "-m", *style, folder / reproducers.FOLDER], check=True)
 
 
 def test_versions_predictions_and_stitched_objects_are_kept(wrong: Any) -> None:

@@ -1,4 +1,4 @@
-"""One line for each thing in which two backends disagree, and arrays with five lines of Python that show it.
+"""One line for each thing in which two backends disagree, and arrays with a short script that shows it.
 
 For backends that cannot be traced the ladder has no culprits and consequences: each operator and stage that is red
 stands for itself, and its maintainer needs to see it alone.
@@ -12,6 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from string import Template
 from typing import Any
 
 import numpy as np
@@ -30,19 +31,7 @@ from ptyint.scans.fixtures import load_fixture
 FOLDER = "reproductions"
 NAME = "disagreements.json"
 
-_IMPORTS = "import sys; from pathlib import Path; import numpy as np; from ptyint import backends"
-_OPERATOR = """{imports}
-given = np.load("{stem}.npz")
-arguments = [a.item() if a.ndim == 0 else a for k, a in sorted(given.items()) if k.startswith("argument")]
-known = backends.load(sys.argv[1]).operators("{precision}"); found = known.get("{name}", known["{base}"])(*arguments)
-print(found.shape, abs(found).max(), "referee:", given["referee"].shape, abs(given["referee"]).max())
-"""
-_STAGE = """{imports}; from ptyint.parity import extras
-backend, config = backends.load(sys.argv[1]), extras.workflow_training({gridsize})
-scan, folder = Path("{stem}.npz").resolve(), Path("{stem}-out").resolve()
-found = backend.initial_weights(config) if {initial} else backend.run(scan, config, folder)
-print({{name: (array.shape, float(abs(array).max())) for name, array in found.items()}})
-"""
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @dataclass(frozen=True)
@@ -169,20 +158,21 @@ def _operator(
     arrays |= {side: array for side, array in results.items() if array is not None}
     folder.mkdir(exist_ok=True)
     write_arrays(folder / f"{stem}.npz", arrays, compressed=True)
-    names = {"name": worst.tap, "base": base, "precision": worst.precision}
-    script = _OPERATOR.format(imports=_IMPORTS, stem=stem, **names)
-    return _script(folder, stem, script)
+    return _script(folder, stem, "operator", worst, name=worst.tap, base=base, precision=worst.precision)
 
 
 def _stage(folder: Path, stem: str, worst: Finding, seed: int) -> tuple[str, str]:
     folder.mkdir(exist_ok=True)
     write_scan(load_fixture(problems.FIXTURE), folder / f"{stem}.npz")
-    gridsize = 1 if "gridsize 1" in worst.case else 2
     initial = worst.tap.startswith(("architecture", "initial"))
-    given = f"{gridsize}, {seed}"
-    return _script(folder, stem, _STAGE.format(imports=_IMPORTS, stem=stem, gridsize=given, initial=initial))
+    call = "backend.initial_weights(config)" if initial else "backend.run(scan, config, folder)"
+    gridsize = 1 if "gridsize 1" in worst.case else 2
+    return _script(folder, stem, "workflow", worst, gridsize=gridsize, seed=seed, call=call)
 
 
-def _script(folder: Path, stem: str, text: str) -> tuple[str, str]:
-    (folder / f"{stem}.py").write_text(text, encoding="utf-8")
+def _script(folder: Path, stem: str, template: str, worst: Finding, **values: Any) -> tuple[str, str]:
+    """Write ``STEM.py`` from a template; the names of arrays and script, relative to the run folder."""
+    text = Template((TEMPLATES / f"{template}.py.txt").read_text(encoding="utf-8"))
+    script = text.substitute(values, stem=stem, title=f"{worst.rung}, {worst.place}")
+    (folder / f"{stem}.py").write_text(script, encoding="utf-8")
     return f"{FOLDER}/{stem}.npz", f"{FOLDER}/{stem}.py"

@@ -14,6 +14,7 @@ from ptyint.evidence.record import Record
 from ptyint.images.figures import Picture
 from ptyint.parity.faults.campaign import EVIDENCE_TITLE, Score
 from ptyint.parity.faults.catalogue import EVIDENCE, LISTED, Fault
+from ptyint.parity.faults.injection import SIDE
 from ptyint.parity.faults.trial import Outcome
 from ptyint.parity.results import RUNGS
 
@@ -100,9 +101,9 @@ def faults_table(score: Score) -> Table:
         rows.append(
             (
                 f"{fault.id} {fault.title}",
-                fault.side,
+                SIDE,
                 fault.upstream,
-                f"{fault.rung}: {' or '.join(fault.taps)}",
+                f"{fault.rung}: {fault.tap or 'any'}",
                 f"{found.rung}: {found.place}" if found.caught else "-",
                 _margin(found) if found.caught else "-",
                 verdict if right or not found.caught else f"{verdict}, elsewhere",

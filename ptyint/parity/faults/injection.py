@@ -5,12 +5,15 @@ Nothing here imports a framework: a fault does when it is applied. Production mo
 
 from __future__ import annotations
 
+import functools
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
+from unittest.mock import patch
 
 SIDE = "pytorch"
 """The backend that has the fault."""
@@ -18,51 +21,27 @@ SIDE = "pytorch"
 TORCH = "ptyint.backends.pytorch"
 
 Change = Callable[..., Any]
-Context = Callable[[], AbstractContextManager[None]]
+Context = Callable[[], AbstractContextManager[Any]]
 
 
 @contextmanager
-def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
-    """``owner.name`` is `value` for a while; owner is an object or the dotted name of a module (and class)."""
-    target = find(owner) if isinstance(owner, str) else owner
-    original, own = inspect.getattr_static(target, name), name in vars(target)
-    setattr(target, name, value)
-    try:
-        yield
-    finally:
-        if own:
-            setattr(target, name, original)
-        else:  # a base class has it
-            delattr(target, name)
-
-
-@contextmanager
-def wrapped(owner: Any, name: str, change: Change) -> Iterator[None]:
-    """Calls of ``owner.name`` go to ``change(original, *arguments)`` for a while."""
-    target = find(owner) if isinstance(owner, str) else owner
+def wrapped(owner: str, name: str, change: Change) -> Iterator[None]:
+    """Calls of `name`, of a module or class, go to ``change(original, *arguments)``, which is also its source."""
+    target = pkgutil.resolve_name(owner)
     original = getattr(target, name)
 
+    @functools.wraps(change)
     def changed(*arguments: Any, **keywords: Any) -> Any:
         return change(original, *arguments, **keywords)
 
     static = isinstance(inspect.getattr_static(target, name), staticmethod)
-    with replaced(target, name, staticmethod(changed) if static else changed):
+    with patch.object(target, name, staticmethod(changed) if static else changed):
         yield
 
 
-def find(path: str) -> Any:
-    """A module, or what lies in one: ``ptyint.backends.pytorch.PtychoNet``."""
-    module, rest = path, list[str]()
-    while True:
-        try:
-            found = importlib.import_module(module)
-            break
-        except ModuleNotFoundError:
-            module, _, last = module.rpartition(".")
-            rest.insert(0, last)
-    for name in rest:
-        found = getattr(found, name)
-    return found
+def constant(path: str, value: Any) -> Context:
+    """A fault in something that is not called, by its dotted name."""
+    return lambda: patch(path, value)
 
 
 def function(name: str, change: Change) -> Context:
@@ -97,10 +76,8 @@ def at_tap(name: str, change: Callable[[Any], Any]) -> Context:
         inner = given if isinstance(given, _Changed) else _Changed(given, name, change)
         return original(self, inputs, offsets, n_canvas, inner)
 
-    def both() -> AbstractContextManager[None]:
-        return together(method("PtychoNet", "forward", watched), method("PtychoNet", "object_patches", watched))
-
-    return both
+    seams = [method("PtychoNet", name, watched) for name in ("forward", "object_patches")]
+    return lambda: together(*seams)
 
 
 @contextmanager
@@ -115,6 +92,7 @@ def together(*contexts: Context) -> Iterator[None]:
 def after_init(owner: str, change: Callable[[Any], None]) -> Context:
     """A fault in how an object of the PyTorch module is made."""
 
+    @functools.wraps(change)
     def initialised(original: Any, self: Any, *arguments: Any, **keywords: Any) -> None:
         original(self, *arguments, **keywords)
         change(self)

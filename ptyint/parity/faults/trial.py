@@ -80,7 +80,8 @@ class Outcome:
 
     def at_the_right_place(self, fault: Fault) -> bool:
         """Whether the first red rung and tap are the expected ones."""
-        return self.rung == fault.rung and self.tap.startswith(fault.taps)
+        tap = self.tap.removeprefix("gradient/")
+        return self.rung == fault.rung and tap.startswith(fault.tap) and fault.operand in tap
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
     """Bisect powers of ten for the smallest size that the fault's rung catches."""
 
     def climber(exponent: int) -> Climber:
-        return Climber(folder, lambda: fault.applied(10.0**exponent))
+        return Climber(folder, fault.applied(10.0**exponent))
 
     def caught(exponent: int) -> bool:
         one = climber(exponent)
