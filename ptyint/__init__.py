@@ -5,7 +5,7 @@ configuration names, when it is called.
 """
 
 from ptyint.backends.bundle import load_bundle, save_bundle
-from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig, update_legacy_dict
 from ptyint.dispatcher import infer, train
 from ptyint.errors import (
     BackendUnavailableError,
@@ -19,8 +19,7 @@ from ptyint.errors import (
     UnknownBackendError,
 )
 from ptyint.images.comparison import Criteria, compare
-from ptyint.images.reconstruction import Reconstruction, reconstruct
-from ptyint.params import update_legacy_dict
+from ptyint.images.reconstruction import Reconstruction, assemble, reconstruct
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.fixtures import fixture_info, fixture_names, load_fixture
 from ptyint.scans.scan import Scan, validate_scan
@@ -41,6 +40,7 @@ __all__ = [
     "ScanError",
     "TrainingConfig",
     "UnknownBackendError",
+    "assemble",
     "compare",
     "fixture_info",
     "fixture_names",

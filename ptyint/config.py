@@ -1,42 +1,84 @@
 """Configuration as frozen dataclasses with PtychoPINN's field names, validated on construction.
 
-Defaults are PtychoPINN's (``ptycho.config.config``) unless a field says otherwise.
+Defaults are PtychoPINN's (``ptycho.config.config``) unless a field says otherwise. At the end: PtychoPINN's legacy
+``params.cfg``, one global dictionary that old modules read instead, and the one-way bridge into it (CONFIG-001).
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from ptyint.errors import ConfigError
+from ptyint.errors import ConfigError, did_you_mean
 
 PATTERN_SIZES = (64, 128, 256)
+"""Edges N of a pattern that the network is built for."""
+
 ACTIVATIONS = ("sigmoid", "swish", "softplus", "relu")
 SCHEDULERS = ("Default", "ReduceLROnPlateau", "WarmupCosine")
 
 Config = TypeVar("Config")
+Rule = tuple[Callable[[Any], bool], str]
+"""What holds of a value, and the same in words after "must be"."""
 
 
-def _one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if not isinstance(value, type(allowed[0])) or isinstance(value, bool) or value not in allowed:
-        raise ConfigError(f"{name} is {value!r}; must be one of {list(allowed)}.")
+def _among(*allowed: object) -> Rule:
+    kind = type(allowed[0])
+    return lambda value: _is(value, kind) and value in allowed, f"one of {list(allowed)}"
 
 
-def _number(name: str, value: object, *, above: float, at_least: bool = False, whole: bool = False) -> None:
-    kind: tuple[type, ...] = (int,) if whole else (int, float)
-    good = isinstance(value, kind) and not isinstance(value, bool)
-    if not good or not (value >= above if at_least else value > above) or value == float("inf"):  # type: ignore[operator]
-        what = "a whole number" if whole else "a finite number"
-        raise ConfigError(f"{name} is {value!r}; must be {what} {'of at least' if at_least else 'above'} {above:g}.")
+def _number(lowest: float, *, above: bool = False, below: float = math.inf, whole: bool = False) -> Rule:
+    """A number of at least `lowest`, or above it, and below `below`."""
+    kinds = (int,) if whole else (int, float)
+    words = f"a {'whole' if whole else 'finite'} number {'above' if above else 'of at least'} {lowest:g}"
+    return (
+        lambda value: _is(value, *kinds) and (value > lowest if above else value >= lowest) and value < below,
+        words if below == math.inf else f"{words} and below {below:g}",
+    )
 
 
-def _flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise ConfigError(f"{name} is {value!r}; must be True or False.")
+def _is(value: object, *kinds: type) -> bool:
+    return isinstance(value, kinds) and not isinstance(value, bool)
+
+
+FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
+COUNT, WHOLE = _number(1, whole=True), _number(0, whole=True)
+POSITIVE, FRACTION = _number(0, above=True), _number(0, below=1)
+
+RULES: dict[str, Rule] = {
+    "N": _among(*PATTERN_SIZES),
+    "gridsize": _among(1, 2),
+    "amp_activation": _among(*ACTIVATIONS),
+    "scheduler": _among(*SCHEDULERS),
+    "M": _number(2, whole=True),
+    "plateau_min_lr": _number(0),
+    "plateau_factor": _number(0, above=True, below=1),
+    "model": (lambda value: isinstance(value, ModelConfig), "a ModelConfig"),
+    "backend": (lambda value: isinstance(value, str), "a name such as 'tensorflow' or 'pytorch'"),
+    **dict.fromkeys(("object_big", "probe_big", "probe_mask"), FLAG),
+    **dict.fromkeys(("probe_trainable", "intensity_scale_trainable"), FLAG),
+    **dict.fromkeys(("n_filters_scale", "batch_size", "nepochs"), COUNT),
+    **dict.fromkeys(("early_stop_patience", "n_groups", "neighbor_count"), COUNT),
+    **dict.fromkeys(("seed", "lr_warmup_epochs", "plateau_patience"), WHOLE),
+    **dict.fromkeys(("adam_beta1", "adam_beta2", "lr_min_ratio", "plateau_threshold"), FRACTION),
+    **dict.fromkeys(("probe_scale", "learning_rate", "adam_epsilon", "nphotons"), POSITIVE),
+}
+"""What each field may hold, in all three configurations; fields that are not here hold paths."""
+
+
+def _validate(config: Any) -> None:
+    """Raise ConfigError for the first field that breaks its rule; None is allowed where it is the default."""
+    for one in dataclasses.fields(config):
+        value = getattr(config, one.name)
+        if one.name in RULES and not (value is None and one.default is None):
+            holds, allowed = RULES[one.name]
+            if not holds(value):
+                raise ConfigError(f"{one.name} is {value!r}; must be {allowed}.")
 
 
 @dataclass(frozen=True)
@@ -79,13 +121,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Validate."""
-        _one_of("N", self.N, PATTERN_SIZES)
-        _one_of("gridsize", self.gridsize, (1, 2))
-        _number("n_filters_scale", self.n_filters_scale, above=1, at_least=True, whole=True)
-        _one_of("amp_activation", self.amp_activation, ACTIVATIONS)
-        for name in ("object_big", "probe_big", "probe_mask"):
-            _flag(name, getattr(self, name))
-        _number("probe_scale", self.probe_scale, above=0)
+        _validate(self)
 
     @property
     def n_channels(self) -> int:
@@ -168,26 +204,7 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Validate."""
-        _check_common(self)
-        for name in ("batch_size", "nepochs", "early_stop_patience"):
-            _number(name, getattr(self, name), above=1, at_least=True, whole=True)
-        for name in ("probe_trainable", "intensity_scale_trainable"):
-            _flag(name, getattr(self, name))
-        for name in ("learning_rate", "adam_epsilon"):
-            _number(name, getattr(self, name), above=0)
-        for name in ("adam_beta1", "adam_beta2", "lr_min_ratio", "plateau_threshold"):
-            _number(name, getattr(self, name), above=0, at_least=True)
-            if getattr(self, name) >= 1:
-                raise ConfigError(f"{name} is {getattr(self, name)!r}; must be below 1.")
-        _one_of("scheduler", self.scheduler, SCHEDULERS)
-        _number("lr_warmup_epochs", self.lr_warmup_epochs, above=0, at_least=True, whole=True)
-        _number("plateau_factor", self.plateau_factor, above=0)
-        if self.plateau_factor >= 1:
-            raise ConfigError(f"plateau_factor is {self.plateau_factor!r}; must be below 1.")
-        _number("plateau_patience", self.plateau_patience, above=0, at_least=True, whole=True)
-        _number("plateau_min_lr", self.plateau_min_lr, above=0, at_least=True)
-        if self.nphotons is not None:
-            _number("nphotons", self.nphotons, above=0)
+        _validate(self)
 
     def applied(self, **settings: Any) -> InferenceConfig:
         """How a model trained so is applied to a scan: same network, neighbours, seed and backend, and `settings`."""
@@ -234,22 +251,9 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         """Validate."""
-        _check_common(self)
-        _number("batch_size", self.batch_size, above=1, at_least=True, whole=True)
-        _number("M", self.M, above=2, at_least=True, whole=True)
+        _validate(self)
         if self.M % 2 or self.M > self.model.N // 2:
             raise ConfigError(f"M is {self.M!r}; must be even and at most N / 2 = {self.model.N // 2}.")
-
-
-def _check_common(config: TrainingConfig | InferenceConfig) -> None:
-    if not isinstance(config.model, ModelConfig):
-        raise ConfigError(f"model is {config.model!r}; must be a ModelConfig.")
-    if config.n_groups is not None:
-        _number("n_groups", config.n_groups, above=1, at_least=True, whole=True)
-    _number("neighbor_count", config.neighbor_count, above=1, at_least=True, whole=True)
-    _number("seed", config.seed, above=0, at_least=True, whole=True)
-    if not isinstance(config.backend, str):
-        raise ConfigError(f"backend is {config.backend!r}; must be a name such as 'tensorflow' or 'pytorch'.")
 
 
 def from_mapping(cls: type[Config], values: Mapping[str, Any]) -> Config:
@@ -270,8 +274,7 @@ def from_mapping(cls: type[Config], values: Mapping[str, Any]) -> Config:
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = [name for name in values if name not in fields]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], fields, 1)
-        hint = f" Did you mean {near[0]!r}?" if near else f" Known fields: {sorted(fields)}."
+        hint = did_you_mean(unknown[0], fields) or f" Known fields: {sorted(fields)}."
         raise ConfigError(f"{cls.__name__} has no field {unknown[0]!r}.{hint}")
     given = dict(values)
     if isinstance(given.get("model"), Mapping):
@@ -286,3 +289,49 @@ def to_mapping(config: Any) -> dict[str, Any]:
     """The inverse of :func:`from_mapping`: plain values that JSON can hold; paths become strings."""
     values = dataclasses.asdict(config)
     return {name: str(value) if isinstance(value, Path) else value for name, value in values.items()}
+
+
+# CONFIG-001
+
+params = SimpleNamespace(cfg={})
+"""Stands for PtychoPINN's module of this name. Nothing in this package reads ``params.cfg`` to make a decision."""
+
+LEGACY_KEYS = {
+    "object_big": "object.big",
+    "probe_big": "probe.big",
+    "probe_mask": "probe.mask",
+    "probe_trainable": "probe.trainable",
+    "intensity_scale_trainable": "intensity_scale.trainable",
+    "output_dir": "output_prefix",
+    "train_data_file": "train_data_file_path",
+    "test_data_file": "test_data_file_path",
+}
+"""Field name -> legacy key, where they differ (``KEY_MAPPINGS`` of ``ptycho.config.config``)."""
+
+
+def legacy_values(config: Any) -> dict[str, Any]:
+    """The legacy keys and values of a configuration; the nested model is flattened, paths become strings."""
+    values = to_mapping(config)
+    values |= values.pop("model", {})
+    return {LEGACY_KEYS.get(name, name): value for name, value in values.items()}
+
+
+def update_legacy_dict(cfg: dict[str, Any], config: ModelConfig | TrainingConfig | InferenceConfig) -> None:
+    """Write a configuration into PtychoPINN's legacy dictionary; None leaves what stands there, as in PtychoPINN.
+
+    Parameters
+    ----------
+    cfg : dict
+        Usually ``ptyint.config.params.cfg``; changed in place.
+    config : ModelConfig, TrainingConfig or InferenceConfig
+        The nested model is flattened, paths become strings, names become PtychoPINN's.
+
+    Examples
+    --------
+    >>> from ptyint import ModelConfig, update_legacy_dict
+    >>> cfg = {"N": 256, "somebody.elses": "kept"}
+    >>> update_legacy_dict(cfg, ModelConfig(N=64, probe_big=False))
+    >>> cfg["N"], cfg["probe.big"], cfg["somebody.elses"]
+    (64, False, 'kept')
+    """
+    cfg.update({name: value for name, value in legacy_values(config).items() if value is not None})

@@ -1,24 +1,23 @@
-"""The gate, then the choice of backend, then the call. Nothing else in the package chooses a backend."""
+"""The gate, the choice of backend, the call. Nothing else in the package chooses a backend."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint import backends, params
-from ptyint.config import InferenceConfig, TrainingConfig
+from ptyint import backends
+from ptyint.backends import bundle
+from ptyint.backends import weights as canonical
+from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable, takes_weights
+from ptyint.backends.weights import Weights
+from ptyint.config import InferenceConfig, TrainingConfig, params, update_legacy_dict
 from ptyint.errors import BackendUnavailableError, ConfigError
-
-if TYPE_CHECKING:
-    from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable
-    from ptyint.backends.weights import Weights
-    from ptyint.images.stitch import Stitched
-    from ptyint.scans.groups import Groups
-    from ptyint.scans.scan import Scan
+from ptyint.scans.batches import GroupedScan
+from ptyint.scans.groups import Groups
+from ptyint.scans.scan import Scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,25 +39,18 @@ class InferenceResult:
 
     Attributes
     ----------
-    object_patches : ndarray of complex64, (n_groups, C, N, N)
-        In units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts. Each group's
-        constant phase, which its patterns cannot tell, has been fixed by its neighbours.
-    probe : ndarray of complex64, (modes, N, N)
-        The model's probe, with the energy of the scan's (before the mask, where ``config.model.probe_mask``).
-    stitched : Stitched
-        The patches' centres placed by position, on the grid of the scan's object.
-    positions_px : ndarray of float64, (n, 2)
-        All positions on that grid; see :func:`object_grid`.
+    data : GroupedScan
+        The scan and its groups.
+    network_patches : ndarray of complex64, (n_groups, C, N, N)
+        As the network predicts them, in its own units and with a free phase for each group;
+        :func:`ptyint.images.reconstruction.assemble` makes an object of them.
     """
 
     backend: str
     config: InferenceConfig
     weights: Weights
-    object_patches: NDArray[np.complex64]
-    probe: NDArray[np.complex64]
-    groups: Groups
-    stitched: Stitched
-    positions_px: NDArray[np.float64]
+    data: GroupedScan
+    network_patches: NDArray[np.complex64]
     seconds: float
 
 
@@ -72,15 +64,13 @@ def select_backend(config: TrainingConfig | InferenceConfig) -> Backend:
     BackendUnavailableError
         Its framework cannot be imported.
     """
-    params.update_legacy_dict(params.cfg, config)
+    update_legacy_dict(params.cfg, config)
     return backends.load(config.backend)
 
 
 def _with_weights(config: TrainingConfig | InferenceConfig) -> Trainable:
     """The selected backend, which must take and give canonical weights."""
     backend = select_backend(config)
-    from ptyint.backends.protocol import takes_weights
-
     if not takes_weights(backend):
         raise BackendUnavailableError(
             f"Backend {config.backend!r} takes and gives no canonical weights (it declares "
@@ -111,21 +101,28 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
         See :func:`select_backend`.
     ConfigError
         The configuration does not fit the scan.
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> scan = ptyint.load_fixture("tiny-64")
+    >>> model = ptyint.ModelConfig(n_filters_scale=1)
+    >>> config = ptyint.TrainingConfig(model=model, nepochs=2, backend="pytorch")
+    >>> trained = ptyint.train(scan, config)
+    >>> trained.backend, len(trained.history.losses)
+    ('pytorch', 2)
     """
     backend = _with_weights(config)
-    from ptyint.backends.weights import initial_weights, weights_sha256
-    from ptyint.scans.batches import GroupedScan
-
     data = GroupedScan.from_config(scan, config)
-    weights = initial_weights(config.model, scan.probe, config.seed)
-    digest = weights_sha256(weights)
+    initial = canonical.initial_weights(config.model, scan.probe, config.seed)
+    digest = canonical.weights_sha256(initial)
     start = time.perf_counter()
-    trained, history = backend.train(data, config, weights, on_epoch)
+    trained, history = backend.train(data, config, initial, on_epoch)
     return TrainingResult(backend.name, config, trained, digest, history, data.groups, time.perf_counter() - start)
 
 
 def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -> InferenceResult:
-    """Apply a trained model to a scan, bring its patches to a common phase and stitch them.
+    """Apply a trained model to every group of a scan.
 
     Parameters
     ----------
@@ -146,44 +143,24 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
         The bundle is damaged, or was made for another model.
     ConfigError
         Neither weights nor a bundle were given, or the configuration does not fit the scan.
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> scan = ptyint.load_fixture("tiny-64")
+    >>> model = ptyint.ModelConfig(n_filters_scale=1, gridsize=2)
+    >>> trained = ptyint.train(scan, ptyint.TrainingConfig(model=model, nepochs=1, backend="pytorch"))
+    >>> config = ptyint.InferenceConfig(model=model, backend="pytorch")
+    >>> inferred = ptyint.infer(scan, config, trained.weights)
+    >>> inferred.network_patches.shape == (scan.n, 4, 64, 64)
+    True
     """
     backend = _with_weights(config)
-    from ptyint.backends.bundle import load_bundle
-    from ptyint.backends.weights import scan_units
-    from ptyint.images.stitch import stitch, synchronise_phases
-    from ptyint.scans.batches import GroupedScan
-    from ptyint.scans.forward import probe_mask
-
     if weights is None:
         if config.model_path is None:
             raise ConfigError("model_path is None; give the bundle (wts.h5.zip) to infer with, or its weights.")
-        weights = load_bundle(config.model_path, expected=config.model).weights
+        weights = bundle.load_bundle(config.model_path, expected=config.model).weights
     data = GroupedScan.from_config(scan, config)
     start = time.perf_counter()
     patches = backend.infer(data, weights, config)
-    seconds = time.perf_counter() - start
-    factor, probe = scan_units(weights, scan.probe)
-    if config.model.probe_mask:
-        probe *= probe_mask(scan.N).astype(np.float32)
-    patches *= np.float32(factor * np.sqrt(data.count_scale))
-    shape, positions = object_grid(scan)
-    flat, placed = patches.reshape(-1, scan.N, scan.N), positions[data.groups.indices].reshape(-1, 2)
-    labels = np.repeat(np.arange(data.groups.n_groups), data.groups.n_channels)
-    phases = synchronise_phases(flat, placed, shape, labels, M=config.M)
-    flat *= np.exp(1j * phases[labels]).astype(np.complex64)[:, None, None]
-    stitched = stitch(flat, placed, shape, M=config.M)
-    return InferenceResult(backend.name, config, weights, patches, probe, data.groups, stitched, positions, seconds)
-
-
-def object_grid(scan: Scan) -> tuple[tuple[int, int], NDArray[np.float64]]:
-    """Shape (H, W) of the reconstruction and the positions (n, 2) on it.
-
-    The grid of the scan's object where it has one. Else the positions' frame is arbitrary: the grid begins where the
-    first patch does, and is as large as all patches need.
-    """
-    positions = scan.probe_positions_px
-    if scan.object_ is not None:
-        return (int(scan.object_.shape[0]), int(scan.object_.shape[1])), positions
-    moved = positions - np.floor(positions.min(axis=0)) + scan.N // 2
-    height, width = np.ceil(moved.max(axis=0)).astype(int) + scan.N // 2
-    return (int(height), int(width)), moved
+    return InferenceResult(backend.name, config, weights, data, patches, time.perf_counter() - start)

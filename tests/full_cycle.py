@@ -22,7 +22,7 @@ from ptyint import dispatcher
 from ptyint.backends.weights import initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.images.metrics import compare_objects
-from ptyint.images.reconstruction import Reconstruction, peak_memory_bytes, reconstruct
+from ptyint.images.reconstruction import Reconstruction, assemble, peak_memory_bytes, reconstruct
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import fixture_info, load_fixture
 
@@ -62,13 +62,18 @@ def infer(bundle: Path, folder: Path, gridsize: int, settings: dict[str, Any]) -
     given = InferenceConfig(
         model=config.model, model_path=bundle, neighbor_count=config.neighbor_count, M=M, output_dir=folder, **settings
     )
-    result = dispatcher.infer(load_fixture(FIXTURE), given)
-    facts = {"backend": result.backend, "inference_seconds": result.seconds, "peak_memory_bytes": peak_memory_bytes()}
+    inferred = dispatcher.infer(load_fixture(FIXTURE), given)
+    result = assemble(inferred)
+    facts = {
+        "backend": inferred.backend,
+        "inference_seconds": inferred.seconds,
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
     np.save(folder / "object_patches.npy", result.object_patches)
     replace(
         trained,
-        object_=result.stitched.object_.astype(np.complex64),
-        coverage=result.stitched.coverage,
+        object_=result.object_.astype(np.complex64),
+        coverage=result.coverage,
         probe=result.probe,
         facts={**trained.facts, **facts},
     ).save(folder)

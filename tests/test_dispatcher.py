@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint import backends, dispatcher, params
+from ptyint import backends, dispatcher
 from ptyint.backends.bundle import save_bundle
 from ptyint.backends.protocol import Epoch, History
 from ptyint.backends.weights import Weights, initial_weights, weights_sha256
-from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig, params
 from ptyint.errors import ConfigError, PtyintError
-from ptyint.scans.forward import diffraction_amplitudes
 from ptyint.scans.scan import Scan
 
 MODULES = {"pytorch": "ptyint.backends.pytorch", "tensorflow": "ptyint.backends.tensorflow"}
@@ -59,7 +58,7 @@ def spied(monkeypatch: pytest.MonkeyPatch, legacy: dict[str, Any]) -> SimpleName
     """Both backends replaced by fakes; `events` holds the gate, each look at the table and each import, in order."""
     events: list[tuple[str, Any]] = []
     fakes = {name: FakeBackend(name) for name in MODULES}
-    real_update, real_import = params.update_legacy_dict, importlib.import_module
+    real_update, real_import = dispatcher.update_legacy_dict, importlib.import_module
 
     def update(cfg: dict[str, Any], config: Any) -> None:
         assert cfg is params.cfg
@@ -81,7 +80,7 @@ def spied(monkeypatch: pytest.MonkeyPatch, legacy: dict[str, Any]) -> SimpleName
             events.append(("inspect", key))
             return super().__getitem__(key)
 
-    monkeypatch.setattr(params, "update_legacy_dict", update)
+    monkeypatch.setattr(dispatcher, "update_legacy_dict", update)
     monkeypatch.setattr(importlib, "import_module", import_module)
     monkeypatch.setattr(backends, "MODULES", WatchedTable(backends.MODULES))
     return SimpleNamespace(events=events, fakes=fakes)
@@ -95,13 +94,6 @@ def make_scan(n: int = 9, *, truth: bool = True) -> Scan:
     object_ = (rng.normal(size=(90, 100)) + 1j * rng.normal(size=(90, 100))).astype(np.complex64)
     patterns = rng.poisson(20, (n, N, N)).astype(np.uint16)
     return Scan(patterns, 36.0 + 8 * grid[:n], probe, object_ if truth else None)
-
-
-def true_patches(scan: Scan, indices: Any) -> Any:
-    """Patches of the scan's object at its integer positions, sliced by hand."""
-    corners = scan.probe_positions_px.astype(int) - N // 2
-    cut = np.stack([scan.object_[y : y + N, x : x + N] for y, x in corners])  # type: ignore[index]
-    return cut[indices]
 
 
 # --- CONFIG-001 ---
@@ -187,8 +179,8 @@ class Blocker:
             raise {error}
 sys.meta_path.insert(0, Blocker())
 import numpy as np
-from ptyint import dispatcher, params
-from ptyint.config import ModelConfig, TrainingConfig, InferenceConfig
+from ptyint import dispatcher
+from ptyint.config import ModelConfig, TrainingConfig, InferenceConfig, params
 from ptyint.scans.scan import Scan
 from ptyint.backends.weights import initial_weights
 model = ModelConfig(n_filters_scale=1, gridsize=1)
@@ -262,60 +254,6 @@ def test_another_seed_gives_other_weights(spied: Any) -> None:
         dispatcher.train(make_scan(), TrainingConfig(model=SMALL, seed=seed))
     (_, first, _), (_, second, _) = spied.fakes["tensorflow"].calls
     assert first != second
-
-
-@pytest.mark.parametrize("gridsize", [1, 2])
-def test_true_patches_are_stitched_to_the_truth(gridsize: int, spied: Any) -> None:
-    scan = make_scan()
-    model = replace(SMALL, gridsize=gridsize)
-    spied.fakes["pytorch"].answer = lambda data: true_patches(scan, data.groups.indices)
-    config = InferenceConfig(model=model, backend="pytorch", n_groups=9)
-    result = dispatcher.infer(scan, config, initial_weights(model, scan.probe, 0))
-    covered = result.stitched.covered
-    # the first pattern's centre, the middle of the scan, and nothing outside
-    assert covered[36, 36] and covered[44, 44] and not covered[5, 5] and covered.shape == (90, 100)
-    ratio = result.stitched.object_[covered] / scan.object_[covered]  # type: ignore[index]
-    np.testing.assert_allclose(ratio, np.full(ratio.shape, ratio[0]), rtol=1e-5)
-    assert ratio[0].real > 0 and abs(ratio[0].imag) < 1e-5 * ratio[0].real
-
-
-@pytest.mark.parametrize("probe_mask", [False, True])
-def test_probe_and_patches_come_back_in_the_units_of_the_scan(probe_mask: bool, spied: Any) -> None:
-    """``|propagate(probe * patch)|**2`` are the counts that the model expects, whatever units it works in."""
-    scan, model = make_scan(), replace(SMALL, probe_mask=probe_mask)
-    rng = np.random.default_rng(8)
-    weights = initial_weights(model, scan.probe, 0)
-    weights["probe.real"] = rng.normal(size=(1, N, N)).astype(np.float32)
-    weights["probe.imag"] = rng.normal(size=(1, N, N)).astype(np.float32)
-    weights["log_intensity_scale"] = np.asarray(0.7, np.float32)
-    patches = (rng.normal(size=(9, 1, N, N)) + 1j * rng.normal(size=(9, 1, N, N))).astype(np.complex64)
-    spied.fakes["tensorflow"].answer = lambda data: patches.copy()
-    result = dispatcher.infer(scan, InferenceConfig(model=model), weights)
-
-    y, x = np.indices((N, N)) - N // 2
-    disk = y**2 + x**2 <= (N / 4) ** 2 if probe_mask else np.ones((N, N))
-    network_probe = (weights["probe.real"] + 1j * weights["probe.imag"]) * disk
-    mean_counts = np.asarray(scan.diffraction_patterns, np.float64).sum(axis=(1, 2)).mean()
-    normalised = np.exp(2 * 0.7) * diffraction_amplitudes(network_probe, patches[:, 0]) ** 2
-    expected = normalised * mean_counts / (N / 2) ** 2
-    found = diffraction_amplitudes(result.probe, result.object_patches[:, 0]) ** 2
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6 * expected.max())
-    if not probe_mask:
-        assert np.linalg.norm(result.probe) == pytest.approx(np.linalg.norm(scan.probe), rel=1e-6)
-
-
-def test_the_object_grid_holds_every_patch_when_the_scan_has_no_object() -> None:
-    scan = make_scan(truth=False)
-    for origin in ((0.0, 0.0), (-165.25, 400.5)):
-        moved = replace(scan, probe_positions_px=scan.probe_positions_px + origin)
-        shape, positions = dispatcher.object_grid(moved)
-        assert (positions >= N / 2).all() and (positions + N / 2 <= shape).all()
-        assert (np.array(shape) <= np.ptp(scan.probe_positions_px, axis=0) + N + 2).all()
-        steps = np.diff(moved.probe_positions_px, axis=0)
-        np.testing.assert_allclose(np.diff(positions, axis=0), steps, atol=1e-9)
-    shape, positions = dispatcher.object_grid(make_scan())
-    assert shape == (90, 100)
-    np.testing.assert_array_equal(positions, make_scan().probe_positions_px)
 
 
 def test_weights_are_read_from_the_bundle(tmp_path: Path, spied: Any) -> None:

@@ -60,14 +60,14 @@ def test_every_fault_is_taken_out_again() -> None:
 import inspect
 from ptyint.backends import pytorch
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED
-from ptyint import config, params
+from ptyint import config, dispatcher
 from ptyint.backends import bundle
 from ptyint.images import metrics
 from ptyint.scans import npz
 
 def state():
     owners = [pytorch, pytorch.PtychoNet, pytorch.TorchNetwork, pytorch.PyTorchBackend, pytorch.F, bundle, metrics,
-              params, config.TrainingConfig, config.InferenceConfig, npz.SquaredAmplitudes]
+              dispatcher, config.TrainingConfig, config.InferenceConfig, npz.SquaredAmplitudes]
     activations = {name: id(one) for name, one in pytorch.ACTIVATIONS.items()}
     return [activations] + [{name: id(inspect.getattr_static(one, name)) for name in vars(one)} for one in owners]
 

@@ -6,8 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from ptyint import params
-from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.config import (
+    LEGACY_KEYS,
+    InferenceConfig,
+    ModelConfig,
+    TrainingConfig,
+    legacy_values,
+    update_legacy_dict,
+)
 
 KEY_MAPPINGS = {
     "object_big": "object.big",
@@ -35,7 +41,7 @@ CONFIG = TrainingConfig(
 
 def test_dotted_legacy_keys() -> None:
     cfg: dict[str, object] = {}
-    params.update_legacy_dict(cfg, CONFIG)
+    update_legacy_dict(cfg, CONFIG)
     expected = {
         "object.big": False,
         "probe.big": False,
@@ -55,47 +61,47 @@ def test_dotted_legacy_keys() -> None:
 
 def test_modern_names_and_the_nested_model_do_not_leak() -> None:
     cfg: dict[str, object] = {}
-    params.update_legacy_dict(cfg, CONFIG)
+    update_legacy_dict(cfg, CONFIG)
     assert not {*KEY_MAPPINGS, "model"} & set(cfg)
     assert not any(isinstance(value, Path | ModelConfig) for value in cfg.values())
 
 
 @pytest.mark.parametrize("field, key", KEY_MAPPINGS.items())
 def test_each_mapped_field_exists_and_maps(field: str, key: str) -> None:
-    assert params.LEGACY_KEYS[field] == key
+    assert LEGACY_KEYS[field] == key
 
 
 def test_every_field_without_a_dot_keeps_its_name() -> None:
-    values = params.legacy_values(CONFIG)
+    values = legacy_values(CONFIG)
     for name in ("batch_size", "nepochs", "neighbor_count", "n_filters_scale", "amp_activation", "probe_scale"):
         assert name in values
 
 
 def test_none_leaves_what_stands_and_values_overwrite() -> None:
     cfg: dict[str, object] = {"nphotons": 5.0, "N": 256, "probe.mask": True, "somebody.elses": "kept"}
-    params.update_legacy_dict(cfg, TrainingConfig(nphotons=None))
+    update_legacy_dict(cfg, TrainingConfig(nphotons=None))
     assert cfg["nphotons"] == 5.0
     assert (cfg["N"], cfg["probe.mask"], cfg["somebody.elses"]) == (64, False, "kept")
 
 
 def test_a_false_value_is_a_value() -> None:
     cfg: dict[str, object] = {"object.big": True, "seed": 9}
-    params.update_legacy_dict(cfg, TrainingConfig(model=ModelConfig(object_big=False), seed=0))
+    update_legacy_dict(cfg, TrainingConfig(model=ModelConfig(object_big=False), seed=0))
     assert (cfg["object.big"], cfg["seed"]) == (False, 0)
 
 
 def test_inference_and_model_configurations() -> None:
     cfg: dict[str, object] = {}
-    params.update_legacy_dict(cfg, InferenceConfig(model=ModelConfig(N=256), model_path=Path("a/wts.h5.zip")))
+    update_legacy_dict(cfg, InferenceConfig(model=ModelConfig(N=256), model_path=Path("a/wts.h5.zip")))
     assert (cfg["N"], cfg["model_path"], cfg["output_prefix"]) == (256, "a/wts.h5.zip", "inference_outputs")
     only_model: dict[str, object] = {}
-    params.update_legacy_dict(only_model, ModelConfig(gridsize=2))
+    update_legacy_dict(only_model, ModelConfig(gridsize=2))
     assert only_model["gridsize"] == 2 and "output_prefix" not in only_model
 
 
 def test_the_configuration_is_not_aliased_or_changed() -> None:
     before = repr(CONFIG)
     cfg: dict[str, object] = {}
-    params.update_legacy_dict(cfg, CONFIG)
+    update_legacy_dict(cfg, CONFIG)
     cfg["N"] = 64
     assert repr(CONFIG) == before and CONFIG.model.N == 128

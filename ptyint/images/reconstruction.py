@@ -1,4 +1,4 @@
-"""One backend's answer to one scan: train, save, load, infer, stitch; arrays and facts in one HDF5 file."""
+"""One backend's answer to one scan: train, save, load, infer, assemble; arrays and facts in one HDF5 file."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import resource
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from ptyint import backends, dispatcher
 from ptyint._atomic import atomic_path
 from ptyint.backends import bundle
+from ptyint.backends.protocol import OnEpoch
+from ptyint.backends.weights import scan_units
 from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
-from ptyint.scans.scan import validate_scan
-
-if TYPE_CHECKING:
-    from ptyint.backends.protocol import OnEpoch
-    from ptyint.scans.scan import Scan
+from ptyint.images.stitch import Stitched, stitch, synchronise_phases
+from ptyint.scans.forward import probe_mask
+from ptyint.scans.scan import Scan, validate_scan
 
 NAME = "reconstruction.h5"
 
@@ -106,10 +106,82 @@ class Reconstruction:
             ) from error
 
 
+@dataclass(frozen=True, eq=False)
+class Assembled(Stitched):
+    """The object that :func:`assemble` makes of an inference, on the grid of :func:`object_grid`, and its parts.
+
+    Attributes
+    ----------
+    object_patches : ndarray of complex64, (n_groups, C, N, N)
+        In units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts. Each group's
+        constant phase, which its patterns cannot tell, has been fixed by its neighbours.
+    probe : ndarray of complex64, (modes, N, N)
+        The model's probe, with the energy of the scan's (before the mask, where ``config.model.probe_mask``).
+    positions_px : ndarray of float64, (n, 2)
+        All positions on the object's grid.
+    """
+
+    object_patches: NDArray[np.complex64]
+    probe: NDArray[np.complex64]
+    positions_px: NDArray[np.float64]
+
+
+def assemble(inferred: dispatcher.InferenceResult) -> Assembled:
+    """Bring what a network predicted to the scan's units and to a common phase; place the patches' centres.
+
+    Parameters
+    ----------
+    inferred : InferenceResult
+        What :func:`ptyint.infer` returned; ``config.M`` is the edge of each centre in pixels.
+
+    Returns
+    -------
+    Assembled
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> scan = ptyint.load_fixture("tiny-64")
+    >>> config = ptyint.TrainingConfig(ptyint.ModelConfig(n_filters_scale=1), nepochs=1, backend="pytorch")
+    >>> trained = ptyint.train(scan, config)
+    >>> image = ptyint.assemble(ptyint.infer(scan, config.applied(M=20), trained.weights))
+    >>> image.object_.shape == scan.object_.shape, image.object_.dtype
+    (True, dtype('complex64'))
+    >>> bool((image.object_[~image.covered] == 0).all())
+    True
+    """
+    scan, groups, model = inferred.data.scan, inferred.data.groups, inferred.config.model
+    factor, probe = scan_units(inferred.weights, scan.probe)
+    if model.probe_mask:
+        probe *= probe_mask(scan.N).astype(np.float32)
+    patches = inferred.network_patches * np.float32(factor * np.sqrt(inferred.data.count_scale))
+    shape, positions = object_grid(scan)
+    flat, placed = patches.reshape(-1, scan.N, scan.N), positions[groups.indices].reshape(-1, 2)
+    labels = np.repeat(np.arange(groups.n_groups), groups.n_channels)
+    phases = synchronise_phases(flat, placed, shape, labels, M=inferred.config.M)
+    flat *= np.exp(1j * phases[labels]).astype(np.complex64)[:, None, None]
+    stitched = stitch(flat, placed, shape, M=inferred.config.M)
+    return Assembled(stitched.object_, stitched.coverage, patches, probe, positions)
+
+
+def object_grid(scan: Scan) -> tuple[tuple[int, int], NDArray[np.float64]]:
+    """Shape (H, W) of the reconstruction and the positions (n, 2) on it.
+
+    The grid of the scan's object where it has one. Else the positions' frame is arbitrary: the grid begins where the
+    first patch does, and is as large as all patches need.
+    """
+    positions = scan.probe_positions_px
+    if scan.object_ is not None:
+        return (int(scan.object_.shape[0]), int(scan.object_.shape[1])), positions
+    moved = positions - np.floor(positions.min(axis=0)) + scan.N // 2
+    height, width = np.ceil(moved.max(axis=0)).astype(int) + scan.N // 2
+    return (int(height), int(width)), moved
+
+
 def reconstruct(
     scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], *, M: int = 20, on_epoch: OnEpoch | None = None
 ) -> Reconstruction:
-    """Train, save the bundle, load it, infer, stitch; write bundle and reconstruction into `folder`.
+    """Train, save the bundle, load it, infer, assemble; write bundle and reconstruction into `folder`.
 
     Parameters
     ----------
@@ -131,16 +203,44 @@ def reconstruct(
     ------
     PtyintError
         The scan breaks the data contract; or see :func:`ptyint.dispatcher.train` and :func:`ptyint.dispatcher.infer`.
+
+    Examples
+    --------
+    >>> import tempfile, ptyint
+    >>> config = ptyint.TrainingConfig(ptyint.ModelConfig(n_filters_scale=1), nepochs=1, backend="pytorch")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     made = ptyint.reconstruct(ptyint.load_fixture("tiny-64"), config, folder)
+    ...     again = ptyint.Reconstruction.load(folder)
+    >>> again.backend, again.losses.shape, bool((again.object_ == made.object_).all())
+    ('pytorch', (1,), True)
     """
     validate_scan(scan)
     directory = Path(folder)
     directory.mkdir(parents=True, exist_ok=True)
     trained = dispatcher.train(scan, config, on_epoch)
     path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
-    inference = config.applied(model_path=path, M=M, output_dir=directory)
-    inferred = dispatcher.infer(scan, inference)
+    inferred = dispatcher.infer(scan, config.applied(model_path=path, M=M, output_dir=directory))
+    assembled = assemble(inferred)
     epochs = trained.history.epochs
-    facts = {
+    result = Reconstruction(
+        object_=assembled.object_.astype(np.complex64),
+        coverage=assembled.coverage,
+        scanned=assembled.covered & scanned_region(assembled.positions_px, assembled.covered.shape),
+        probe=assembled.probe,
+        initial_probe=scan.probe,
+        positions_px=assembled.positions_px,
+        losses=trained.history.losses,
+        learning_rates=np.array([epoch.learning_rate for epoch in epochs]),
+        epoch_seconds=np.array([epoch.seconds for epoch in epochs]),
+        facts=_facts(scan, trained, inferred),
+        ground_truth=scan.object_ if scan.object_is_truth else None,
+    )
+    result.save(directory)
+    return result
+
+
+def _facts(scan: Scan, trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceResult) -> dict[str, Any]:
+    return {
         "backend": trained.backend,
         "description": backends.load(trained.backend).describe(),
         "scan": scan.name,
@@ -149,29 +249,14 @@ def reconstruct(
         "n_groups": trained.groups.n_groups,
         "groups_sha256": trained.groups.sha256(),
         "initial_weights_sha256": trained.initial_weights_sha256,
-        "config": to_mapping(config),
-        "M": M,
+        "config": to_mapping(trained.config),
+        "M": inferred.config.M,
         "ended": trained.history.ended,
         "training_seconds": trained.seconds,
         "inference_seconds": inferred.seconds,
         "peak_memory_bytes": peak_memory_bytes(),
         "pixel_size_m": scan.pixel_size_m,
     }
-    result = Reconstruction(
-        object_=inferred.stitched.object_.astype(np.complex64),
-        coverage=inferred.stitched.coverage,
-        scanned=inferred.stitched.covered & scanned_region(inferred.positions_px, inferred.stitched.covered.shape),
-        probe=inferred.probe,
-        initial_probe=scan.probe,
-        positions_px=inferred.positions_px,
-        losses=trained.history.losses,
-        learning_rates=np.array([epoch.learning_rate for epoch in epochs]),
-        epoch_seconds=np.array([epoch.seconds for epoch in epochs]),
-        facts=facts,
-        ground_truth=scan.object_ if scan.object_is_truth else None,
-    )
-    result.save(directory)
-    return result
 
 
 def scanned_region(positions_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:

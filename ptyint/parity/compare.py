@@ -15,11 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint import params
 from ptyint.backends import numpy_network
 from ptyint.backends.numpy import COUNT_FLOOR
 from ptyint.backends.weights import INTENSITY_SCALE, convolution_shapes, trainable_names, weight_shapes
-from ptyint.config import ModelConfig, to_mapping
+from ptyint.config import ModelConfig, legacy_values, to_mapping
 from ptyint.parity import problems, worker
 from ptyint.parity.arrays import Difference, difference
 from ptyint.parity.extras import expected_kind
@@ -136,7 +135,7 @@ def contract(found: Mapping[str, Arrays], seed: int = 0) -> list[Finding]:
     expected = worker.bookkeeping(seed)
     expected["default backend"] = "tensorflow, tensorflow"
     for gridsize, config in problems.trainings(seed).items():
-        held = {**worker.STALE, **params.legacy_values(config)}
+        held = {**worker.STALE, **legacy_values(config)}
         held = {key: value for key, value in held.items() if key != "backend" and value is not None}
         expected[f"params.cfg after the gate, gridsize {gridsize}"] = json.dumps(held, sort_keys=True)
         initial = f"initial weights, gridsize {gridsize}"

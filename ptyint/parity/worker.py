@@ -24,14 +24,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint import backends, dispatcher, params
+from ptyint import backends, dispatcher
 from ptyint._atomic import write_arrays
 from ptyint.backends import bundle
 from ptyint.backends import weights as weights_module
 from ptyint.backends.protocol import OnEpoch, Operators
 from ptyint.backends.training import Schedule
 from ptyint.backends.weights import Weights, convolution_shapes, weights_sha256
-from ptyint.config import InferenceConfig, TrainingConfig, to_mapping
+from ptyint.config import InferenceConfig, TrainingConfig, params, to_mapping
 from ptyint.evidence.processes import follow_parent
 from ptyint.images import metrics, reconstruction, stitch
 from ptyint.parity import extras, problems
@@ -373,7 +373,7 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
                 config,
                 lambda epoch, rates=rates: rates.append(epoch.learning_rate),  # type: ignore[misc]
             )
-            again = dispatcher.train(scan, config)
+            image, again = reconstruction.assemble(found), dispatcher.train(scan, config)
             bundle.save_bundle(folder / f"{name}-{gridsize}.zip", result.weights, config, result.backend)
             by_hand = _by_hand(backend, scan, config) if "trace" in backend.capabilities else {}
             outcome = {
@@ -382,11 +382,11 @@ def training(name: str, backend: Any, folder: Path, seed: int = 0) -> Arrays:
                 "losses": result.history.losses,
                 "losses again": again.history.losses,
                 "rates": np.array(rates),
-                "patches": found.object_patches,
-                "patches, one by one": dispatcher.infer(
-                    scan, problems.inference(gridsize, backend=name, batch_size=1), result.weights
+                "patches": image.object_patches,
+                "patches, one by one": reconstruction.assemble(
+                    dispatcher.infer(scan, problems.inference(gridsize, backend=name, batch_size=1), result.weights)
                 ).object_patches,
-                "stitched": found.stitched.object_,
+                "stitched": image.object_,
                 "inference seconds": np.array(found.seconds / data_groups(found)),
             }
             arrays |= {f"{gridsize}/{key}": value for key, value in outcome.items()}
@@ -405,7 +405,7 @@ def train_and_apply(
 
 def data_groups(result: dispatcher.InferenceResult) -> int:
     """Groups of an inference."""
-    return result.groups.n_groups
+    return result.data.groups.n_groups
 
 
 def _by_hand(backend: Any, scan: Scan, config: TrainingConfig) -> Arrays:
@@ -441,7 +441,9 @@ def reload(name: str, folder: Path, trained_by: Sequence[str]) -> Arrays:
             key = f"{other}/{gridsize}"
             with noted(arrays, key):
                 path = folder / f"{other}-{gridsize}.zip"
-                found = dispatcher.infer(scan, problems.inference(gridsize, backend=name, model_path=path))
+                found = reconstruction.assemble(
+                    dispatcher.infer(scan, problems.inference(gridsize, backend=name, model_path=path))
+                )
                 loaded = bundle.load_bundle(path)
                 arrays[f"{key}/patches"] = found.object_patches
                 arrays[f"{key}/config"] = np.array(json.dumps(to_mapping(loaded.config.model), sort_keys=True))

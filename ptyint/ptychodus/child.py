@@ -15,6 +15,7 @@ from ptyint import dispatcher
 from ptyint.backends.bundle import load_bundle, save_bundle
 from ptyint.config import TrainingConfig
 from ptyint.errors import ScanError
+from ptyint.images.reconstruction import assemble
 from ptyint.scans.files import read_scan
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE
 from ptyint.scans.scan import Scan, validate_scan
@@ -80,8 +81,8 @@ def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> N
     """
     bundle = load_bundle(model_path)
     config = bundle.config.applied(model_path=model_path, M=M, backend=backend)
-    result = dispatcher.infer(_valid(source), config, bundle.weights)
-    send(Inferred(result.stitched.object_.astype(np.complex64), result.probe, bundle.losses))
+    result = assemble(dispatcher.infer(_valid(source), config, bundle.weights))
+    send(Inferred(result.object_.astype(np.complex64), result.probe, bundle.losses))
 
 
 def find_scan(folder: Path) -> Path:

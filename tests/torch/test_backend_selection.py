@@ -19,9 +19,10 @@ SETUP = """
 import json, sys
 import numpy as np
 import ptyint
-from ptyint import dispatcher, params
+from ptyint import dispatcher
 from ptyint.backends.bundle import save_bundle
-from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig, params
+from ptyint.images.reconstruction import assemble
 from ptyint.scans.fixtures import load_fixture
 from ptyint.backends.weights import initial_weights
 
@@ -42,7 +43,8 @@ config = TrainingConfig(model=model(1), nepochs=1, n_groups=4, batch_size=4, **C
 trained = dispatcher.train(scan, config)
 path = save_bundle({folder!r}, trained.weights, config, trained.backend)
 inferred = dispatcher.infer(scan, InferenceConfig(model=model(1), model_path=path, n_groups=4, **CHOICE))
-loss, object_ = trained.history.losses[0], inferred.stitched.object_[inferred.stitched.covered]
+image = assemble(inferred)
+loss, object_ = trained.history.losses[0], image.object_[image.covered]
 report(backends=[trained.backend, inferred.backend], finite=bool(np.isfinite(loss) and np.isfinite(object_).all()))
 """
 
@@ -62,8 +64,8 @@ report(seen=seen)
 
 PATCHES = """
 config = InferenceConfig(model=model(2), n_groups=6, batch_size=4, backend="pytorch")
-result = dispatcher.infer(scan, config, initial_weights(config.model, scan.probe, 0))
-patches, probe, object_ = result.object_patches, result.probe, result.stitched.object_
+result = assemble(dispatcher.infer(scan, config, initial_weights(config.model, scan.probe, 0)))
+patches, probe, object_ = result.object_patches, result.probe, result.object_
 finite = all(bool(np.isfinite(array).all()) for array in (patches, probe, object_))
 report(dtypes=[str(patches.dtype), str(probe.dtype)], shape=patches.shape, stitched=object_.dtype.kind, finite=finite)
 """

@@ -277,7 +277,7 @@ LISTED = (
     Fault("F15", "default backend became pytorch", "contract", "default backend",
           _default_backend, "plan's risk table"),
     Fault("F16", "configuration gate skipped: stale params.cfg", "contract", "params.cfg after the gate",
-          constant("ptyint.params.update_legacy_dict", lambda cfg, config: None),
+          constant("ptyint.dispatcher.update_legacy_dict", lambda cfg, config: None),
           "CONFIG-001, MODULE-SINGLETON-001"),
     Fault("F17", "probe mask on by default", "forward", "probe",
           method("PtychoNet", "__init__", lambda f, s, c, *a: f(s, replace(c, probe_mask=True), *a)),

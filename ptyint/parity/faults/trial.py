@@ -26,6 +26,7 @@ from ptyint._atomic import atomic_path
 from ptyint.backends.weights import Weights
 from ptyint.evidence.checks import to_json
 from ptyint.evidence.processes import follow_parent
+from ptyint.images.reconstruction import assemble
 from ptyint.parity import compare, problems, worker
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.faults.injection import SIDE, Context, wrapped
@@ -247,7 +248,7 @@ def change(folder: Path, climber: Climber) -> float:
         with climber.applied():
             _, found = worker.train_and_apply(load_fixture(problems.FIXTURE), dataclasses.replace(config, backend=SIDE))
         before = control[f"{gridsize}/stitched"]
-        changes.append(float(np.linalg.norm(found.stitched.object_ - before) / np.linalg.norm(before)))
+        changes.append(float(np.linalg.norm(assemble(found).object_ - before) / np.linalg.norm(before)))
     return max(changes)
 
 

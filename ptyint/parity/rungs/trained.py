@@ -22,7 +22,7 @@ from ptyint.errors import ComparisonError, ConfigError
 from ptyint.evidence.processes import follow_parent
 from ptyint.images.gauge import GaugeResult
 from ptyint.images.metrics import ObjectComparison, compare_objects
-from ptyint.images.reconstruction import scanned_region
+from ptyint.images.reconstruction import assemble, scanned_region
 from ptyint.parity.equivalence import Equivalence, independent, paired
 from ptyint.parity.problems import FIXTURE, moved_by_one_ulp
 from ptyint.parity.results import Finding
@@ -159,7 +159,7 @@ def _train(name: str, config: TrainingConfig, moved: bool) -> NDArray[np.complex
     if moved:
         weights = moved_by_one_ulp(weights, config.seed)
     trained, _ = backend.train(GroupedScan.from_config(scan, config), config, weights)
-    return dispatcher.infer(scan, config.applied(M=M), trained).stitched.object_.astype(np.complex64)
+    return assemble(dispatcher.infer(scan, config.applied(M=M), trained)).object_.astype(np.complex64)
 
 
 # --- the judge ---

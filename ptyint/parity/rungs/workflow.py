@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint import params
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import Weights, initial_weights
+from ptyint.config import legacy_values
 from ptyint.parity import extras, problems
 from ptyint.parity.compare import REFEREE, compare, error_of
 from ptyint.parity.offered import UNSUPPORTED
@@ -134,7 +134,7 @@ def judge(found: Mapping[str, Arrays], reloaded: Mapping[str, Arrays], seed: int
 
 
 def _configuration(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> Iterator[Finding]:
-    legacy = params.legacy_values(extras.workflow_training(gridsize, seed))
+    legacy = legacy_values(extras.workflow_training(gridsize, seed))
     expected = _plain({key: legacy.get(key) for key in HELD})
     seen = str(arrays.get(f"{gridsize}/configuration", error_of(arrays, f"{gridsize}/configuration")))
     yield _fact("contract", case, "its own params.cfg after update_legacy_dict", side, seen == expected, seen)
