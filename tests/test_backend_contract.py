@@ -47,10 +47,10 @@ def test_the_template_is_some_fifty_lines_and_the_page_names_it() -> None:
 
 
 def test_the_page_names_every_capability_and_operator() -> None:
+    from ptyint.backends.numpy import OPERATORS
     from ptyint.backends.protocol import CAPABILITIES
-    from ptyint.parity import extras
 
-    for name in (*CAPABILITIES, *extras.REQUIRED, *extras.REFEREES, *backends.MODULES):
+    for name in (*CAPABILITIES, *OPERATORS, *backends.MODULES):
         assert f"`{name}`" in PAGE.read_text(), name
 
 

@@ -12,6 +12,7 @@ import scipy.stats
 from ptyint.backends import numpy as operators
 from ptyint.backends.weights import initial_log_intensity_scale
 from ptyint.scans import forward
+from ptyint.scans.batches import canvas_size
 
 N = 64
 EPS = 1e-12
@@ -63,10 +64,10 @@ OFFSETS = np.array(
 
 
 def test_the_canvas_holds_every_patch() -> None:
-    assert operators.canvas_size(N, OFFSETS) == N + 2 * 7
-    assert operators.canvas_size(N, [[0.0, 0.0]]) == N
-    assert operators.canvas_size(N, [[[-7.0, 0.0]]]) == N + 14
-    assert operators.canvas_size(128, [[0.01, 0.0]]) == 130
+    assert canvas_size(N, OFFSETS) == N + 2 * 7
+    assert canvas_size(N, [[0.0, 0.0]]) == N
+    assert canvas_size(N, [[[-7.0, 0.0]]]) == N + 14
+    assert canvas_size(128, [[0.01, 0.0]]) == 130
 
 
 def linear(slope: tuple[complex, complex], offsets: Any, n_canvas: int) -> tuple[Any, Any]:
@@ -88,7 +89,7 @@ def distances(offsets: Any, n_canvas: int) -> Any:
 @pytest.mark.parametrize("slope", [(0, 0), (0.02, -0.03j)], ids=["constant", "linear"])
 def test_patches_of_a_known_object_merge_to_it(slope: tuple[complex, complex], offsets: Any) -> None:
     """Bilinear interpolation is exact on linear objects, away from the rims where a weight jumps between two pixels."""
-    n_canvas = operators.canvas_size(N, OFFSETS)
+    n_canvas = canvas_size(N, OFFSETS)
     region, patches = linear(slope, offsets, n_canvas)
     merged = operators.merge_patches(patches[None], offsets[None], n_canvas)[0]
     distance = distances(offsets, n_canvas)
@@ -105,7 +106,7 @@ def test_patches_of_a_known_object_merge_to_it(slope: tuple[complex, complex], o
 
 @pytest.mark.parametrize("offsets", OFFSETS, ids=["fractions", "integers"])
 def test_cutting_a_linear_object_gives_its_patches(offsets: Any) -> None:
-    n_canvas = operators.canvas_size(N, OFFSETS)
+    n_canvas = canvas_size(N, OFFSETS)
     region, patches = linear((0.02, -0.03j), offsets, n_canvas)
     np.testing.assert_allclose(operators.cut_patches(region[None], offsets[None], N)[0], patches, atol=1e-12)
 
@@ -147,7 +148,7 @@ def test_rounding_covers_nothing(rounding: float) -> None:
 
 def test_groups_do_not_mix() -> None:
     patches = random_field(2, 4, N, N)
-    n_canvas = operators.canvas_size(N, OFFSETS)
+    n_canvas = canvas_size(N, OFFSETS)
     both = operators.merge_patches(patches, OFFSETS, n_canvas)
     for i in range(2):
         alone = operators.merge_patches(patches[i : i + 1], OFFSETS[i : i + 1], n_canvas)

@@ -116,7 +116,7 @@ def test_costs_that_cannot_be_measured_are_not_available() -> None:
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:  # type: ignore[type-arg]
     given = extras.everything()
-    expected = extras.expected(given)
+    expected = problems.expected_operators(given)
     return {
         f"float32/{key}": expected[label].astype(extras.expected_kind(expected[label], "float32"))
         for name in SOME.operators

@@ -6,30 +6,14 @@ batches of groups have the shape ``(groups, C, N, N)`` with ``C = gridsize**2``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptyint.scans.batches import canvas_size
-from ptyint.scans.forward import Complex, Float, illuminate, normalise_probe, probe_mask, propagate
-
-__all__ = [
-    "canvas_size",
-    "center_mask",
-    "cut_patches",
-    "expected_intensity",
-    "illuminate",
-    "merge_patches",
-    "merge_weight",
-    "normalise_probe",
-    "pad_patch",
-    "poisson_nll",
-    "probe_mask",
-    "propagate",
-    "translate",
-    "translation_matrix",
-]
+from ptyint.scans.forward import Complex, Float, illuminate, probe_mask, propagate
 
 BORDER_WEIGHT = 1e-2
 """Weight of a patch's border, against 1 for its centre, where overlapping patches are merged."""
@@ -39,6 +23,41 @@ MIN_COVERAGE = 1e-3 * BORDER_WEIGHT
 
 COUNT_FLOOR = 1e-2
 """Background in counts per pixel, added to the predicted counts: keeps the logarithm of the likelihood finite."""
+
+
+def downsample(x: NDArray[Any]) -> NDArray[Any]:
+    """Largest value of each 2 x 2 block: (B, channels, H, W) to (B, channels, H/2, W/2)."""
+    return np.asarray(np.max([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0))
+
+
+def upsample(x: NDArray[Any]) -> NDArray[Any]:
+    """Nearest-neighbour up-sampling: (B, channels, H, W) to (B, channels, 2 H, 2 W)."""
+    return x.repeat(2, axis=2).repeat(2, axis=3)
+
+
+def sigmoid(x: NDArray[Any]) -> NDArray[Any]:
+    """``1 / (1 + exp(-x))``."""
+    return np.asarray(0.5 * (1 + np.tanh(0.5 * x)))
+
+
+def swish(x: NDArray[Any]) -> NDArray[Any]:
+    """``x * sigmoid(x)``."""
+    return np.asarray(x * 0.5 * (1 + np.tanh(0.5 * x)))
+
+
+def softplus(x: NDArray[Any]) -> NDArray[Any]:
+    """``log(1 + exp(x))``."""
+    return np.asarray(np.logaddexp(0.0, x))
+
+
+def relu(x: NDArray[Any]) -> NDArray[Any]:
+    """``max(x, 0)``."""
+    return np.asarray(np.maximum(x, 0.0))
+
+
+def phase_head(x: NDArray[Any]) -> NDArray[Any]:
+    """Phase in (-pi, pi) rad."""
+    return np.asarray(np.pi * np.tanh(x))
 
 
 def pad_patch(patch: ArrayLike) -> NDArray[Any]:
@@ -178,3 +197,65 @@ def poisson_nll(counts: ArrayLike, expected: ArrayLike, good_pixels: ArrayLike |
     nll = rate - np.asarray(counts, np.float64) * np.log(rate)
     good = np.broadcast_to(True if good_pixels is None else np.asarray(good_pixels, bool), nll.shape)
     return float(nll[good].mean())
+
+
+def diffract(exit_wave: ArrayLike) -> Float:
+    """Amplitudes (groups, C, N, N) of exit waves (groups, C, modes, N, N); modes add incoherently."""
+    return np.asarray(np.sqrt((np.abs(propagate(exit_wave)) ** 2).sum(axis=2)))
+
+
+def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> Complex:
+    """What an inference makes of a group: its C patches merged by their offsets, the middle N x N of the region.
+
+    Patches (groups, C, N, N), offsets ``(y, x)`` (groups, C, 2) in px to (groups, N, N).
+    """
+    N = patches.shape[-1]
+    size = canvas_size(N, offsets_px)
+    start = (size - N) // 2
+    return merge_patches(patches, offsets_px, size)[:, start : start + N, start : start + N]
+
+
+def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> Complex:
+    """The middle M x M of patches (n, N, N), placed by their positions ``(y, x)`` (n, 2) in px, over their coverage.
+
+    The middle of the (n_canvas, n_canvas) result is the mean position.
+    """
+    start = patches.shape[-1] // 2 - M // 2
+    middle = patches[:, start : start + M, start : start + M]
+    offsets = positions_px - positions_px.mean(axis=0)
+    total = translate(middle, offsets, n_canvas).sum(axis=0)
+    covered = translate(np.ones(middle.shape), offsets, n_canvas).sum(axis=0)
+    return np.asarray(total / np.where(covered > 0, covered, 1.0), np.complex128)
+
+
+def _normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
+    """`ptyint.scans.forward.normalise_probe`, which every backend of this package shares, written once more."""
+    y, x = np.indices(probe.shape[-2:]) - probe.shape[-1] // 2
+    inside = np.hypot(y, x) <= probe.shape[-1] / 4
+    return np.asarray(probe / (probe_scale * np.mean(inside * np.sqrt((abs(probe) ** 2).sum(axis=0)))))
+
+
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "normalise_probe": _normalise_probe,
+    "probe_mask": probe_mask,
+    "downsample": downsample,
+    "upsample": upsample,
+    "sigmoid": sigmoid,
+    "swish": swish,
+    "softplus": softplus,
+    "relu": relu,
+    "phase_head": phase_head,
+    "pad_patch": pad_patch,
+    "translate": translate,
+    "merge_patches": merge_patches,
+    "cut_patches": cut_patches,
+    "illuminate": illuminate,
+    "propagate": propagate,
+    "expected_intensity": expected_intensity,
+    "poisson_nll": poisson_nll,
+    "diffract": diffract,
+    "canvas_size": lambda N, offsets_px: float(canvas_size(N, offsets_px)),
+    "patch_of_group": patch_of_group,
+    "stitch": stitch,
+}
+"""Everything that a backend may offer under `ptyint.backends.protocol.OPERATORS`, and what only some have."""

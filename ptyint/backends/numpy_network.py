@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from ptyint.backends import numpy as operators
 from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, decoder_filters, encoder_filters
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.parity.problems import SIMPLE
 from ptyint.scans.batches import Batch
+from ptyint.scans.forward import illuminate, probe_mask, propagate
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -55,25 +55,25 @@ def forward(
     def block(prefix: str, x: NDArray[Any]) -> NDArray[Any]:
         for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
             taps[name] = convolve(x, weights, name)
-            taps[f"{name}.relu"] = x = SIMPLE["relu"](taps[name])
+            taps[f"{name}.relu"] = x = operators.relu(taps[name])
         return x
 
     x = taps["inputs"]
     for i in range(len(encoder_filters(config))):
-        taps[f"encoder.{i}.down"] = x = SIMPLE["downsample"](block(f"encoder.{i}", x))
+        taps[f"encoder.{i}.down"] = x = operators.downsample(block(f"encoder.{i}", x))
     for head, activation in (("amplitude", config.amp_activation), ("phase", "phase_head")):
         h = x
         for i in range(len(decoder_filters(config))):
-            taps[f"{head}.{i}.up"] = h = SIMPLE["upsample"](block(f"{head}.{i}", h))
+            taps[f"{head}.{i}.up"] = h = operators.upsample(block(f"{head}.{i}", h))
         inner = h[:, :-OUTER_CHANNELS] if config.probe_big else h
         taps[f"{head}.last"] = convolve(inner, weights, f"{head}.last")
-        taps[f"{head}.head"] = SIMPLE[activation](taps[f"{head}.last"])
+        taps[f"{head}.head"] = operators.OPERATORS[activation](taps[f"{head}.last"])
         patch = operators.pad_patch(taps[f"{head}.head"])
         if config.probe_big:
-            up = SIMPLE["upsample"](block(f"{head}.outer", h[:, -OUTER_CHANNELS:]))
+            up = operators.upsample(block(f"{head}.outer", h[:, -OUTER_CHANNELS:]))
             taps[f"{head}.outer.up"] = up
             taps[f"{head}.outer.last"] = border = convolve(up, weights, f"{head}.outer.last")
-            patch = patch + SIMPLE["swish"](border) * (1 - operators.center_mask(config.N))
+            patch = patch + operators.swish(border) * (1 - operators.center_mask(config.N))
         taps[head] = patch
     patches = taps["amplitude"] * np.exp(1j * taps["phase"])
     if config.gridsize > 1:
@@ -96,12 +96,12 @@ def observe(
     config: ModelConfig,
     good_pixels: NDArray[np.bool_] | None = None,
 ) -> Arrays:
-    """From object patches (B, C, N, N) to the loss: the taps of the operators."""
+    """From object patches (B, C, N, N) to the loss: the taps of the physics."""
     probe = np.asarray(weights["probe.real"], np.float64) + 1j * np.asarray(weights["probe.imag"], np.float64)
     if config.probe_mask:
-        probe = probe * operators.probe_mask(config.N)
-    taps: Arrays = {"probe": probe, "exit_wave": operators.illuminate(probe, patches)}
-    taps["far_field"] = operators.propagate(taps["exit_wave"])
+        probe = probe * probe_mask(config.N)
+    taps: Arrays = {"probe": probe, "exit_wave": illuminate(probe, patches)}
+    taps["far_field"] = propagate(taps["exit_wave"])
     taps["expected_intensity"] = operators.expected_intensity(taps["far_field"], weights[INTENSITY_SCALE])
     taps["expected_counts"] = batch.count_scale * taps["expected_intensity"]
     taps["loss"] = np.asarray(operators.poisson_nll(batch.counts, taps["expected_counts"], good_pixels))
@@ -135,7 +135,7 @@ def physics_gradients(
     wave = np.fft.ifft2(np.fft.ifftshift(far, axes=(-2, -1)), norm="ortho")
     probe = (wave * np.conj(patches)[:, :, None]).sum(axis=(0, 1))
     if config.probe_mask:
-        probe = probe * operators.probe_mask(config.N)
+        probe = probe * probe_mask(config.N)
     return {
         "object_patches": (wave * np.conj(taps["probe"])).sum(axis=2),
         "probe.real": probe.real,

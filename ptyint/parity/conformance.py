@@ -93,7 +93,7 @@ DECLARATION: dict[str, Callable[[Any, str], str]] = {
 def _operators(backend: Any) -> str:
     """Every operator on its operands: known, and of the referee's shape and dtype."""
     given = extras.everything()
-    expected = extras.expected(given)
+    expected = problems.expected_operators(given)
     known = {name for name, _ in given.values()}
     wrong = []
     for precision in backend.precisions:

@@ -6,7 +6,7 @@ variant, the same operator under another of its settings: its name then ends in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -21,43 +21,6 @@ Operands = dict[str, tuple[str, tuple[Any, ...]]]
 
 REQUIRED = ("normalise_probe", *OPERATORS)
 """Operators of the model: a pair that lacks one of them cannot pass rung 1."""
-
-
-def diffract(exit_wave: NDArray[Any]) -> NDArray[np.float64]:
-    """Amplitudes (groups, C, N, N) of exit waves (groups, C, modes, N, N); modes add incoherently."""
-    return np.asarray(np.sqrt((np.abs(operators.propagate(exit_wave)) ** 2).sum(axis=2)))
-
-
-def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[np.complex128]:
-    """What an inference makes of a group: its C patches merged by their offsets, the middle N x N of the region.
-
-    Patches (groups, C, N, N), offsets ``(y, x)`` (groups, C, 2) in px to (groups, N, N).
-    """
-    N = patches.shape[-1]
-    size = operators.canvas_size(N, offsets_px)
-    start = (size - N) // 2
-    return operators.merge_patches(patches, offsets_px, size)[:, start : start + N, start : start + N]
-
-
-def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: int) -> NDArray[np.complex128]:
-    """The middle M x M of patches (n, N, N), placed by their positions ``(y, x)`` (n, 2) in px, over their coverage.
-
-    The middle of the (n_canvas, n_canvas) result is the mean position.
-    """
-    start = patches.shape[-1] // 2 - M // 2
-    middle = patches[:, start : start + M, start : start + M]
-    offsets = positions_px - positions_px.mean(axis=0)
-    total = operators.translate(middle, offsets, n_canvas).sum(axis=0)
-    covered = operators.translate(np.ones(middle.shape), offsets, n_canvas).sum(axis=0)
-    return np.asarray(total / np.where(covered > 0, covered, 1.0), np.complex128)
-
-
-REFEREES: dict[str, Callable[..., Any]] = {
-    "diffract": diffract,
-    "canvas_size": lambda N, offsets_px: float(operators.canvas_size(N, offsets_px)),
-    "patch_of_group": patch_of_group,
-    "stitch": stitch,
-}
 
 
 def operands(seed: int = 0) -> Operands:
@@ -104,13 +67,6 @@ def everything(seed: int = 0) -> Operands:
     """Operands for backends of all kinds."""
     found = {label: one for label, one in problems.operands(seed).items() if one[0] != MERGE}
     return found | merges(seed) | operands(seed)
-
-
-def expected(given: Operands) -> dict[str, NDArray[Any]]:
-    """What the referee makes of operands: label to array."""
-    own = {label: one for label, one in given.items() if one[0] in REFEREES}
-    found = problems.expected_operators({label: one for label, one in given.items() if label not in own})
-    return found | {label: np.asarray(REFEREES[name](*arguments)) for label, (name, arguments) in own.items()}
 
 
 def base_name(name: str) -> str:

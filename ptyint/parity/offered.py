@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.parity import extras
+from ptyint.parity import extras, problems
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import INTERPOLATED, REFEREE, compare, referee_finding
 from ptyint.parity.results import Finding
@@ -41,7 +41,7 @@ def judge(found: Mapping[str, Arrays], offers: Mapping[str, Offer], seed: int = 
     seed : int
     """
     given = extras.everything(seed)
-    expected = extras.expected(given)
+    expected = problems.expected_operators(given)
     names = dict.fromkeys((*extras.REQUIRED, *(name for offer in offers.values() for name in offer.operators)))
     findings = []
     for name in names:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.backends import numpy as operators
+from ptyint.backends.numpy import OPERATORS
 from ptyint.backends.weights import Weights, initial_weights
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.scans import simulate
@@ -242,28 +242,6 @@ def operands(seed: int = 0) -> dict[str, tuple[str, tuple[Any, ...]]]:
     return found
 
 
-def _normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
-    y, x = np.indices(probe.shape[-2:]) - probe.shape[-1] // 2
-    inside = np.hypot(y, x) <= probe.shape[-1] / 4
-    return np.asarray(probe / (probe_scale * np.mean(inside * np.sqrt((abs(probe) ** 2).sum(axis=0)))))
-
-
-SIMPLE: dict[str, Callable[..., NDArray[Any]]] = {
-    "normalise_probe": _normalise_probe,
-    "sigmoid": lambda x: 0.5 * (1 + np.tanh(0.5 * x)),
-    "swish": lambda x: x * 0.5 * (1 + np.tanh(0.5 * x)),
-    "softplus": lambda x: np.logaddexp(0.0, x),
-    "relu": lambda x: np.maximum(x, 0.0),
-    "phase_head": lambda x: np.pi * np.tanh(x),
-    "downsample": lambda x: np.max([x[:, :, i::2, j::2] for i in (0, 1) for j in (0, 1)], axis=0),
-    "upsample": lambda x: x.repeat(2, axis=2).repeat(2, axis=3),
-}
-"""The referee's operators that `ptyint.backends.numpy` has not, and the one that all backends share from there."""
-
-
 def expected_operators(given: Mapping[str, tuple[str, tuple[Any, ...]]]) -> dict[str, NDArray[Any]]:
-    """What the referee makes of :func:`operands`: label to array."""
-    return {
-        label: np.asarray(SIMPLE[name](*arguments) if name in SIMPLE else getattr(operators, name)(*arguments))
-        for label, (name, arguments) in given.items()
-    }
+    """What the referee makes of operands: label to array."""
+    return {label: np.asarray(OPERATORS[name](*arguments)) for label, (name, arguments) in given.items()}

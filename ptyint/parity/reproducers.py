@@ -153,7 +153,7 @@ def _operator(
         return "", ""
     arguments = given[label][1]
     arrays = {f"argument_{i}": np.asarray(value) for i, value in enumerate(arguments)}
-    arrays["referee"] = extras.expected({label: given[label]})[label]
+    arrays["referee"] = problems.expected_operators({label: given[label]})[label]
     results = {side: _result(worst, found) for side, found in measured.items()}
     arrays |= {side: array for side, array in results.items() if array is not None}
     folder.mkdir(exist_ok=True)

@@ -3,7 +3,7 @@ import tensorflow as tf
 
 from ptycho import params, wrong
 from ptyint.backends import numpy as operators
-from ptyint.parity import extras
+from ptyint.scans import forward
 
 
 def translate(images, offsets):
@@ -23,11 +23,11 @@ def extract_patches_position(regions, shifts, N, gridsize):
 
 
 def pad_and_diffract(waves, h, w, pad=True):
-    found = abs(operators.propagate(np.asarray(waves)[..., 0]))[..., None]
+    found = abs(forward.propagate(np.asarray(waves)[..., 0]))[..., None]
     return waves, tf.constant(found.astype(np.float32))
 
 
 def reassemble_position(patches, positions, M=20):
     n = M + 2 * int(np.ceil(abs(positions - positions.mean(axis=0)).max()))
-    found = extras.stitch(np.asarray(patches)[..., 0], positions.reshape(-1, 2)[:, ::-1], M, n)
+    found = operators.stitch(np.asarray(patches)[..., 0], positions.reshape(-1, 2)[:, ::-1], M, n)
     return tf.constant(found[..., None].astype(np.complex64))

@@ -2,7 +2,6 @@ import numpy as np
 import torch
 
 from ptyint.backends import numpy as operators
-from ptyint.parity import extras
 
 
 def _tensor(array):
@@ -32,4 +31,4 @@ def pad_obj(patch, h, w):
 
 
 def pad_and_diffract(waves, pad=True):
-    return _tensor(extras.diffract(waves.numpy())), None
+    return _tensor(operators.diffract(waves.numpy())), None

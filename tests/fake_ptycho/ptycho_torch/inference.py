@@ -1,7 +1,7 @@
 import numpy as np
 from ptycho import wrong
 
-from ptyint.parity import extras
+from ptyint.backends import numpy as operators
 
 
 def _run_inference_and_reconstruct(model, raw_data, config, execution_config, device, quiet=False):
@@ -9,5 +9,5 @@ def _run_inference_and_reconstruct(model, raw_data, config, execution_config, de
     positions = np.stack([raw_data.ycoords, raw_data.xcoords], axis=1)
     M = config.stitch_crop_size
     n = M + 2 * int(np.ceil(abs(positions - positions.mean(axis=0)).max()))
-    found = extras.stitch(patches, -positions if wrong("mirror") else positions, M, n).astype(np.complex64)
+    found = operators.stitch(patches, -positions if wrong("mirror") else positions, M, n).astype(np.complex64)
     return abs(found), np.angle(found)

@@ -8,7 +8,7 @@ from ptycho.workflows.components import create_ptycho_data_container
 
 from ptycho_torch.config_params import DataConfig, ModelConfig
 from ptycho_torch.model import Lightning
-from ptyint.parity import extras
+from ptyint.backends import numpy as operators
 from ptyint.scans import forward
 
 
@@ -46,7 +46,7 @@ def _reassemble_cdi_image_torch(data, config, flip_x, flip_y, transpose, M, trai
 
 def _merged(patches, container):
     offsets = -np.asarray(container.coords_relative)[:, 0, ::-1].transpose(0, 2, 1)
-    return extras.patch_of_group(patches, offsets)[:, None]
+    return operators.patch_of_group(patches, offsets)[:, None]
 
 
 def load_inference_bundle_torch(folder):
