@@ -3,15 +3,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test lab lint clean
+.PHONY: report test test-all lab lint clean
 .DEFAULT_GOAL := report
 
-# All stages, quickly, and one page to read: reports/<time>/index.html. The real data, if it lies beside the checkout.
-report: export PTYINT_DATA_DIR := $(or $(PTYINT_DATA_DIR),$(realpath ../shared/data))
+# All stages, quickly, and one page to read: reports/<time>/index.html.
 report: $(VENV)/.ready
 	$(BIN)/ptyint run $(ARGS)
 
+# Without the tests marked slow, which `make test-all` and CI run too.
 test: $(VENV)/.ready
+	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+
+test-all: $(VENV)/.ready
 	$(BIN)/python -m pytest $(ARGS)
 
 lab: $(VENV)/.ready

@@ -30,6 +30,10 @@ class FixtureError(PtyintError, LookupError):
     """A dataset is unknown, cannot be fetched, or its sha256 does not hold."""
 
 
+class MissingFixtureError(FixtureError):
+    """A dataset that is fetched is neither here nor within reach."""
+
+
 class UnknownBackendError(PtyintError, ValueError):
     """The backend's name is not one of the known ones."""
 

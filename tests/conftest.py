@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -35,8 +34,11 @@ def torch_problem() -> str:
 
 
 @pytest.fixture(scope="session")
-def shared_data() -> Path:
-    """Folder with the real data that the repository does not carry. Missing: the test fails, it never skips."""
-    folder = Path(os.environ.get("PTYINT_DATA_DIR") or Path(__file__).parents[2] / "shared" / "data")
-    assert folder.is_dir(), f"No folder {folder}: set PTYINT_DATA_DIR to the folder that holds the real data."
-    return folder
+def star_file() -> Path:
+    """The file of the real Siemens star. Where it cannot be had the test is skipped, with PTYINT_REQUIRE_DATA=1 red."""
+    from ptyint.scans import fixtures
+
+    reason = fixtures.missing("siemens-star")
+    if reason:
+        pytest.skip(reason)
+    return fixtures.fixture_file("siemens-star")

@@ -19,14 +19,15 @@ import numpy as np
 import pooch
 import pytest
 
-from ptyint.errors import FixtureError
+from ptyint.errors import FixtureError, MissingFixtureError
 from ptyint.scans import fixtures
 from ptyint.scans.scan import Scan, validate_scan
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 STAR = "siemens-star-small.npz.bz2"
 SYNTHETIC = ["tiny-64", "synthetic-64", "synthetic-64-lowdose", "spiral-64", "grid-128"]
-REAL = ["siemens-star", "siemens-star-64", "ptychodus-sim-64"]
+STARS = ["siemens-star", "siemens-star-64"]
+PAIR = "ptychodus-sim-64"
 cached = functools.cache(fixtures.load_fixture)
 
 
@@ -34,6 +35,7 @@ cached = functools.cache(fixtures.load_fixture)
 def _no_folders_from_outside(monkeypatch, tmp_path):
     monkeypatch.delenv("PTYINT_DATA_DIR", raising=False)
     monkeypatch.delenv("PTYINT_DATASETS_DIR", raising=False)
+    monkeypatch.delenv("PTYINT_REQUIRE_DATA", raising=False)
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
 
 
@@ -53,22 +55,22 @@ def registry(monkeypatch, tmp_path):
     return edit
 
 
-def load(name, shared_data, monkeypatch):
-    monkeypatch.setenv("PTYINT_DATA_DIR", str(shared_data))
-    return cached(name)
+@pytest.fixture
+def star_folder(star_file, monkeypatch):
+    monkeypatch.setenv("PTYINT_DATA_DIR", str(star_file.parent))
 
 
 # Registry
 
 
 def test_the_registry_lists_every_fixture_with_every_field():
-    assert fixtures.fixture_names() == SYNTHETIC + REAL
+    assert fixtures.fixture_names() == [*SYNTHETIC, *STARS, PAIR]
     for info in map(fixtures.fixture_info, fixtures.fixture_names()):
         assert info.owner and info.licence and "TEST-PYTORCH-001" in info.notes
         assert info.n > 0 and info.N in (64, 128, 256) and info.gridsize in (1, 2)
         assert info.sha256 and all(re.fullmatch("[0-9a-f]{64}", digest) for digest in info.sha256.values())
         assert bool(info.url) == (info.kind == "fetched")
-        assert bool(info.generator) == ("arrays" in info.sha256) == (info.kind in ("generated", "committed"))
+        assert bool(info.generator) == ("arrays" in info.sha256) == (info.name in SYNTHETIC)
         if info.url:
             assert re.search("/[0-9a-f]{40}/", info.url), "pinned to a commit"
 
@@ -80,12 +82,21 @@ def test_the_readme_table_agrees_with_the_registry():
     for name, (kind, _, _, n, size, gridsize, truth, _) in table.items():
         info = fixtures.fixture_info(name)
         assert (kind, int(n), int(size), int(gridsize)) == (info.kind, info.n, info.N, info.gridsize)
-        assert (truth == "yes") == (name in SYNTHETIC or name == "ptychodus-sim-64")
+        assert (truth == "yes") == (name not in STARS)
 
 
-@pytest.mark.parametrize("name", SYNTHETIC + REAL)
-def test_a_loaded_fixture_is_what_the_registry_says(name, shared_data, monkeypatch):
-    scan, info = load(name, shared_data, monkeypatch), fixtures.fixture_info(name)
+@pytest.mark.parametrize("name", [*SYNTHETIC, PAIR])
+def test_a_loaded_fixture_is_what_the_registry_says(name):
+    as_registered(name)
+
+
+@pytest.mark.parametrize("name", STARS)
+def test_the_loaded_star_is_what_the_registry_says(name, star_folder):
+    as_registered(name)
+
+
+def as_registered(name):
+    scan, info = cached(name), fixtures.fixture_info(name)
     validate_scan(scan)
     assert (scan.name, scan.n, scan.N) == (name, info.n, info.N)
     assert scan.object_is_truth == (not name.startswith("siemens"))
@@ -163,13 +174,9 @@ def test_the_digest_is_defined_by_names_dtypes_shapes_and_bytes():
 # Real data
 
 
-def star_file(shared_data):
-    return np.load(io.BytesIO(bz2.decompress((shared_data / STAR).read_bytes())), allow_pickle=False)
-
-
-def test_the_star_keeps_its_counts_exactly(shared_data, monkeypatch):
-    scan = load("siemens-star", shared_data, monkeypatch)
-    with star_file(shared_data) as raw:
+def test_the_star_keeps_its_counts_exactly(star_file, star_folder):
+    scan = cached("siemens-star")
+    with np.load(io.BytesIO(bz2.decompress(star_file.read_bytes())), allow_pickle=False) as raw:
         data, probe, corners = raw["data"][0], raw["probe"][0, 0, 0], raw["scan"][0]
     assert scan.diffraction_patterns.dtype == np.uint16
     for y, x in ((0, 0), (5, 120), (127, 64), (70, 3)):  # DC: from [0, 0] to [64, 64]
@@ -179,8 +186,8 @@ def test_the_star_keeps_its_counts_exactly(shared_data, monkeypatch):
     assert np.allclose(np.diff(scan.probe_positions_px, axis=0), np.diff(corners.astype(float), axis=0), atol=1e-9)
 
 
-def test_the_crop_is_the_centre_of_the_same_measurement(shared_data, monkeypatch):
-    full, crop = (load(name, shared_data, monkeypatch) for name in ("siemens-star", "siemens-star-64"))
+def test_the_crop_is_the_centre_of_the_same_measurement(star_folder):
+    full, crop = map(cached, STARS)
     assert np.array_equal(crop.diffraction_patterns, full.diffraction_patterns[:, 32:96, 32:96])
     steps = np.diff(full.probe_positions_px, axis=0) / 2
     assert np.allclose(np.diff(crop.probe_positions_px, axis=0), steps, atol=1e-9)
@@ -194,9 +201,9 @@ def test_the_crop_is_the_centre_of_the_same_measurement(shared_data, monkeypatch
     assert np.allclose(centre_coarse, centre / 2, atol=0.3)
 
 
-def test_the_star_fits_its_positions_in_this_orientation_only(shared_data, monkeypatch):
+def test_the_star_fits_its_positions_in_this_orientation_only(star_folder):
     """Two sweeps of ePIE (Maiden, Rodenburg 2009): any other orientation of the detector contradicts the positions."""
-    scan = load("siemens-star-64", shared_data, monkeypatch)
+    scan = cached("siemens-star-64")
     amplitude = np.sqrt(scan.diffraction_patterns.astype(float))
     flipped = np.roll(amplitude[:, ::-1], 1, axis=1)
     errors = [epie_error(scan, a) for a in (amplitude, amplitude.transpose(0, 2, 1), flipped)]
@@ -265,15 +272,24 @@ def test_offline_one_sentence_says_which_file_goes_where(registry):
         fixtures.load_fixture("siemens-star-64")
 
 
-def test_local_only_data_says_so(monkeypatch, tmp_path):
-    with pytest.raises(FixtureError, match=r"ptychodus-sim-64/diffraction.h5, but PTYINT_DATA_DIR is not set: set"):
-        fixtures.load_fixture("ptychodus-sim-64")
+def test_what_cannot_be_had_is_missing_with_its_remedy_and_never_where_it_is_required(registry, monkeypatch, tmp_path):
+    registry("https://raw[^/]*/", "http://127.0.0.1:9/")
+    for name in STARS:
+        assert re.search(f"offline, set PTYINT_DATA_DIR to a folder .* {STAR}", fixtures.missing(name))
+        with pytest.raises(MissingFixtureError):
+            fixtures.fixture_file(name)
+    assert [fixtures.missing(name) for name in (*SYNTHETIC, PAIR)] == [""] * 6
+    monkeypatch.setenv("PTYINT_REQUIRE_DATA", "1")
+    assert fixtures.missing("siemens-star") == ""
+    monkeypatch.delenv("PTYINT_REQUIRE_DATA")
+    (tmp_path / STAR).write_bytes(b"not the star")
     monkeypatch.setenv("PTYINT_DATA_DIR", str(tmp_path))
-    with pytest.raises(FixtureError, match=rf"PTYINT_DATA_DIR={tmp_path} lacks it"):
-        fixtures.load_fixture("ptychodus-sim-64")
+    assert fixtures.missing("siemens-star") == "", "it is here, and loading it says what is wrong"
+    with pytest.raises(FixtureError, match=r"tiny-64 \(committed\) is not fetched"):
+        fixtures.fixture_file("tiny-64")
 
 
-def test_a_fetched_file_is_checked_and_cached(registry, shared_data, tmp_path):
+def test_a_fetched_file_is_checked_and_cached(registry, star_file, tmp_path):
     requests = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
@@ -294,7 +310,7 @@ def test_a_fetched_file_is_checked_and_cached(registry, shared_data, tmp_path):
         (tmp_path / "served" / STAR).write_bytes(b"something else")
         with pytest.raises(FixtureError, match="sha256"):
             fixtures.load_fixture("siemens-star-64")
-        shutil.copyfile(shared_data / STAR, tmp_path / "served" / STAR)
+        shutil.copyfile(star_file, tmp_path / "served" / STAR)
         scan = fixtures.load_fixture("siemens-star-64")
         assert scan.n == 516 and len(requests) == 2
         fixtures.load_fixture("siemens-star")

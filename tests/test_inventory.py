@@ -6,6 +6,7 @@ import math
 import shutil
 from pathlib import Path
 
+import pooch
 import pytest
 
 from ptyint import cli
@@ -15,6 +16,7 @@ from ptyint.evidence.execution import FOLDER, parameter_defaults
 from ptyint.scans.fixtures import (
     DATA_VARIABLE,
     DATASETS_VARIABLE,
+    REQUIRE_VARIABLE,
     fixture_info,
     fixture_names,
     load_fixture,
@@ -29,8 +31,8 @@ def sha256_check(name: str) -> Check:
     return next(check for check in fixtures.checks(examined, []) if check.name == f"sha256 holds: {name}")
 
 
-def test_what_is_reported_is_what_was_declared(shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(DATA_VARIABLE, str(shared_data))
+def test_what_is_reported_is_what_was_declared(star_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(DATA_VARIABLE, str(star_file.parent))
     for names in (None, ["tiny-64"], ["tiny-64", "ptychodus-sim-64"]):
         declared = fixtures.expected_checks(names)
         assert len(declared) == len(set(declared)) == len(names or fixture_names()) + 3
@@ -74,18 +76,35 @@ def test_a_wrong_sha256_or_size_or_a_missing_file_is_a_failed_check(doctored: Pa
     assert sha256_check("tiny-64").verdict == "fail" and "no file" in sha256_check("tiny-64").note
 
 
-def test_what_is_only_local_and_not_here_is_absent_and_promises_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def unreachable(doctored: Path) -> None:
+    """The star's server is one that nobody runs."""
+    registry = doctored / "registry.toml"
+    registry.write_text(registry.read_text().replace("https://raw.githubusercontent.com/", "http://127.0.0.1:9/"))
+
+
+def test_what_cannot_be_fetched_is_absent_and_promises_nothing(
+    doctored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable(doctored)
     monkeypatch.delenv(DATA_VARIABLE, raising=False)
-    examined = fixtures.examine(["ptychodus-sim-64", "tiny-64"])
+    monkeypatch.delenv(REQUIRE_VARIABLE, raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    examined = fixtures.examine(["siemens-star", "tiny-64"])
     assert [one.absent for one in examined] == [True, False]
-    assert "sha256 holds: ptychodus-sim-64" not in fixtures.expected_checks()
-    assert f"not examined: {DATA_VARIABLE} is not set" in fixtures.inventory_table(examined).rows[0]
+    assert "sha256 holds: siemens-star" not in fixtures.expected_checks()
+    assert "not examined: it cannot be fetched" in fixtures.inventory_table(examined).rows[0]
     assert "absent" in fixtures.headline(examined, []).record.compared  # type: ignore[union-attr]
 
 
-def test_a_local_folder_that_lacks_the_file_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_data_is_required_what_cannot_be_fetched_is_a_failure(
+    doctored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreachable(doctored)
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
-    assert sha256_check("ptychodus-sim-64").verdict == "fail"
+    monkeypatch.setenv(REQUIRE_VARIABLE, "1")
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    assert "sha256 holds: siemens-star" in fixtures.expected_checks()
+    assert sha256_check("siemens-star").verdict == "fail"
 
 
 def test_an_unknown_fixture_is_an_error() -> None:

@@ -159,9 +159,9 @@ def misfit(measured: np.ndarray, modelled: np.ndarray) -> float:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_the_real_star(backend: str, tmp_path: Path, shared_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_real_star(backend: str, tmp_path: Path, star_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the installed command, `-s settings.ini` honoured, gridsize 2."""
-    monkeypatch.setenv("PTYINT_DATA_DIR", str(shared_data))
+    monkeypatch.setenv("PTYINT_DATA_DIR", str(star_file.parent))
     scan = replace(load_fixture("siemens-star-64"), pixel_size_m=1e-8, wavelength_m=1.4e-10, detector_distance_m=1.92)
     source, settings = tmp_path / "in", tmp_path / "elsewhere"
     write_scan(scan, source, format="ptychodus")

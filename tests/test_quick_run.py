@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -42,13 +41,12 @@ machine may be busy with something else."""
 
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> tuple[Path, str, float]:
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     """The run folder, what the command printed, and the seconds that it took."""
     reports = tmp_path_factory.mktemp("quick") / "reports"
     command = [sys.executable, "-m", "ptyint.cli", "run", "--profile", "quick", "--reports", str(reports)]
     start = time.monotonic()
-    env = {**os.environ, "PTYINT_DATA_DIR": str(shared_data)}
-    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.monotonic() - start
     (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
     wrong = [check for check in manifest.read(folder)["checks"] if check["verdict"] != "pass"]

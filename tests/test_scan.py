@@ -154,16 +154,14 @@ def dc_at_corner(patterns: np.ndarray) -> np.ndarray:
     return np.fft.ifftshift(patterns, axes=(-2, -1))
 
 
-def centred_star(folder: Path) -> np.ndarray:
-    data = np.load(io.BytesIO(bz2.decompress((folder / "siemens-star-small.npz.bz2").read_bytes())))["data"][0, ::20]
+def centred_star(file: Path) -> np.ndarray:
+    data = np.load(io.BytesIO(bz2.decompress(file.read_bytes())))["data"][0, ::20]
     return np.asarray(np.fft.fftshift(data, axes=(-2, -1)))
 
 
 @pytest.mark.parametrize("cut", [lambda p: p, lambda p: p[:, 32:96, 32:96]], ids=["128", "64"])
-def test_the_zero_frequency_at_the_corner_is_reported(
-    shared_data: Path, cut: Callable[[np.ndarray], np.ndarray]
-) -> None:
-    centred = cut(centred_star(shared_data))
+def test_the_zero_frequency_at_the_corner_is_reported(star_file: Path, cut: Callable[[np.ndarray], np.ndarray]) -> None:
+    centred = cut(centred_star(star_file))
     size = centred.shape[-1]
     positions = np.arange(2.0 * len(centred)).reshape(-1, 2)
     scan = Scan(centred, positions, np.ones((1, size, size), np.complex64), name="star")

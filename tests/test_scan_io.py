@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ptyint._atomic import shipped
 from ptyint.errors import ScanError
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.forward import diffraction_amplitudes, fourier_shift
@@ -308,8 +309,8 @@ def test_a_negative_amplitude_does_not_vanish_in_its_square(tmp_path: Path) -> N
 
 
 @pytest.fixture(scope="module")
-def pair(shared_data: Path) -> Path:
-    return shared_data / "ptychodus-sim-64"
+def pair() -> Path:
+    return shipped("datasets") / "ptychodus-sim-64"
 
 
 def misfit(scan: Scan, positions: np.ndarray, object_: np.ndarray) -> float:
@@ -353,18 +354,16 @@ def test_any_other_orientation_does_not(truth: Scan, mistake: str) -> None:
 
 
 def test_the_pair_is_a_valid_scan(pair: Path) -> None:
-    scan = read_scan(pair)
+    scan = read_scan(pair / "diffraction.h5", product=pair / "truth.h5")
     validate_scan(scan)
-    assert (scan.n, scan.N, scan.probe.shape) == (378, 64, (1, 64, 64))
+    assert (scan.n, scan.N, scan.probe.shape) == (306, 64, (1, 64, 64))
     assert scan.diffraction_patterns.dtype == np.uint32
     assert scan.good_pixels is not None
     assert np.argwhere(~scan.good_pixels).tolist() == [[5, 7], [55, 21]]
     assert (scan.diffraction_patterns[:][:, ~scan.good_pixels] == 4_000_000).all()
     assert (scan.counts()[:, ~scan.good_pixels] == 0).all()
     assert scan.wavelength_m == pytest.approx(1.239841984e-10, rel=1e-9)
-    assert scan.object_ is not None
-    assert np.ptp(np.abs(scan.object_)) == 0, "product.h5 holds a flat guess"
-    assert not scan.object_is_truth
+    assert not scan.object_is_truth, "only its reader knows that"
 
 
 def test_the_pair_survives_the_other_formats(truth: Scan, tmp_path: Path) -> None:

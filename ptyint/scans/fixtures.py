@@ -12,6 +12,7 @@ import difflib
 import hashlib
 import io
 import os
+import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint._atomic import shipped, write_arrays
-from ptyint.errors import FixtureError
+from ptyint.errors import FixtureError, MissingFixtureError
 from ptyint.scans import simulate
 from ptyint.scans.scan import DIGESTED, Scan
 
@@ -31,6 +32,12 @@ DATASETS_VARIABLE = "PTYINT_DATASETS_DIR"
 
 DATA_VARIABLE = "PTYINT_DATA_DIR"
 """Environment variable: a local folder with the real data; comes before any download."""
+
+REQUIRE_VARIABLE = "PTYINT_REQUIRE_DATA"
+"""Environment variable: set to 1, data that cannot be had is a failure and nothing is left out."""
+
+TIMEOUT_S = 20.0
+"""A server that is silent for so long is taken for unreachable."""
 
 ARRAYS = "arrays"
 """Key in :attr:`Fixture.sha256` of the digest over a generated scan's arrays."""
@@ -43,8 +50,8 @@ class Fixture:
     Attributes
     ----------
     name : str
-    kind : {"generated", "committed", "fetched", "local"}
-        Computed on demand; a file in ``datasets/``; downloaded once and cached; only ever in the local data folder.
+    kind : {"generated", "committed", "fetched"}
+        Computed on demand; in ``datasets/``; downloaded once and cached, or taken from the local data folder.
     sha256 : dict of str to str
         File (relative to its folder) to sha256. Key ``"arrays"``: the digest of the generated arrays.
     owner, licence : str
@@ -61,7 +68,7 @@ class Fixture:
     """
 
     name: str
-    kind: Literal["generated", "committed", "fetched", "local"]
+    kind: Literal["generated", "committed", "fetched"]
     sha256: dict[str, str]
     owner: str
     licence: str
@@ -128,6 +135,61 @@ def load_fixture(name: str) -> Scan:
     """
     fixture = fixture_info(name)
     return _LOADERS[fixture.kind](fixture)
+
+
+def fixture_file(name: str) -> Path:
+    """The checked file of a fetched fixture: from the local data folder, the user's cache, or now from the network.
+
+    Parameters
+    ----------
+    name : str
+        A fetched fixture.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    MissingFixtureError
+        No folder has the file, and it cannot be downloaded.
+    FixtureError
+        The fixture has no such file, or the file's sha256 does not hold.
+    """
+    fixture = fixture_info(name)
+    if not fixture.url:
+        raise FixtureError(f"{name} ({fixture.kind}) is not fetched; load_fixture has its arrays.")
+    ((file, expected),) = fixture.sha256.items()
+    folder = os.environ.get(DATA_VARIABLE)
+    if folder and (Path(folder) / file).is_file():
+        return _checked(Path(folder) / file, expected)
+    import pooch
+
+    download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
+    try:
+        found = pooch.retrieve(fixture.url, f"sha256:{expected}", file, pooch.os_cache("ptyint"), downloader=download)
+    except ValueError as error:
+        raise FixtureError(f"{name}: what {fixture.url} sent is not the registry's file: {error}") from error
+    except OSError as error:
+        state = f"{DATA_VARIABLE}={folder} lacks it" if folder else f"{DATA_VARIABLE} is not set"
+        raise MissingFixtureError(
+            f"{name} cannot be fetched from {fixture.url} ({type(error).__name__}), and {state}: "
+            f"offline, set {DATA_VARIABLE} to a folder that holds {file} with the sha256 {expected}."
+        ) from error
+    return Path(found)
+
+
+def missing(name: str) -> str:
+    """Why a fixture cannot be had here, and the remedy; empty where it can, or must (``PTYINT_REQUIRE_DATA=1``)."""
+    if fixture_info(name).kind != "fetched" or os.environ.get(REQUIRE_VARIABLE) == "1":
+        return ""
+    try:
+        fixture_file(name)
+    except MissingFixtureError as error:
+        return str(error)
+    except FixtureError:
+        return ""  # it is here, and damaged: whoever loads it says so
+    return ""
 
 
 def generate_fixture(name: str) -> Scan:
@@ -211,29 +273,6 @@ def _checked(path: Path, expected: str) -> Path:
     return path
 
 
-def _data_file(fixture: Fixture, file: str) -> Path:
-    """A checked file of the local data folder; if it is not there, from the cache or the network."""
-    folder = os.environ.get(DATA_VARIABLE)
-    if folder and (Path(folder) / file).is_file():
-        return _checked(Path(folder) / file, fixture.sha256[file])
-    state = f"{DATA_VARIABLE}={folder} lacks it" if folder else f"{DATA_VARIABLE} is not set"
-    if not fixture.url:
-        raise FixtureError(
-            f"{fixture.name} needs the local file {file}, but {state}: set {DATA_VARIABLE} to the folder that holds it."
-        )
-    import pooch
-
-    try:
-        found = pooch.retrieve(fixture.url, f"sha256:{fixture.sha256[file]}", fname=file, path=pooch.os_cache("ptyint"))
-    except (OSError, ValueError) as error:
-        raise FixtureError(
-            f"{fixture.name} cannot be fetched from {fixture.url} ({type(error).__name__}), "
-            f"and {state}: offline, set {DATA_VARIABLE} to a folder that holds {file} with the sha256 "
-            f"{fixture.sha256[file]}."
-        ) from error
-    return Path(found)
-
-
 # Loaders, one per kind
 
 
@@ -242,11 +281,17 @@ def _load_generated(fixture: Fixture) -> Scan:
 
 
 def _load_committed(fixture: Fixture) -> Scan:
-    file = next(file for file in fixture.sha256 if file != ARRAYS)
-    path = _datasets_folder() / file
-    if not path.is_file():
-        raise FixtureError(f"{fixture.name}: no file {path}; restore it from the repository.")
-    with np.load(_checked(path, fixture.sha256[file]), allow_pickle=False) as arrays:
+    """The frozen arrays in an NPZ, or a Ptychodus pair: the patterns, and the product that holds the truth."""
+    from ptyint.scans.files import read_scan
+
+    paths = [_datasets_folder() / file for file in fixture.sha256 if file != ARRAYS]
+    for path, file in zip(paths, fixture.sha256, strict=False):
+        if not path.is_file():
+            raise FixtureError(f"{fixture.name}: no file {path}; restore it from the repository.")
+        _checked(path, fixture.sha256[file])
+    if len(paths) > 1:
+        return replace(read_scan(paths[0], product=paths[1], object_is_truth=True), name=fixture.name)
+    with np.load(paths[0], allow_pickle=False) as arrays:
         return Scan(**{field: arrays[field] for field in DIGESTED}, object_is_truth=True, name=fixture.name)
 
 
@@ -256,8 +301,7 @@ def _load_tike(fixture: Fixture) -> Scan:
     Where the registry's N is smaller than the detector, its centre is cut out: the field of view stays, so an object
     pixel grows by ``M / N``, positions shrink by it, and the probe loses the spectrum that the detector lost.
     """
-    (file,) = fixture.sha256
-    raw = bz2.decompress(_data_file(fixture, file).read_bytes())
+    raw = bz2.decompress(fixture_file(fixture.name).read_bytes())
     with np.load(io.BytesIO(raw), allow_pickle=False) as arrays:
         patterns, corners, modes = arrays["data"][0], arrays["scan"][0].astype(np.float64), arrays["probe"][0, 0, 0]
     M, N = patterns.shape[-1], fixture.N
@@ -279,18 +323,10 @@ def _crop_spectrum(probe: NDArray[np.complex64], centre: slice) -> NDArray[np.co
     return np.asarray(np.fft.fftshift(np.fft.ifft2(cut, norm="ortho"), axes=axes), np.complex64)
 
 
-def _load_ptychodus(fixture: Fixture) -> Scan:
-    from ptyint.scans.files import read_scan
-
-    diffraction, truth = (_data_file(fixture, file) for file in fixture.sha256)
-    return replace(read_scan(diffraction, product=truth, object_is_truth=True), name=fixture.name)
-
-
 _LOADERS: dict[str, Callable[[Fixture], Scan]] = {
     "generated": _load_generated,
     "committed": _load_committed,
     "fetched": _load_tike,
-    "local": _load_ptychodus,
 }
 
 

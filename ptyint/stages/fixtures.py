@@ -26,7 +26,7 @@ from ptyint.evidence.checks import SIGNS, Check
 from ptyint.evidence.display import Table, checks_table, write_markdown
 from ptyint.evidence.execution import FOLDER
 from ptyint.evidence.record import Record
-from ptyint.scans.fixtures import ARRAYS, DATA_VARIABLE, Fixture, fixture_info, fixture_names, load_fixture
+from ptyint.scans.fixtures import ARRAYS, DATA_VARIABLE, Fixture, fixture_info, fixture_names, load_fixture, missing
 from ptyint.scans.groups import group_positions
 from ptyint.scans.scan import Scan, pattern_slices
 
@@ -122,7 +122,7 @@ class Examined:
 
     @property
     def absent(self) -> bool:
-        """Only in a local folder that is not set: not examined, and no check is expected of it."""
+        """It can be neither found nor fetched here: not examined, and no check is expected of it."""
         return self.dataset is None and not self.error
 
 
@@ -152,7 +152,7 @@ def _chosen(names: Sequence[str] | None) -> list[Fixture]:
 
 
 def _absent(fixture: Fixture) -> bool:
-    return fixture.kind == "local" and not os.environ.get(DATA_VARIABLE)
+    return bool(missing(fixture.name))
 
 
 def _examine(fixture: Fixture) -> Examined:
@@ -385,7 +385,7 @@ def headline(examined: Sequence[Examined], budgets: Sequence[Budget]) -> Table:
         "loading the fixtures / s": sum(one.seconds for one in tried),
     }
     absent = [one.fixture.name for one in examined if one.absent]
-    left_out = f"; absent, because {DATA_VARIABLE} is not set: {', '.join(absent)}" if absent else ""
+    left_out = f"; absent, for {DATA_VARIABLE} lacks it and it cannot be fetched: {', '.join(absent)}" if absent else ""
     compared = (
         f"Every fixture was loaded, its sha256 compared with the registry's and its parameters measured{left_out}; "
         f"{INTEGRATION} ran once through each backend, in a process of its own, for the runtime budget."
@@ -419,7 +419,7 @@ def inventory_table(examined: Sequence[Examined]) -> Table:
             one.fixture.owner,
             one.fixture.licence,
             *map(str, (one.fixture.n, one.fixture.N, one.fixture.gridsize)),
-            f"not examined: {DATA_VARIABLE} is not set" if one.absent else _verdict(not one.error),
+            "not examined: it cannot be fetched" if one.absent else _verdict(not one.error),
             one.fixture.notes,
         )
         for one in examined
@@ -436,8 +436,8 @@ def _source(fixture: Fixture) -> str:
     if fixture.kind == "generated":
         return f"generator '{fixture.generator}' of ptyint/fixtures.py"
     if fixture.kind == "committed":
-        return f"datasets/{files}, by generator '{fixture.generator}'"
-    return f"{files}, from {fixture.url}" if fixture.url else f"{files} in {DATA_VARIABLE}"
+        return f"datasets/{files}" + (f", by generator '{fixture.generator}'" if fixture.generator else "")
+    return f"{files}, from {fixture.url}"
 
 
 def dataset_table(examined: Sequence[Examined]) -> Table:
@@ -452,7 +452,7 @@ def dataset_table(examined: Sequence[Examined]) -> Table:
 def _dataset_row(one: Examined) -> tuple[str, ...]:
     data = one.dataset
     if data is None:
-        return (one.fixture.name, *["-"] * 12, one.error or f"not examined: {DATA_VARIABLE} is not set")
+        return (one.fixture.name, *["-"] * 12, one.error or "not examined: it cannot be fetched")
     overlap = f"{data.overlap_ratio:.2f}" if data.overlap_ratio > 0 else "no overlap"
     return (
         one.fixture.name,
