@@ -27,22 +27,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.errors import ScanError
-from ptyint.scans.hdf5 import (
-    HC_J_M,
-    TRUTH,
-    H5Patterns,
-    first_coherent,
-    geometry,
-    number,
-    open_h5,
-    required,
-    single_layer,
-    square_pixel,
-    to_metres,
-    to_pixels,
-    write_h5,
-    write_patterns,
-)
+from ptyint.scans import hdf5
+from ptyint.scans.hdf5 import scalar
 from ptyint.scans.scan import Scan
 
 ENTRY = "entry_1/"
@@ -57,6 +43,9 @@ PROBE_IMAGE, OBJECT_IMAGE = ENTRY + "image_1/data", ENTRY + "image_2/data"
 OBJECT_AXES = "layer:y:x"
 OBJECT_PIXEL = (ENTRY + "ptychodus/object_pixel_width_m", ENTRY + "ptychodus/object_pixel_height_m")
 CENTRE = (ENTRY + "ptychodus/object_center_y_m", ENTRY + "ptychodus/object_center_x_m")
+COLUMNS = [1, 0]
+"""Where y and x stand in a translation (x, y, z)."""
+
 HIGHEST_ENERGY_J = 1e-12
 """6 MeV. Files that keep electronvolts by mistake hold thousands."""
 
@@ -83,20 +72,18 @@ def read_cxi(path: Path, *, product: Path | None, object_is_truth: bool | None) 
         Something that a scan needs is missing or cannot be understood.
     """
     notes = ["translation read as the place of the beam on the sample"]
-    with open_h5(path) as file, open_h5(product or path) as second:
-        patterns = H5Patterns(path, _first(file, DATA))
-        mask = required(file, MASK)[()] != 0 if MASK in file else np.zeros((), np.bool_)
-        wavelength_m, distance_m = _wavelength(file), number(file, DISTANCE, file.get(DISTANCE))
+    with hdf5.open_h5(path) as file, hdf5.open_h5(product or path) as second:
+        patterns = hdf5.H5Patterns(path, _first(file, DATA))
+        wavelength_m, distance_m = _wavelength(file), scalar(file, DISTANCE)
         pixel_m = _object_pixel(file, second, wavelength_m * distance_m / patterns.shape[-1])
-        object_ = single_layer(second, OBJECT_IMAGE) if _has_object(second) else None
-        truth = bool(second.attrs.get(TRUTH, False)) if object_is_truth is None else object_is_truth
+        object_ = hdf5.single_layer(second, OBJECT_IMAGE) if _has_object(second) else None
         return Scan(
             diffraction_patterns=patterns,
             probe_positions_px=_positions(second, patterns.shape[0], object_, pixel_m, notes),
-            probe=first_coherent(second, _first(second, PROBE), notes),
+            probe=hdf5.first_coherent(second, _first(second, PROBE), notes),
             object_=object_,
-            object_is_truth=truth,
-            good_pixels=~mask if mask.any() else None,
+            object_is_truth=hdf5.truth(second, object_is_truth),
+            good_pixels=hdf5.good_pixels(file, MASK),
             pixel_size_m=pixel_m,
             wavelength_m=wavelength_m,
             detector_distance_m=distance_m,
@@ -115,23 +102,23 @@ def _first(file: Any, names: tuple[str, str]) -> str:
 
 def _wavelength(file: Any) -> float:
     if ENERGY not in file:
-        return number(file, WAVELENGTH, file.get(WAVELENGTH))
-    energy = number(file, ENERGY, file[ENERGY])
+        return scalar(file, WAVELENGTH)
+    energy = scalar(file, ENERGY)
     if not 0 < energy < HIGHEST_ENERGY_J:
         raise ScanError(
             f"{file.filename}: {ENERGY} is {energy}; allowed: joules, between 0 and {HIGHEST_ENERGY_J}. "
             f"Multiply electronvolts by 1.602176634e-19."
         )
-    return HC_J_M / energy
+    return hdf5.HC_J_M / energy
 
 
 def _object_pixel(file: Any, product: Any, wavelength_distance_over_n: float) -> float:
     """Edge of an object pixel: as Ptychodus wrote it, else by the far field from the detector's."""
     if OBJECT_PIXEL[0] in product:
-        width, height = (number(product, name, product.get(name)) for name in OBJECT_PIXEL)
-        return square_pixel(product, "object", width, height)
-    width, height = (number(file, name, file.get(name)) for name in DETECTOR_PIXEL)
-    return wavelength_distance_over_n / square_pixel(file, "detector", width, height)
+        width, height = (scalar(product, name) for name in OBJECT_PIXEL)
+        return hdf5.square_pixel(product, "object", width, height)
+    width, height = (scalar(file, name) for name in DETECTOR_PIXEL)
+    return wavelength_distance_over_n / hdf5.square_pixel(file, "detector", width, height)
 
 
 def _has_object(file: Any) -> bool:
@@ -143,7 +130,7 @@ def _positions(
     file: Any, n: int, object_: NDArray[np.complex64] | None, pixel_m: float, notes: list[str]
 ) -> NDArray[np.float64]:
     name = _first(file, TRANSLATION)
-    translation = required(file, name)[()]
+    translation = hdf5.required(file, name)[()]
     if translation.shape == (3, n) and n != 3:
         notes.append(f"translation is stored as (3, n) = {translation.shape}: axes swapped")
         translation = translation.T
@@ -152,12 +139,11 @@ def _positions(
             f"{file.filename}: {name} has shape {translation.shape}; allowed: ({n}, 3), a place per pattern in metres, "
             f"order (x, y, z). Make patterns and positions agree."
         )
+    places = translation[:, COLUMNS]
     if object_ is None:
-        return np.stack([translation[:, axis] / pixel_m for axis in (1, 0)], axis=1)
-    centre = [number(file, key, file.get(key, 0.0)) for key in CENTRE]
-    return np.stack(
-        [to_pixels(translation[:, axis], centre[i], pixel_m, object_.shape[i]) for i, axis in enumerate((1, 0))], axis=1
-    )
+        return np.asarray(places / pixel_m)
+    centre = [scalar(file, key, 0.0) for key in CENTRE]
+    return hdf5.to_pixels(places, centre, pixel_m, object_.shape)
 
 
 def write_cxi(scan: Scan, path: Path) -> None:
@@ -175,19 +161,18 @@ def write_cxi(scan: Scan, path: Path) -> None:
     """
     import h5py
 
-    pixel_m, wavelength_m, distance_m, detector_pixel_m = geometry(scan, path)
+    pixel_m, wavelength_m, distance_m, detector_pixel_m = hdf5.geometry(scan, path)
     shape = (0, 0) if scan.object_ is None else scan.object_.shape
     translation = np.zeros((scan.n, 3))
-    for axis, column in ((0, 1), (1, 0)):
-        translation[:, column] = to_metres(scan.probe_positions_px[:, axis], pixel_m, shape[axis])
+    translation[:, COLUMNS] = hdf5.to_metres(scan.probe_positions_px, pixel_m, shape)
 
     def fill(file: Any) -> None:
         file["cxi_version"] = 160
-        file.attrs[TRUTH] = scan.object_is_truth
-        write_patterns(file, DETECTOR + "data", scan)
+        file.attrs[hdf5.TRUTH] = scan.object_is_truth
+        hdf5.write_patterns(file, DETECTOR + "data", scan)
         if scan.good_pixels is not None:
             file[MASK] = (~scan.good_pixels).astype(np.uint32)
-        file[DISTANCE], file[ENERGY] = distance_m, HC_J_M / wavelength_m
+        file[DISTANCE], file[ENERGY] = distance_m, hdf5.HC_J_M / wavelength_m
         for name in DETECTOR_PIXEL:
             file[name] = detector_pixel_m
         for name in OBJECT_PIXEL:
@@ -204,4 +189,4 @@ def write_cxi(scan: Scan, path: Path) -> None:
             for name in CENTRE:
                 file[name] = 0.0
 
-    write_h5(path, fill)
+    hdf5.write_h5(path, fill)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ def required(file: Any, dataset: str) -> Any:
 
 
 def number(file: Any, name: str, value: Any) -> float:
-    """Return an attribute or scalar dataset that the caller looked up in `file` as `name`.
+    """Return the value of an attribute or scalar dataset that the caller looked up in `file` as `name`.
 
     Raises
     ------
@@ -110,6 +110,22 @@ def number(file: Any, name: str, value: Any) -> float:
     if array.size != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
         raise ScanError(f"{file.filename}: {name} is {array.tolist()!r}; allowed: one finite number. Correct it.")
     return float(array.reshape(()))
+
+
+def scalar(file: Any, dataset: str, default: float | None = None) -> float:
+    """Return a dataset that holds one number, as :func:`number` does."""
+    return number(file, dataset, file.get(dataset, default))
+
+
+def good_pixels(file: Any, dataset: str) -> NDArray[np.bool_] | None:
+    """Where a mask of bad pixels, which need not be there, is zero; None if no pixel is bad."""
+    bad = required(file, dataset)[()] != 0 if dataset in file else np.zeros((), np.bool_)
+    return ~bad if bad.any() else None
+
+
+def truth(file: Any, wish: bool | None) -> bool:
+    """Whether the file's object made the patterns: as asked for, else as the file says, which is False for others'."""
+    return bool(file.attrs.get(TRUTH, False)) if wish is None else wish
 
 
 def first_coherent(file: Any, dataset: str, notes: list[str]) -> NDArray[np.complex64]:
@@ -167,20 +183,22 @@ def square_pixel(file: Any, what: str, width_m: float, height_m: float) -> float
     return width_m
 
 
-def to_pixels(position_m: NDArray[Any], centre_m: float, pixel_m: float, size: int) -> NDArray[np.float64]:
-    """Ptychodus' positions in metres as :class:`~ptyint.scans.scan.Scan`'s in pixels, along one axis.
+def to_pixels(
+    positions_m: NDArray[Any], centre_m: Sequence[float], pixel_m: float, shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Ptychodus' positions (n, 2) in metres as :class:`~ptyint.scans.scan.Scan`'s in pixels of an object (H, W).
 
     Ptychodus 1.7 (``ObjectGeometry``, ``ProbeGeometry.resolve_patch_bounds``) puts the world centre at pixel
     ``(size - 1) / 2`` and anchors a patch by its own middle, ``(N - 1) / 2``. A Scan's position is that of the patch's
     pixel ``N // 2``, half a pixel further (N is even): ``(x - centre) / pixel + (size - 1) / 2 + 1 / 2``. Measured:
     counts then fit to the Poisson level, and 6 to 23 times worse if half a pixel is left out or added twice.
     """
-    return (np.asarray(position_m, np.float64) - centre_m) / pixel_m + size / 2
+    return (np.asarray(positions_m, np.float64) - centre_m) / pixel_m + np.array(shape) / 2
 
 
-def to_metres(position_px: NDArray[np.float64], pixel_m: float, size: int) -> NDArray[np.float64]:
+def to_metres(positions_px: NDArray[np.float64], pixel_m: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
     """Inverse of :func:`to_pixels` for an object centred on 0 m."""
-    return (position_px - size / 2) * pixel_m
+    return np.asarray((positions_px - np.array(shape) / 2) * pixel_m)
 
 
 def geometry(scan: Scan, path: Path) -> tuple[float, float, float, float]:
@@ -193,14 +211,14 @@ def geometry(scan: Scan, path: Path) -> tuple[float, float, float, float]:
     ScanError
         One of them is unknown.
     """
-    names = ("pixel_size_m", "wavelength_m", "detector_distance_m")
-    missing = [name for name in names if getattr(scan, name) is None]
-    if missing or scan.pixel_size_m is None or scan.wavelength_m is None or scan.detector_distance_m is None:
+    known = {name: getattr(scan, name) for name in ("pixel_size_m", "wavelength_m", "detector_distance_m")}
+    missing = [name for name, value in known.items() if value is None]
+    if missing:
         raise ScanError(
             f"{path}: {scan.name} has no {', '.join(missing)}, and this format keeps positions in metres. "
             f"Give them with dataclasses.replace(scan, ...), or write an NPZ."
         )
-    pixel, wavelength, distance = scan.pixel_size_m, scan.wavelength_m, scan.detector_distance_m
+    pixel, wavelength, distance = known.values()
     return pixel, wavelength, distance, wavelength * distance / (scan.N * pixel)
 
 

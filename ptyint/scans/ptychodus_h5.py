@@ -26,23 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.errors import ScanError
-from ptyint.scans.hdf5 import (
-    ELECTRON_VOLT_J,
-    HC_J_M,
-    TRUTH,
-    H5Patterns,
-    first_coherent,
-    geometry,
-    number,
-    open_h5,
-    required,
-    single_layer,
-    square_pixel,
-    to_metres,
-    to_pixels,
-    write_h5,
-    write_patterns,
-)
+from ptyint.scans import hdf5
+from ptyint.scans.hdf5 import ELECTRON_VOLT_J, HC_J_M, number, required
 from ptyint.scans.scan import Scan
 
 DIFFRACTION_FILE, PRODUCT_FILE = "diffraction.h5", "product.h5"
@@ -81,27 +66,27 @@ def read_ptychodus(path: Path, *, product: Path | None, object_is_truth: bool | 
     diffraction = path / DIFFRACTION_FILE if path.is_dir() else path
     product = product or diffraction.parent / PRODUCT_FILE
     notes: list[str] = []
-    with open_h5(diffraction) as file:
+    with hdf5.open_h5(diffraction) as file:
         indexes = required(file, INDEXES)[()]
         n_patterns = required(file, PATTERNS).shape[0]
         if required(file, PATTERNS).ndim == 3 and indexes.shape != (n_patterns,):
             raise ScanError(
                 f"{diffraction}: {INDEXES} has shape {indexes.shape}; must be ({n_patterns},), one a pattern."
             )
-        bad = required(file, BAD)[()].astype(np.bool_) if BAD in file else np.zeros((), np.bool_)
-    with open_h5(product) as file:
+        good = hdf5.good_pixels(file, BAD)
+    with hdf5.open_h5(product) as file:
         if not file.attrs.get(FAR_FIELD, True):
             raise ScanError(f"{product}: {FAR_FIELD} is False; allowed: True. The model knows the far field only.")
         energy_ev = number(file, ENERGY, file.attrs.get(ENERGY, file.attrs.get(OLD_ENERGY)))
         object_, pixel_m, positions = _object_and_positions(file)
         rows, matched = _match(indexes, required(file, POSITION_INDEXES)[()], positions, product, notes)
         return Scan(
-            diffraction_patterns=H5Patterns(diffraction, PATTERNS, rows),
+            diffraction_patterns=hdf5.H5Patterns(diffraction, PATTERNS, rows),
             probe_positions_px=matched,
-            probe=first_coherent(file, PROBE, notes),
+            probe=hdf5.first_coherent(file, PROBE, notes),
             object_=object_,
-            object_is_truth=bool(file.attrs.get(TRUTH, False)) if object_is_truth is None else object_is_truth,
-            good_pixels=~bad if bad.any() else None,
+            object_is_truth=hdf5.truth(file, object_is_truth),
+            good_pixels=good,
             pixel_size_m=pixel_m,
             wavelength_m=HC_J_M / (energy_ev * ELECTRON_VOLT_J),
             detector_distance_m=number(file, DISTANCE, file.attrs.get(DISTANCE)),
@@ -111,18 +96,15 @@ def read_ptychodus(path: Path, *, product: Path | None, object_is_truth: bool | 
 
 
 def _object_and_positions(file: Any) -> tuple[NDArray[np.complex64], float, NDArray[np.float64]]:
-    object_ = single_layer(file, OBJECT)
+    object_ = hdf5.single_layer(file, OBJECT)
     attributes = file[OBJECT].attrs
-    names = (WIDTH, HEIGHT, CENTRE_X, CENTRE_Y)
-    width, height, x, y = (number(file, f"object's {name}", attributes.get(name)) for name in names)
-    pixel_m = square_pixel(file, OBJECT, width, height)
-    positions = [
-        to_pixels(required(file, name)[()], centre, pixel_m, size)
-        for name, centre, size in zip((POSITION_Y, POSITION_X), (y, x), object_.shape, strict=True)
-    ]
-    if positions[0].shape != positions[1].shape or positions[0].ndim != 1:
-        raise ScanError(f"{file.filename}: positions of shapes {[p.shape for p in positions]}; allowed: (n,), equal.")
-    return object_, pixel_m, np.stack(positions, axis=1)
+    names = (WIDTH, HEIGHT, CENTRE_Y, CENTRE_X)
+    width, height, *centre = (number(file, f"object's {name}", attributes.get(name)) for name in names)
+    pixel_m = hdf5.square_pixel(file, OBJECT, width, height)
+    columns = [required(file, name)[()] for name in (POSITION_Y, POSITION_X)]
+    if columns[0].shape != columns[1].shape or columns[0].ndim != 1:
+        raise ScanError(f"{file.filename}: positions of shapes {[one.shape for one in columns]}; allowed: (n,), equal.")
+    return object_, pixel_m, hdf5.to_pixels(np.stack(columns, axis=1), centre, pixel_m, object_.shape)
 
 
 def _match(
@@ -172,7 +154,7 @@ def write_ptychodus(scan: Scan, path: Path) -> None:
     ScanError
         Pixel size, wavelength or distance is unknown, or `path` is a file.
     """
-    pixel_m, wavelength_m, distance_m, detector_pixel_m = geometry(scan, path)
+    pixel_m, wavelength_m, distance_m, detector_pixel_m = hdf5.geometry(scan, path)
     if path.is_file():
         raise ScanError(f"{path} is a file; allowed: a folder, for the pair. Give its folder.")
     path.mkdir(parents=True, exist_ok=True)
@@ -180,7 +162,7 @@ def write_ptychodus(scan: Scan, path: Path) -> None:
 
     def patterns(file: Any) -> None:
         bad = np.zeros((scan.N, scan.N), np.bool_) if scan.good_pixels is None else ~scan.good_pixels
-        data = write_patterns(file, PATTERNS, scan)
+        data = hdf5.write_patterns(file, PATTERNS, scan)
         data.attrs["detector_pixel_width_m"] = data.attrs["detector_pixel_height_m"] = detector_pixel_m
         file.create_dataset(INDEXES, data=np.arange(scan.n), compression="lzf")
         file.create_dataset(BAD, data=bad, compression="lzf")
@@ -189,14 +171,12 @@ def write_ptychodus(scan: Scan, path: Path) -> None:
         file.attrs["name"], file.attrs["comments"] = scan.name, ""
         file.attrs["probe_photon_count"] = float((np.abs(scan.probe.astype(np.complex128)) ** 2).sum())
         file.attrs[DISTANCE], file.attrs[ENERGY] = distance_m, HC_J_M / wavelength_m / ELECTRON_VOLT_J
-        file.attrs[FAR_FIELD], file.attrs[TRUTH] = True, scan.object_is_truth
+        file.attrs[FAR_FIELD], file.attrs[hdf5.TRUTH] = True, scan.object_is_truth
         for zero in ("exposure_time_s", "mass_attenuation_m2_per_kg", "tomography_angle_deg", "tilt_angle_deg"):
             file.attrs[zero] = 0.0
         file.attrs["focus_object_distance_m"] = 0.0
         file[POSITION_INDEXES] = np.arange(scan.n)
-        file[POSITION_Y], file[POSITION_X] = (
-            to_metres(axis, pixel_m, size) for axis, size in zip(positions.T, object_.shape, strict=True)
-        )
+        file[POSITION_Y], file[POSITION_X] = hdf5.to_metres(positions, pixel_m, object_.shape).T
         file[PROBE], file[OBJECT] = scan.probe[None], object_[None]
         for name in (PROBE, OBJECT):
             file[name].attrs[WIDTH] = file[name].attrs[HEIGHT] = pixel_m
@@ -204,8 +184,8 @@ def write_ptychodus(scan: Scan, path: Path) -> None:
         for empty in ("object_layer_spacing_m", "loss_epochs", "loss_values"):
             file[empty] = np.zeros(0)
 
-    write_h5(path / DIFFRACTION_FILE, patterns)
-    write_h5(path / PRODUCT_FILE, product)
+    hdf5.write_h5(path / DIFFRACTION_FILE, patterns)
+    hdf5.write_h5(path / PRODUCT_FILE, product)
 
 
 def _with_object(scan: Scan) -> tuple[NDArray[np.complex64], NDArray[np.float64]]:
