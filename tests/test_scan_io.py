@@ -631,6 +631,15 @@ def test_the_format_follows_the_suffix_or_the_wish(tmp_path: Path) -> None:
         read_scan(tmp_path / "scan.dat", format="tiff")  # type: ignore[arg-type]
 
 
+def test_hdf5_files_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
+    path = plain_cxi(tmp_path / "a.h5")
+    assert read_scan(path).sha256 == read_scan(path, format="cxi").sha256
+    with pytest.raises(ScanError, match="dataset indexes is missing"):
+        read_scan(path, format="ptychodus")
+    write_scan(make_scan(), tmp_path / "pair")
+    assert read_scan(tmp_path / "pair" / "diffraction.h5").n == n
+
+
 def test_options_of_another_format_are_refused(tmp_path: Path) -> None:
     path = save(tmp_path / "a.npz")
     with pytest.raises(ScanError, match="product="):

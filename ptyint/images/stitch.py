@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.errors import ConfigError, ScanError
+from ptyint.scans.groups import checked_positions
 
 _CHUNK_PIXELS = 2**22
 """Patch pixels scattered at once: bounds the memory to some 200 MB however many patches there are."""
@@ -191,7 +192,7 @@ def extract_patches(
         raise ScanError(f"object_ has shape {object_.shape}; expected (H, W).")
     if N < 1:
         raise ConfigError(f"N is {N}; it must be 1 or more.")
-    positions = _checked_positions(positions_px)
+    positions = checked_positions(positions_px)
     corner = positions - N // 2
     outside = ((corner < 0) | (corner + N - 1 > np.array(object_.shape) - 1)).any(axis=1)
     if outside.any():
@@ -229,7 +230,7 @@ def _places(
         raise ScanError(f"patches has shape {patches.shape}; expected (k, N, N).")
     if not np.iscomplexobj(patches):
         raise ScanError(f"patches has dtype {patches.dtype}; expected complex64 or complex128.")
-    positions = _checked_positions(positions_px, len(patches))
+    positions = checked_positions(positions_px, len(patches))
     N = patches.shape[1]
     if M % 2 or not 2 <= M <= N // 2:
         raise ConfigError(f"M is {M}; with patches of {N} x {N} it must be even and from 2 to {N // 2}.")
@@ -262,13 +263,3 @@ def _place(
     inside = (rows >= 0) & (rows < H) & (cols >= 0) & (cols < W) & (weight > 0)
     weight = weight[inside]
     return _Place(np.nonzero(inside)[0], (rows * W + cols)[inside], value[inside] * weight, weight)
-
-
-def _checked_positions(positions_px: NDArray[np.float64], count: int | None = None) -> NDArray[np.float64]:
-    positions = np.asarray(positions_px, dtype=np.float64)
-    if positions.ndim != 2 or positions.shape[1] != 2 or count not in (None, len(positions)):
-        raise ScanError(f"positions_px has shape {positions.shape}; expected ({'k' if count is None else count}, 2).")
-    if not np.isfinite(positions).all():
-        bad = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        raise ScanError(f"positions_px[{bad}] is {positions[bad]}; positions must be finite.")
-    return positions

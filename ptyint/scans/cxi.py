@@ -50,6 +50,12 @@ HIGHEST_ENERGY_J = 1e-12
 """6 MeV. Files that keep electronvolts by mistake hold thousands."""
 
 
+def is_cxi(path: Path) -> bool:
+    """Whether an HDF5 file holds a CXI entry, whatever its name."""
+    with hdf5.open_h5(path) as file:
+        return ENTRY in file
+
+
 def read_cxi(path: Path, *, product: Path | None, object_is_truth: bool | None) -> Scan:
     """Read a CXI file.
 

@@ -96,12 +96,7 @@ def group_positions(
     ConfigError
         A number is out of range, or the scan has too few patterns for the gridsize.
     """
-    positions = np.asarray(positions_px, dtype=np.float64)
-    if positions.ndim != 2 or positions.shape[1] != 2:
-        raise ScanError(f"positions_px has shape {positions.shape}; expected (n, 2), order (y, x).")
-    if not np.isfinite(positions).all():
-        bad = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
-        raise ScanError(f"positions_px[{bad}] is {positions[bad]}; positions must be finite: drop that pattern.")
+    positions = checked_positions(positions_px)
     n, channels = len(positions), gridsize**2
     _check(n, gridsize, n_groups, neighbor_count, seed)
 
@@ -116,6 +111,18 @@ def group_positions(
     members = positions[indices]
     centers = members.mean(axis=1)
     return Groups(gridsize, indices, members - centers[:, None], centers)
+
+
+def checked_positions(positions_px: NDArray[np.float64], n: int | None = None) -> NDArray[np.float64]:
+    """Positions (n, 2) as float64, or a ScanError: another shape, or a value that is not finite."""
+    positions = np.asarray(positions_px, dtype=np.float64)
+    if positions.ndim != 2 or positions.shape[1] != 2 or n not in (None, len(positions)):
+        expected = f"({'n' if n is None else n}, 2)"
+        raise ScanError(f"positions_px has shape {positions.shape}; expected {expected}, order (y, x).")
+    if not np.isfinite(positions).all():
+        bad = int(np.flatnonzero(~np.isfinite(positions).all(axis=1))[0])
+        raise ScanError(f"positions_px[{bad}] is {positions[bad]}; positions must be finite: drop that pattern.")
+    return positions
 
 
 def _check(n: int, gridsize: int, n_groups: int | None, neighbor_count: int, seed: int) -> None:

@@ -86,7 +86,12 @@ class _Members(Mapping[str, NDArray[Any]]):
     def __len__(self) -> int:
         return len(self._infos)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._infos
+
     def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self:
+            raise ScanError(f"{self.path}: {name} is missing; the file holds {sorted(self)}. Add it.")
         info = self._infos[name]
         if name in self.pickled:
             raise ScanError(
@@ -156,9 +161,9 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, object_is_
             notes.append(f"both {' and '.join(spellings)} are present: {spellings[0]} read")
         spelling = spellings[0]
         positions = _positions(members)
-        stored = _patterns_first(path, spelling, _required(members, spelling), len(positions), notes)
+        stored = _patterns_first(path, spelling, members[spelling], len(positions), notes)
         counts = _counts(path, spelling, stored, "counts" if exported else None, diffraction_kind, notes)
-        probe = _complex64(path, PROBE, _required(members, PROBE), notes)
+        probe = _complex64(path, PROBE, members[PROBE], notes)
         scan = Scan(
             diffraction_patterns=counts,
             probe_positions_px=positions,
@@ -172,14 +177,8 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, object_is_
         return _own(scan, members, object_is_truth, notes)
 
 
-def _required(members: _Members, name: str) -> NDArray[Any]:
-    if name not in members:
-        raise ScanError(f"{members.path}: {name} is missing; the file holds {sorted(members)}. Add it.")
-    return members[name]
-
-
 def _positions(members: _Members) -> NDArray[np.float64]:
-    columns = {name: _required(members, name) for name in (Y_, X)}
+    columns = {name: members[name] for name in (Y_, X)}
     for name, values in columns.items():
         if values.ndim != 1 or values.dtype.kind not in "uif":
             found = f"{values.dtype} {values.shape}"

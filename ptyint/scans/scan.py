@@ -15,10 +15,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint.config import PATTERN_SIZES
 from ptyint.errors import ScanError
-
-PATTERN_SIZES = (64, 128, 256)
-"""Values of N that the network is built for."""
 
 MAX_SPAN_PX = 20_000
 """Largest extent of the positions of a scan without an object: more is a unit gone wrong, and would fill the memory."""
