@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from ptyint.errors import ConfigError, ScanError
 from ptyint.scans.groups import checked_positions
 
+Complex = NDArray[np.complexfloating[Any, Any]]
+Float = NDArray[np.float64]
+
 _CHUNK_PIXELS = 2**22
 """Patch pixels scattered at once: bounds the memory to some 200 MB however many patches there are."""
 
@@ -31,8 +34,8 @@ class Stitched:
         How many patches saw the pixel; fractions at their rims.
     """
 
-    object_: NDArray[np.complexfloating[Any, Any]]
-    coverage: NDArray[np.float64]
+    object_: Complex
+    coverage: Float
 
     @property
     def covered(self) -> NDArray[np.bool_]:
@@ -40,13 +43,7 @@ class Stitched:
         return self.coverage > 0
 
 
-def stitch(
-    patches: NDArray[np.complexfloating[Any, Any]],
-    positions_px: NDArray[np.float64],
-    shape: tuple[int, int],
-    *,
-    M: int = 20,
-) -> Stitched:
+def stitch(patches: Complex, positions_px: Float, shape: tuple[int, int], *, M: int = 20) -> Stitched:
     """Put the centre M x M of each patch at its position; divide by what covered each pixel.
 
     A patch is resampled to the object's pixels bilinearly, and weighs in each by how much of the pixel its centre
@@ -89,13 +86,8 @@ def stitch(
 
 
 def synchronise_phases(
-    patches: NDArray[np.complexfloating[Any, Any]],
-    positions_px: NDArray[np.float64],
-    shape: tuple[int, int],
-    labels: NDArray[np.integer[Any]],
-    *,
-    M: int = 20,
-) -> NDArray[np.float64]:
+    patches: Complex, positions_px: Float, shape: tuple[int, int], labels: NDArray[np.integer[Any]], *, M: int = 20
+) -> Float:
     """Constant phase of each group of patches that makes overlapping patches agree.
 
     A diffraction pattern fixes its exit wave up to one constant phase, and a group of patches that were reconstructed
@@ -162,9 +154,7 @@ def _leading_eigenvector(matrix: Any) -> NDArray[np.complex128]:
     return np.asarray(eigsh(matrix, k=1, which="LA", v0=np.ones(n, np.complex128))[1][:, 0])
 
 
-def extract_patches(
-    object_: NDArray[np.complexfloating[Any, Any]], positions_px: NDArray[np.float64], N: int
-) -> NDArray[np.complexfloating[Any, Any]]:
+def extract_patches(object_: Complex, positions_px: Float, N: int) -> Complex:
     """Cut N x N patches out of an object, bilinearly at fractional positions.
 
     Parameters
@@ -214,16 +204,11 @@ class _Place(NamedTuple):
 
     patch: NDArray[np.int64]
     pixel: NDArray[np.int64]
-    value: NDArray[np.complexfloating[Any, Any]]
-    weight: NDArray[np.float64]
+    value: Complex
+    weight: Float
 
 
-def _places(
-    patches: NDArray[np.complexfloating[Any, Any]],
-    positions_px: NDArray[np.float64],
-    shape: tuple[int, int],
-    M: int,
-) -> Iterator[_Place]:
+def _places(patches: Complex, positions_px: Float, shape: tuple[int, int], M: int) -> Iterator[_Place]:
     """Check, then place the patches' centres, chunk by chunk; values come multiplied by their weights."""
     patches = np.asarray(patches)
     if patches.ndim != 3 or patches.shape[1] != patches.shape[2]:
@@ -244,9 +229,7 @@ def _places(
         yield place._replace(patch=place.patch + first)
 
 
-def _place(
-    tiles: NDArray[np.complexfloating[Any, Any]], corners: NDArray[np.float64], shape: tuple[int, int]
-) -> _Place:
+def _place(tiles: Complex, corners: Float, shape: tuple[int, int]) -> _Place:
     """Place tiles (k, M + 2, M + 2), whose pixel [1, 1] lies at `corners`."""
     k, M = len(tiles), tiles.shape[1] - 2
     origin = np.floor(corners).astype(np.int64)

@@ -137,14 +137,8 @@ class GroupedScan:
         counts = self.scan.counts(unique).astype(np.float64)[inverse.reshape(patterns.shape)]
         counts *= self.mean_total_counts / self.measured_total_counts
         inputs = np.sqrt(counts / self.count_scale)
-        offsets = self.groups.offsets_px[index]
-        return Batch(
-            inputs.astype(precision),
-            counts.astype(precision),
-            offsets.astype(precision),
-            self.n_canvas,
-            self.count_scale,
-        )
+        inputs, counts, offsets = (a.astype(precision) for a in (inputs, counts, self.groups.offsets_px[index]))
+        return Batch(inputs, counts, offsets, self.n_canvas, self.count_scale)
 
     def batches(self, batch_size: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
         """All groups once; in an order drawn from `generator`, or as they come."""

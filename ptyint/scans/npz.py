@@ -23,7 +23,7 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -62,58 +62,51 @@ class SquaredAmplitudes:
         return (amplitudes * np.abs(amplitudes)).astype(np.float32)
 
 
-class _Members(Mapping[str, NDArray[Any]]):
-    """An NPZ's arrays by name, each read when asked for; `pickled` names those that only pickle can read."""
+class _Archive(zipfile.ZipFile):
+    """An NPZ: each array is read when asked for by name; `pickled` names those that only pickle can read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.notes: list[str] = []
         try:
-            self._zip = zipfile.ZipFile(path)
+            super().__init__(path)
         except (zipfile.BadZipFile, OSError) as error:
-            raise ScanError(f"{path}: not an NPZ archive ({error}). Write it with np.savez or write_scan.") from error
-        self._infos = {i.filename.removesuffix(".npy"): i for i in self._zip.infolist() if i.filename.endswith(".npy")}
-        self.pickled = {name for name in self._infos if self._header(name)[2].hasobject}
+            raise self.refusal(f"not an NPZ archive ({error}). Write it with np.savez or write_scan.") from error
+        self.members = {i.filename.removesuffix(".npy"): i for i in self.infolist() if i.filename.endswith(".npy")}
+        self.pickled = {name for name in self.members if self._header(name)[2].hasobject}
 
-    def __enter__(self) -> _Members:
-        return self
+    def refusal(self, text: str) -> ScanError:
+        """An error about this file."""
+        return ScanError(f"{self.path}: {text}")
 
-    def __exit__(self, *_: object) -> None:
-        self._zip.close()
-
-    def __iter__(self) -> Any:
-        return iter(self._infos)
-
-    def __len__(self) -> int:
-        return len(self._infos)
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._infos
+    def __contains__(self, name: str) -> bool:
+        return name in self.members
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name not in self:
-            raise ScanError(f"{self.path}: {name} is missing; the file holds {sorted(self)}. Add it.")
-        info = self._infos[name]
+            raise self.refusal(f"{name} is missing; the file holds {sorted(self.members)}. Add it.")
         if name in self.pickled:
-            raise ScanError(
-                f"{self.path}: {name} is pickled, which can run code when it is read; allowed: plain arrays. "
+            raise self.refusal(
+                f"{name} is pickled, which can run code when it is read; allowed: plain arrays. "
                 f"Write it again as an array with a numeric dtype."
             )
+        info = self.members[name]
         try:
             if info.compress_type == zipfile.ZIP_STORED and info.file_size > 2**20:
                 return self._map(name, info)
-            with self._zip.open(info) as member:
+            with self.open(info) as member:
                 return np.asarray(npy.read_array(member, allow_pickle=False))
         except _DAMAGE as error:
-            raise ScanError(f"{self.path}: {name} is damaged ({error}). Fetch or write the file again.") from error
+            raise self.refusal(f"{name} is damaged ({error}). Fetch or write the file again.") from error
 
     def _header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         """Shape, Fortran order, dtype and length of the header in bytes."""
         readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
         try:
-            with self._zip.open(self._infos[name]) as member:
+            with self.open(self.members[name]) as member:
                 return *readers[npy.read_magic(member)](member), member.tell()
         except _DAMAGE as error:
-            raise ScanError(f"{self.path}: {name} is no NumPy array ({error}). Write the file again.") from error
+            raise self.refusal(f"{name} is no NumPy array ({error}). Write the file again.") from error
 
     def _map(self, name: str, info: zipfile.ZipInfo) -> NDArray[Any]:
         """Memory map of a stored member: zip's local header is 30 bytes, a name and an extra field."""
@@ -150,118 +143,110 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, object_is_
     ScanError
         A required member is missing or pickled, or a shape or dtype cannot be read as the format's.
     """
-    notes: list[str] = []
-    with _Members(path) as members:
-        exported = BAD in members
-        unread = sorted(members.pickled - {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD})
+    with _Archive(path) as archive:
+        unread = sorted(archive.pickled - {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD})
         if unread:
-            notes.append(f"left unread because pickled: {', '.join(unread)}")
-        spellings = [name for name in PATTERNS if name in members] or ["diffraction (or diff3d)"]
+            archive.notes.append(f"left unread because pickled: {', '.join(unread)}")
+        spellings = [name for name in PATTERNS if name in archive] or ["diffraction (or diff3d)"]
         if len(spellings) == 2:
-            notes.append(f"both {' and '.join(spellings)} are present: {spellings[0]} read")
-        spelling = spellings[0]
-        positions = _positions(members)
-        stored = _patterns_first(path, spelling, members[spelling], len(positions), notes)
-        counts = _counts(path, spelling, stored, "counts" if exported else None, diffraction_kind, notes)
-        probe = _complex64(path, PROBE, members[PROBE], notes)
+            archive.notes.append(f"both {' and '.join(spellings)} are present: {spellings[0]} read")
+        positions = _positions(archive)
+        counts = _counts(archive, spellings[0], len(positions), diffraction_kind)
+        probe = _complex64(archive, PROBE)
         scan = Scan(
             diffraction_patterns=counts,
             probe_positions_px=positions,
             probe=probe[None] if probe.ndim == 2 else probe,
-            object_=_complex64(path, OBJECT, members[OBJECT], notes) if OBJECT in members else None,
-            object_patches=_patches(path, members[PATCHES], notes) if PATCHES in members else None,
+            object_=_complex64(archive, OBJECT) if OBJECT in archive else None,
+            object_patches=_patches(archive) if PATCHES in archive else None,
             name=path.name,
         )
-        if exported:
-            scan = _from_ptychodus(scan, members[BAD], notes)
-        return _own(scan, members, object_is_truth, notes)
+        return _own(_from_ptychodus(scan, archive) if BAD in archive else scan, archive, object_is_truth)
 
 
-def _positions(members: _Members) -> NDArray[np.float64]:
-    columns = {name: members[name] for name in (Y_, X)}
+def _positions(archive: _Archive) -> NDArray[np.float64]:
+    columns = {name: archive[name] for name in (Y_, X)}
     for name, values in columns.items():
         if values.ndim != 1 or values.dtype.kind not in "uif":
-            found = f"{values.dtype} {values.shape}"
-            raise ScanError(f"{members.path}: {name} is {found}; allowed: real, (n,). Flatten it.")
+            raise archive.refusal(f"{name} is {values.dtype} {values.shape}; allowed: real, (n,). Flatten it.")
     if len({values.shape for values in columns.values()}) > 1:
-        raise ScanError(f"{members.path}: {len(columns[X])} {X}, {len(columns[Y_])} {Y_}; allowed: as many. Repair it.")
+        raise archive.refusal(f"{len(columns[X])} {X}, {len(columns[Y_])} {Y_}; allowed: as many. Repair it.")
     return np.stack(list(columns.values()), axis=1).astype(np.float64)
 
 
-def _patterns_first(path: Path, name: str, stored: NDArray[Any], n: int, notes: list[str]) -> NDArray[Any]:
+def _patterns_first(archive: _Archive, name: str, n: int) -> NDArray[Any]:
     """(n, N, N), told from (N, N, n) by the number of positions."""
+    stored = archive[name]
     if stored.ndim == 3:
         first, middle, last = stored.shape
         if last == n and first == middle != n:
-            notes.append(f"{name} is stored as (N, N, n) = {stored.shape}: axes moved")
+            archive.notes.append(f"{name} is stored as (N, N, n) = {stored.shape}: axes moved")
             return np.moveaxis(stored, -1, 0)
         if first == n:
             if stored.shape == (n, n, n):
-                notes.append(f"{name} is a cube {stored.shape}: read as (n, N, N), the format's default")
+                archive.notes.append(f"{name} is a cube {stored.shape}: read as (n, N, N), the format's default")
             return stored
-    raise ScanError(
-        f"{path}: {name} has shape {stored.shape} with {n} positions; allowed: (n, N, N) or (N, N, n) with n = {n}. "
+    raise archive.refusal(
+        f"{name} has shape {stored.shape} with {n} positions; allowed: (n, N, N) or (N, N, n) with n = {n}. "
         f"Make patterns and positions agree."
     )
 
 
-def _counts(
-    path: Path,
-    name: str,
-    stored: NDArray[Any],
-    contract: DiffractionKind | None,
-    wish: DiffractionKind | None,
-    notes: list[str],
-) -> PatternSource:
+def _counts(archive: _Archive, name: str, n: int, wish: DiffractionKind | None) -> PatternSource:
     if wish not in (None, "amplitudes", "counts"):
-        raise ScanError(f"{path}: diffraction_kind={wish!r}. Must be 'amplitudes' or 'counts'.")
-    by_dtype: dict[str, DiffractionKind] = {"f": "amplitudes", "u": "counts"}
-    kind = wish or contract or by_dtype.get(stored.dtype.kind)
+        raise archive.refusal(f"diffraction_kind={wish!r}. Must be 'amplitudes' or 'counts'.")
+    stored, exported = _patterns_first(archive, name, n), BAD in archive
+    contract = "counts" if exported else {"f": "amplitudes", "u": "counts"}.get(stored.dtype.kind)
+    kind = wish or contract
     if kind is None or stored.dtype.kind not in "uif":
-        raise ScanError(
-            f"{path}: {name} is {stored.dtype}; the format says float amplitudes or unsigned counts. "
+        raise archive.refusal(
+            f"{name} is {stored.dtype}; the format says float amplitudes or unsigned counts. "
             f"Give diffraction_kind='amplitudes' or 'counts' for signed integers; convert anything else."
         )
-    reason = "asked for" if wish else "a Ptychodus export" if contract else "the format's contract for this dtype"
-    notes.append(f"{name} ({stored.dtype}) read as {kind}: {reason}")
+    reason = "asked for" if wish else "a Ptychodus export" if exported else "the format's contract for this dtype"
+    archive.notes.append(f"{name} ({stored.dtype}) read as {kind}: {reason}")
     return stored if kind == "counts" else SquaredAmplitudes(stored)
 
 
-def _complex64(path: Path, name: str, array: NDArray[Any], notes: list[str]) -> NDArray[np.complex64]:
+def _complex64(archive: _Archive, name: str) -> NDArray[np.complex64]:
+    array = archive[name]
     if array.dtype.kind != "c":
-        raise ScanError(f"{path}: {name} is {array.dtype}; allowed: complex64. Write it with its imaginary part.")
+        raise archive.refusal(f"{name} is {array.dtype}; allowed: complex64. Write it with its imaginary part.")
     if array.dtype != np.complex64:
-        notes.append(f"{name} rounded from {array.dtype} to complex64")
+        archive.notes.append(f"{name} rounded from {array.dtype} to complex64")
     return array.astype(np.complex64)
 
 
-def _patches(path: Path, patches: NDArray[Any], notes: list[str]) -> NDArray[np.complex64]:
+def _patches(archive: _Archive) -> NDArray[np.complex64]:
+    patches = archive[PATCHES]
     if patches.dtype != np.complex64:
-        raise ScanError(
-            f"{path}: Y is {patches.dtype}; allowed: complex64 (DATA-001). "
+        raise archive.refusal(
+            f"Y is {patches.dtype}; allowed: complex64 (DATA-001). "
             f"Write it again with amplitude and phase, or leave it out."
         )
     if patches.ndim == 4 and patches.shape[-1] == 1:
-        notes.append(f"Y {patches.shape}: single channel dropped")
+        archive.notes.append(f"Y {patches.shape}: single channel dropped")
         return patches[..., 0]
     return patches
 
 
-def _from_ptychodus(scan: Scan, bad_pixels: NDArray[Any], notes: list[str]) -> Scan:
-    notes.append("exported by Ptychodus (it has bad_pixels): positions moved by +0.5 px to pixel [N // 2, N // 2]")
-    bad = bad_pixels.astype(np.bool_)
+def _from_ptychodus(scan: Scan, archive: _Archive) -> Scan:
+    bad = archive[BAD].astype(np.bool_)
+    archive.notes.append(
+        "exported by Ptychodus (it has bad_pixels): positions moved by +0.5 px to pixel [N // 2, N // 2]"
+    )
     good = ~bad if bad.any() else None
     return replace(scan, probe_positions_px=scan.probe_positions_px + 0.5, good_pixels=good)
 
 
-def _own(scan: Scan, members: _Members, object_is_truth: bool | None, notes: list[str]) -> Scan:
+def _own(scan: Scan, archive: _Archive, object_is_truth: bool | None) -> Scan:
     """Add what :func:`write_npz` keeps under its own names."""
-    own: dict[str, Any] = {key: float(members[OWN + key]) for key in OWN_SCALARS if OWN + key in members}
-    if OWN + "good_pixels" in members:
-        own["good_pixels"] = members[OWN + "good_pixels"].astype(np.bool_)
+    own: dict[str, Any] = {key: float(archive[OWN + key]) for key in OWN_SCALARS if OWN + key in archive}
+    if OWN + "good_pixels" in archive:
+        own["good_pixels"] = archive[OWN + "good_pixels"].astype(np.bool_)
     if object_is_truth is None:
-        object_is_truth = OWN + "object_is_truth" in members and bool(members[OWN + "object_is_truth"])
-    return replace(scan, object_is_truth=object_is_truth, notes=tuple(notes), **own)
+        object_is_truth = OWN + "object_is_truth" in archive and bool(archive[OWN + "object_is_truth"])
+    return replace(scan, object_is_truth=object_is_truth, notes=tuple(archive.notes), **own)
 
 
 def write_npz(scan: Scan, path: Path) -> None:
