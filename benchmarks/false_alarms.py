@@ -15,14 +15,14 @@ import tempfile
 import time
 
 from ptyint.parity.ladder import climb
-from ptyint.parity.problems import DRAWS
+from ptyint.parity.problems import DRAWS, Problems
 from ptyint.parity.results import Ladder
 
 
 def worst(ladder: Ladder) -> dict[str, tuple[float, str]]:
     """Largest error over tolerance of each judged rung and precision, and where."""
     found: dict[str, tuple[float, str]] = {}
-    for one in ladder.findings:
+    for one in ladder.rows:
         if one.rung != "cost":
             name = f"{one.rung} {one.precision}".strip()
             found[name] = max(found.get(name, (0.0, "")), (one.ratio, one.place))
@@ -41,8 +41,8 @@ def main() -> int:
     for seed in range(options.first, options.first + options.n):
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            ladder = climb(folder, seed=seed, draws=draws).ladder
-        judged = [one for one in ladder.findings if one.rung != "cost"]
+            ladder = climb(folder, problems=Problems(seed=seed, draws=draws))
+        judged = [one for one in ladder.rows if one.rung != "cost"]
         red = [f"{one.rung}: {one.place} {one.ratio:.3g}" for one in judged if not one.holds]
         alarms += bool(red)
         highest = {name: max(highest.get(name, (0.0, "")), found) for name, found in worst(ladder).items()}

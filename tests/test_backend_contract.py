@@ -76,11 +76,14 @@ def test_the_template_keeps_the_contract(template: Any, capsys: pytest.CaptureFi
     assert "✓ operators: known" in out and "⊘ weights: trains from given weights" in out and "✗" not in out
 
 
-def test_the_template_meets_the_referee(template: Any) -> None:
-    from ptyint.parity import offered
+def test_the_template_meets_the_referee(template: Any, tmp_path: Path) -> None:
+    from ptyint.parity.problems import Problems
+    from ptyint.parity.rungs import operator
+    from ptyint.parity.rungs.rung import Bench, Measured
 
     offer = Offer(template.capabilities, template.precisions, tuple(template.operators()))
-    found = offered.judge({"mine": offered.measure(template), "other": {}}, {"mine": offer, "other": offer})
+    arrays = {"mine": operator.measure(Bench(template, ("mine", "other"), Problems(), tmp_path)), "other": {}}
+    found = operator.judge(Measured(dict.fromkeys(arrays, offer), lambda side, *_: arrays[side]), Problems())
     mine = [f for f in found if f.side == "mine" and f.against == "referee" and f.available]
     assert mine and all(f.holds for f in mine), [f.place for f in mine if not f.holds]
 
@@ -120,14 +123,15 @@ def test_a_backend_without_weights_cannot_be_trained_by_the_dispatcher(template:
 
 
 def test_what_a_backend_offers_survives_its_process(template: Any, tmp_path: Path) -> None:
-    from ptyint.parity.worker import write
+    from ptyint.parity.rungs.rung import stored
+    from ptyint.parity.worker import OFFER, write
 
-    write(tmp_path, "mine.offer", capabilities.written(template))
-    offer = Offer.load(tmp_path, "mine")
+    write(tmp_path, "mine", OFFER, capabilities.written(template))
+    offer = Offer.of(stored(tmp_path, "mine", OFFER))
     assert offer.capabilities == template.capabilities and not offer.is_full
     assert offer.called("propagate").startswith("Centred orthonormal FFT")
-    assert Offer.load(tmp_path, "crashed").is_full  # asked for everything, and found wanting
-    assert capabilities.lacking({"mine": offer, "other": Offer()}, "forward") == "mine does not offer trace"
+    assert Offer.of(stored(tmp_path, "crashed", OFFER)).is_full  # asked for everything, and found wanting
+    assert capabilities.lacking({"mine": offer, "other": Offer()}, "trace") == "mine does not offer trace"
 
 
 def test_an_unknown_backend_is_refused_before_anything_runs(tmp_path: Path) -> None:
@@ -149,7 +153,7 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     from ptyint.parity.results import Ladder
 
     ladder = Ladder.load(tmp_path / "ladder.json")
-    assert {f.tap for f in ladder.findings if f.red} == {"poisson_nll"}
+    assert set(ladder.findings.query("verdict == 'fail'")["tap"]) == {"poisson_nll"}
     assert ladder.divergence is not None and ladder.divergence.finding.against == "mine"
     assert ladder.verdict("operator") == "fail" and ladder.verdict("gradient") == "not available"
     with np.load(next((tmp_path / "reproductions").glob("*poisson*.npz"))) as arrays:

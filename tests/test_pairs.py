@@ -4,34 +4,43 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ptyint.evidence import manifest
 from ptyint.evidence.checks import SIGNS, VERDICTS, Check, worst
-from ptyint.evidence.display import VERDICT_CELLS, checks_table
-from ptyint.parity import extras, figures, offered, pair_figures, problems
-from ptyint.parity.capabilities import Offer, unavailable
-from ptyint.parity.ladder import Climb
-from ptyint.parity.results import Finding, Ladder
-from ptyint.parity.rungs import workflow
-from ptyint.parity.rungs.cost import Budget
-from ptyint.parity.rungs.cost import judge as judge_cost
+from ptyint.evidence.display import VERDICT_CELLS, Table, checks_table
+from ptyint.parity import figures, operands
+from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import Finding, Place
+from ptyint.parity.problems import Problems
+from ptyint.parity.results import Ladder
+from ptyint.parity.rungs import RUNGS, cost, operator, workflow
+from ptyint.parity.rungs.rung import Measured
 
 PAIR = ("mine", "yours")
 SOME = Offer(frozenset({"operators"}), ("float32",), ("propagate", "translate", "translate [fast=True]"))
 OFFERS = dict.fromkeys(PAIR, SOME)
+LACKING = ("forward", "loss", "gradient", "step", "persistence")
 
 
 def finding(rung: str, ratio: float = 0.1, **fields: object) -> Finding:
-    one = Finding(rung, "case", "float32", "tap", "yours", "mine", 1e-7 * ratio, 1e-7, ratio)
+    one = Finding(rung, "case", "float32", "tap", "", None, "yours", "mine", 1e-7 * ratio, 1e-7, ratio)
     return replace(one, **fields)  # type: ignore[arg-type]
 
 
 def ladder(*findings: Finding) -> Ladder:
-    missing = [f for rung in ("forward", "loss", "gradient", "step", "persistence") for f in unavailable(OFFERS, rung)]
+    nothing = measured({})
+    missing = [f for rung in LACKING for f in RUNGS[rung].judge(nothing, Problems())]
     return Ladder(*PAIR, "quick", (*findings, *missing))
+
+
+def measured(captures: dict[str, Any], offers: dict[str, Offer] | None = None) -> Measured:
+    """Arrays by capture and side."""
+    return Measured(offers or OFFERS, lambda side, capture, part: captures.get(capture, {}).get(side, {}))
 
 
 # --- the verdict ---
@@ -81,33 +90,41 @@ def test_rungs_that_cannot_be_served_are_not_available() -> None:
 
 
 def test_a_red_operator_is_a_failure_beside_what_is_not_available() -> None:
-    missing = Finding.unavailable(
-        ("operator", "", "float32", "upsample"), ("mine", "referee"), "mine does not offer it"
-    )
+    where = Place("operator", "", "float32", "upsample")
+    missing = Finding.unavailable(where, ("mine", "referee"), "mine does not offer it")
     one = ladder(finding("operator", 3.0, against="referee"), finding("operator", 2.0), missing)
     check = next(check for check in one.checks() if check.name.startswith("operator, float32"))
     assert check.verdict == "fail" and "1 not available (upsample: mine does not offer it)" in check.note
     assert one.divergence is not None and one.divergence.finding.against == "mine"  # the pair before the referee
 
 
-def test_the_summary_says_what_is_supported_and_what_is_not(tmp_path: object) -> None:
+def test_the_summary_says_what_is_supported_and_what_is_not() -> None:
     one = ladder(finding("contract"), finding("operator", 3.0))
-    words = pair_figures.sentence(one)
+    words = figures.claims(one)
     assert words.startswith("Claims that the evidence supports: contract;") and "contradicts: operator" in words
     assert "cannot speak of (not available): forward, loss, gradient, step, persistence" in words
-    page = figures.headline(Climb(one, (), {}))
+    climb: Any = SimpleNamespace(disagreements=(), commands=(), datasets={}, problems=Problems())
+    page = figures.headline(one, climb)
     assert page.record is not None and words in page.record.compared
     assert page.record.numbers["comparisons not available"] == 9 and "nan" not in page.html
-    assert "⊘ not available" in pair_figures.claims(one).html
-    for fragment in (figures.error_by_depth(one, "gridsize 2"), figures.drift_curves(one)):
-        assert "⊘ not available: mine and yours do not offer trace." in fragment._repr_html_()
+    assert "⊘ not available" in Table.of(one.overview, "The ladder").html
+    assert [row.note for row in one.rung("step").unavailable] == ["mine and yours do not offer trace"] * 2
     assert "2 not available" in figures.picture(one).alt
 
 
 def test_costs_that_cannot_be_measured_are_not_available() -> None:
-    measured = {name: {"import seconds": np.array(1.0), "peak memory bytes": np.array(2.0**30)} for name in PAIR}
-    found, _ = judge_cost(measured, *PAIR, Budget(), {"step": "no trace", "inference": ""})
+    spent = {"import seconds": np.array(1.0), "peak memory bytes": np.array(2.0**30)}
+    offers = dict.fromkeys(PAIR, replace(SOME, capabilities=frozenset({"operators", "weights"})))
+    found = list(cost.judge(measured({"cost": dict.fromkeys(PAIR, spent)}, offers), Problems()))
     assert [f.available for f in found] == [False, True, True, True] and found[1].red
+    assert not any("optimiser step" in name for name in cost.numbers(measured({}, offers)))
+
+
+def test_a_backend_of_one_precision_leaves_the_other_not_available() -> None:
+    narrow = replace(Offer(), precisions=("float64",))
+    rung = RUNGS["gradient"].judge(measured({}, {"mine": narrow, "yours": Offer()}), Problems(cases=("gridsize 1",)))
+    assert {f.precision for f in rung if f.available} == {"float64"} and all(f.red for f in rung if f.available)
+    assert [(f.precision, f.note) for f in rung if not f.available] == [("float32", "mine does not compute in float32")]
 
 
 # --- operators of which only some are offered ---
@@ -115,19 +132,24 @@ def test_costs_that_cannot_be_measured_are_not_available() -> None:
 
 @pytest.fixture(scope="module")
 def arrays() -> dict[str, np.ndarray]:  # type: ignore[type-arg]
-    given = extras.everything()
-    expected = problems.expected_operators(given)
-    return {
-        f"float32/{key}": expected[label].astype(extras.expected_kind(expected[label], "float32"))
+    given = operands.everything()
+    expected = operands.expected(given)
+    results = {
+        f"float32/{name}/{operand}": expected[operands.base_name(name), operand]
         for name in SOME.operators
-        for key, label in extras.labels(name, given).items()
+        for operand in operands.named(name, given)
     }
+    return {key: array.astype(operands.expected_kind(array, "float32")) for key, array in results.items()}
+
+
+def judged(mine: Any, yours: Any, offers: dict[str, Offer] | None = None) -> list[Finding]:
+    return list(operator.judge(measured({"operator": {"mine": mine, "yours": yours}}, offers), Problems()))
 
 
 def test_variants_are_held_against_referee_and_each_other(arrays: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
     wrong = {key: -a if "[fast=True]" in key else a for key, a in arrays.items()}
     plain = replace(SOME, operators=("propagate", "translate"))
-    found = offered.judge({"mine": arrays, "yours": wrong}, {"mine": plain, "yours": SOME})
+    found = judged(arrays, wrong, {"mine": plain, "yours": SOME})
     red = [f for f in found if f.red]
     assert {f.tap for f in red} == {"translate [fast=True]"} and {f.side for f in red} == {"yours"}
     assert {f.against for f in red} == {"mine", "referee"}  # "mine" by its translate without the variant
@@ -135,11 +157,11 @@ def test_variants_are_held_against_referee_and_each_other(arrays: dict[str, np.n
 
 
 def test_refused_operands_are_not_available_and_others_are(arrays: dict[str, np.ndarray]) -> None:  # type: ignore[type-arg]
-    key = "float32/propagate, random"
+    key = "float32/propagate/random"
     held = {name: a for name, a in arrays.items() if name != key}
     for message, available in (("NotImplementedError: no modes", False), ("ValueError: boom", True)):
-        found = offered.judge({"mine": arrays, "yours": {**held, f"error/{key}": np.array(message)}}, OFFERS)
-        here = [f for f in found if f.side == "yours" and f.place.startswith("propagate, random")]
+        found = judged(arrays, {**held, f"error/{key}": np.array(message)})
+        here = [f for f in found if f.side == "yours" and (f.tap, f.operand) == ("propagate", "random")]
         assert here and all(f.available is available and not f.holds for f in here)
         assert all(message.endswith(f.note) for f in here)
 
@@ -157,11 +179,10 @@ def test_architectures_are_told_apart_by_their_kernels() -> None:
 
 @pytest.mark.parametrize("seed", [0, 3])
 def test_both_kinds_of_backends_are_measured_on_the_same_operands(seed: int) -> None:
-    """What a built-in backend measures in its process covers every operator of its own that a mixed pair asks for."""
-    own = problems.operands(seed) | extras.merges(seed)
-    for label, (name, arguments) in extras.everything(seed).items():
-        if name in extras.REQUIRED:
-            assert own[label][0] == name
-            assert all(np.array_equal(a, b) for a, b in zip(arguments, own[label][1], strict=True))
-    for _, (_, offsets, _) in extras.merges(seed).values():
+    """What a mixed pair asks for of the model's operators is what a pair of built-in ones is given."""
+    own = operands.of_the_model(seed) | operands.centred_merges(seed)
+    for key, arguments in operands.everything(seed).items():
+        if key[0] in operands.REQUIRED:
+            assert all(np.array_equal(a, b) for a, b in zip(arguments, own[key], strict=True))
+    for _, offsets, _ in operands.centred_merges(seed).values():
         assert abs(offsets.mean(axis=1)).max() < 1e-12

@@ -12,13 +12,17 @@ import pytest
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import trainable_names, weight_shapes
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.parity import compare, problems, worker
-from ptyint.parity.arrays import difference
+from ptyint.parity import operands, problems
+from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import Finding, difference
 from ptyint.parity.equivalence import independent, paired
-from ptyint.parity.results import Finding, Ladder, check_names
-from ptyint.parity.rungs.cost import Budget
-from ptyint.parity.rungs.cost import judge as judge_cost
-from ptyint.parity.tolerances import TOLERANCES, Tolerance
+from ptyint.parity.problems import Budget, Problems
+from ptyint.parity.results import Ladder, criteria
+from ptyint.parity.rungs import RUNGS, contract, cost, step
+from ptyint.parity.rungs.forward import refereed
+from ptyint.parity.rungs.gradient import cancelling
+from ptyint.parity.rungs.rung import Measured
+from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, Tolerance
 from ptyint.scans import forward
 
 # --- arrays ---
@@ -77,7 +81,7 @@ def test_one_bad_element_among_many_counts() -> None:
     candidate = reference.copy()
     candidate[7, 7] += 2000 * np.finfo(float).eps
     found = difference(candidate, reference)
-    assert found.norm < tolerance.at("float64") and compare.ratio(found, tolerance, "float64") == pytest.approx(2.0)
+    assert found.norm < tolerance.at("float64") and found.ratio(tolerance, "float64") == pytest.approx(2.0)
 
 
 def test_every_tolerance_says_where_it_comes_from() -> None:
@@ -153,18 +157,18 @@ def test_the_physics_gradient_is_that_of_finite_differences(network: Any) -> Non
     weights = {name: array.astype(np.float64) for name, array in weights.items()}
     patches = numpy_network.forward(weights, batch, model, good)["object_patches"]
     gradients = numpy_network.physics_gradients(weights, patches, batch, model, good)
-    rng, step = np.random.default_rng(3), 1e-5
+    rng, size = np.random.default_rng(3), 1e-5
     for name, gradient in gradients.items():
         move = rng.normal(size=gradient.shape) + (
             1j * rng.normal(size=gradient.shape) if name == "object_patches" else 0
         )
         losses = []
         for sign in (1, -1):
-            moved = {**weights, name: weights.get(name, 0) + sign * step * move}
-            at = patches + sign * step * move if name == "object_patches" else patches
+            moved = {**weights, name: weights.get(name, 0) + sign * size * move}
+            at = patches + sign * size * move if name == "object_patches" else patches
             losses.append(float(numpy_network.observe(moved, at, batch, model, good)["loss"]))
         expected = float((np.conj(gradient) * move).real.sum())
-        assert (losses[0] - losses[1]) / (2 * step) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
+        assert (losses[0] - losses[1]) / (2 * size) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
 
 
 def test_the_convolution_is_scipys() -> None:
@@ -187,18 +191,18 @@ def test_adam_takes_its_first_step_against_the_sign() -> None:
 
 
 def test_every_case_computes_something_of_its_own() -> None:
-    losses = [float(compare.refereed(name)["loss"]) for name in problems.CASES]
+    losses = [float(refereed(name)["loss"]) for name in problems.CASES]
     assert len({round(loss, 6) for loss in losses}) == len(problems.CASES)
 
 
 def test_operands_reach_the_edges() -> None:
-    given = problems.operands()
-    expected = problems.expected_operators(given)
-    assert {name for name, _ in given.values()} == {"normalise_probe", *OPERATORS_OF_THE_MODEL}
+    given = operands.of_the_model()
+    expected = operands.expected(given)
+    assert {name for name, _ in given} == {"normalise_probe", *OPERATORS_OF_THE_MODEL}
     assert all(np.isfinite(array).all() for array in expected.values())
-    assert (expected["cut_patches, beyond the region"] == 0).any()
-    assert (expected["expected_intensity, dark"] < 1e-15).all()
-    impulse = expected["propagate, impulse at the centre"]
+    assert (expected["cut_patches", "beyond the region"] == 0).any()
+    assert (expected["expected_intensity", "dark"] < 1e-15).all()
+    impulse = expected["propagate", "impulse at the centre"]
     assert np.ptp(abs(impulse)) < 1e-15 and forward.propagate(np.zeros((4, 4))).dtype == np.complex128
 
 
@@ -220,8 +224,11 @@ def test_a_move_by_one_ulp_moves_every_weight_but_zeros() -> None:
 # --- findings and the ladder ---
 
 
+PAIR = ("tensorflow", "pytorch")
+
+
 def found(rung: str, ratio: float, tap: str = "tap", **fields: Any) -> Finding:
-    one = Finding(rung, "case", "float64", tap, "pytorch", "tensorflow", 1e-14 * ratio, 1e-14, ratio)
+    one = Finding(rung, "case", "float64", tap, "", None, "pytorch", "tensorflow", 1e-14 * ratio, 1e-14, ratio)
     return replace(one, **fields)
 
 
@@ -235,7 +242,7 @@ def verdicts(one: Ladder) -> dict[str, str]:
 
 def test_what_was_not_measured_is_not_run() -> None:
     empty = ladder()
-    assert [check.name for check in empty.checks()] == check_names("quick")
+    assert [check.name for check in empty.checks()] == [one.name for one in criteria("quick")]
     assert set(verdicts(empty).values()) == {"not run"} and empty.divergence is None
     assert {empty.verdict(rung) for rung in empty.rungs} == {"not run"}
 
@@ -281,14 +288,14 @@ def test_the_referee_says_which_side_is_off() -> None:
 
 
 def test_the_full_profile_asks_for_trained_reconstructions() -> None:
-    names = check_names("full")
+    names = [one.name for one in criteria("full")]
     trained = [name for name in names if name.startswith("trained")]
-    assert len(trained) == 22 and set(check_names("quick")) == set(names) - set(trained)
+    assert len(trained) == 22 and set([one.name for one in criteria("quick")]) == set(names) - set(trained)
     one = replace(ladder(), profile="full")
     assert verdicts(one)[trained[0]] == "not run"
-    case, tap = trained[0].removeprefix("trained, ").removesuffix(": over the margin").rsplit(", ", 1)
+    case, tap = RUNGS["trained"].places[0]
     undecided = replace(found("trained", 0.0, tap), case=case, decided=False)
-    assert verdicts(replace(one, findings=(undecided,)))[trained[0]] == "underpowered"
+    assert verdicts(replace(one, rows=(undecided,)))[trained[0]] == "underpowered"
 
 
 def test_a_ladder_comes_back_from_its_file(tmp_path: Path) -> None:
@@ -296,26 +303,51 @@ def test_a_ladder_comes_back_from_its_file(tmp_path: Path) -> None:
     back = Ladder.load(one.save(tmp_path / "ladder.json"))
     assert repr(back) == repr(one)
     (tmp_path / "ladder.json").write_text("{}")
-    with pytest.raises(ComparisonError, match="Run the ladder again"):
+    with pytest.raises(ComparisonError, match=r"of version 1, and this release reads version 2.*Run the ladder again"):
+        Ladder.load(tmp_path / "ladder.json")
+    (tmp_path / "ladder.json").write_text('{"version": 2}')
+    with pytest.raises(ComparisonError, match="'findings'"):
         Ladder.load(tmp_path / "ladder.json")
 
 
+def test_findings_are_a_data_frame_whose_keys_are_columns() -> None:
+    rows = [found("forward", ratio, "region", precision=precision) for precision in PRECISIONS for ratio in (0.5, 2.0)]
+    rows.append(found("step", 0.1, "drift", step=10))
+    frame = ladder(*rows).findings
+    assert list(frame.query("rung == 'forward' and precision == 'float32'")["verdict"]) == ["pass", "fail"]
+    assert frame.query("step == 10")["tap"].item() == "drift" and frame["step"].isna().sum() == 4
+    assert frame.pivot_table(index="tap", columns="precision", values="ratio", aggfunc="max").shape == (2, 2)
+    assert frame.sort_values("ratio")["ratio"].iloc[-1] == 2.0
+    assert ladder(*rows).rung("step").findings["place"].item() == "drift, after 10, case, float64"
+
+
 def test_a_ladder_displays_itself() -> None:
-    html = ladder(found("forward", 3.0))._repr_html_()
+    html = ladder(found("forward", 3.0))._repr_mimebundle_()["text/html"]
     assert "✗ fail" in html and "○ not run" in html
 
 
 # --- the judge, rung by rung ---
 
 
+def judged(rung: str, captures: dict[str, dict[str, Any]], case: str = "gridsize 2") -> list[Finding]:
+    """What a rung finds in double precision, of arrays by capture and side."""
+    measured = Measured(dict.fromkeys(PAIR, Offer()), lambda side, capture, part: captures[capture].get(side, {}))
+    return RUNGS[rung].judge(measured, Problems(cases=(case,), precisions=("float64",)))
+
+
+def of(sides: dict[str, Any], capture: str) -> Measured:
+    """One capture of some sides."""
+    return Measured(dict.fromkeys(sides, Offer()), lambda side, name, part: sides[side] if name == capture else {})
+
+
 def taps_of_the_referee(case: str) -> dict[str, Any]:
-    return {**compare.refereed(case), "predicted": compare.refereed(case)["object_patches"]}
+    return {**refereed(case), "predicted": refereed(case)["object_patches"]}
 
 
 def forward_findings(case: str, altered: dict[str, Any], given: dict[str, Any] | None = None) -> list[Finding]:
     arrays = {"tensorflow": taps_of_the_referee(case), "pytorch": {**taps_of_the_referee(case), **altered}}
-    findings = compare.trace(case, "float64", arrays, given or {}, {})
-    return [f for f in findings if f.rung == "forward" and "predicted" not in f.tap]
+    findings = judged("forward", {"trace": arrays, "injected": {"pytorch": given or {}}}, case)
+    return [f for f in findings if "predicted" not in f.tap]
 
 
 def test_equal_traces_hold() -> None:
@@ -324,13 +356,11 @@ def test_equal_traces_hold() -> None:
 
 
 def test_a_missing_tap_is_red_and_says_why() -> None:
-    arrays = {
-        "tensorflow": taps_of_the_referee("gridsize 2"),
-        "pytorch": {"error/gridsize 2/float64": np.array("Boom: no")},
-    }
-    assert {f.note for f in compare.trace("gridsize 2", "float64", arrays, {}, {}) if f.against == "tensorflow"} == {
-        "Boom: no"
-    }
+    boom = {"error/gridsize 2/float64": np.array("Boom: no")}
+    captures = {"trace": {"tensorflow": taps_of_the_referee("gridsize 2"), "pytorch": boom}, "injected": {}}
+    for rung in ("forward", "loss"):
+        red = [f for f in judged(rung, captures) if f.against == "tensorflow"]
+        assert {f.note for f in red} == {"Boom: no"} and not any(f.holds for f in red)
 
 
 def test_reference_injection_tells_culprit_from_consequence() -> None:
@@ -350,10 +380,9 @@ def test_a_tiny_relative_error_in_double_precision_is_seen() -> None:
 
 
 def test_a_backend_in_the_wrong_process_breaks_the_contract() -> None:
-    from ptyint.parity import worker
-
-    facts = {name: np.array(value) for name, value in worker.bookkeeping().items()}
-    findings = compare.contract({"tensorflow": facts, "pytorch": {**facts, "scan": np.array("another")}})
+    facts = {"/".join(key): np.array(value) for key, value in contract.bookkeeping().items()}
+    sides = {"tensorflow": facts, "pytorch": {**facts, "scan/": np.array("another")}}
+    findings = list(contract.judge(of(sides, "contract"), Problems()))
     red = {(f.side, f.tap) for f in findings if not f.holds}
     assert ("pytorch", "scan") in red and ("tensorflow", "scan") not in red
     assert ("tensorflow", "backend that ran") in red  # bookkeeping alone does not say
@@ -390,23 +419,24 @@ def trained(backend: str, epochs: float = 0.0, first: float = 0.0, by_hand: floa
     ],
 )
 def test_losses_of_two_backends_are_compared_before_the_first_step(candidate: dict[str, float], red: set[str]) -> None:
-    findings = compare.training({"tensorflow": trained("tensorflow"), "pytorch": trained("pytorch", **candidate)})
+    sides = {"tensorflow": trained("tensorflow"), "pytorch": trained("pytorch", **candidate)}
+    findings = list(step.judge_training(of(sides, "training"), Problems()))
     assert {one.tap for one in findings if not one.holds} == red
 
 
 def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
     """Three steps of Adam, from gradients that are not quite the traced ones; some cancel to about Adam's epsilon."""
     rng, arrays = np.random.default_rng(1), {}
-    for case, config in worker.ADAM.items():
+    for case, config in step.ADAM.items():
         shapes = weight_shapes(config.model, 1)
         names = trainable_names(config, list(shapes))
         start = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-        traced = [{name: rng.normal(size=shapes[name]) for name in names} for _ in worker.ADAM_RATES]
+        traced = [{name: rng.normal(size=shapes[name]) for name in names} for _ in step.ADAM_RATES]
         for gradient in (g for one in traced for g in one.values() if g.size > 8):
             gradient.flat[:4], gradient.flat[4:8] = 1e-7, 0.0
         used = [{n: g + rounding * rng.choice((-1, 1), g.shape) * (g != 0) for n, g in one.items()} for one in traced]
         other = replace(config, adam_epsilon=config.adam_epsilon + epsilon)
-        for number, weights in enumerate([start, *numpy_network.adam(start, used, worker.ADAM_RATES, other)]):
+        for number, weights in enumerate([start, *numpy_network.adam(start, used, step.ADAM_RATES, other)]):
             arrays |= {f"{case}/{number}/{name}": w for name, w in weights.items()}
         for number, one in enumerate(traced):
             arrays |= {f"{case}/{number}/gradient/{name}": g for name, g in one.items()}
@@ -419,7 +449,7 @@ def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
 )
 def test_adam_is_allowed_what_it_makes_of_a_rounded_gradient(rounding: float, epsilon: float, holds: bool) -> None:
     """A gradient of 1e-7 that is 1e-15 off moves a weight by 1e-12: fifty times what the step itself rounds."""
-    findings = compare.optimiser({"pytorch": stepped(rounding, epsilon)})
+    findings = list(step.judge_optimiser(of({"pytorch": stepped(rounding, epsilon)}, "optimiser"), Problems()))
     assert all(one.holds for one in findings) is holds
     assert max(one.error for one in findings) > TOLERANCES["optimiser"].at("float64")
 
@@ -430,28 +460,26 @@ def test_the_gradient_of_the_intensity_scale_is_measured_by_its_terms() -> None:
     slope = np.where(np.indices(intensity.shape).sum(axis=0) % 2, 1.0, -1.0) / intensity
     arrays = {"expected_intensity": intensity, "gradient/expected_intensity": slope}
     assert abs((slope * intensity).sum()) < 1e-12
-    assert compare.cancelling(arrays, "log_intensity_scale") == pytest.approx(2 * intensity.size)
-    assert compare.cancelling({**arrays, "expected_intensity": intensity * np.nan}, "log_intensity_scale") is None
-    assert compare.cancelling(arrays, "probe.real") is None
+    assert cancelling(arrays, "log_intensity_scale") == pytest.approx(2 * intensity.size)
+    assert cancelling({**arrays, "expected_intensity": intensity * np.nan}, "log_intensity_scale") is None
+    assert cancelling(arrays, "probe.real") is None
 
 
 # --- cost ---
 
 
-def measured(step: float, memory: float) -> dict[str, Any]:
+def spent(step: float, memory: float) -> dict[str, Any]:
     return {"1/float32/seconds": np.full(5, step), "peak memory bytes": np.array(memory * 2**30)}
 
 
 def test_cost_is_reported_and_judged_against_a_budget_alone() -> None:
-    both = {"tensorflow": measured(0.1, 1.0), "pytorch": measured(0.4, 2.0)}
-    free, numbers = judge_cost(both, "tensorflow", "pytorch", Budget())
-    assert numbers["optimiser step / s, pytorch"] == pytest.approx(0.4)
-    by_tap = {f.tap: f for f in free}
-    assert by_tap["optimiser step / s"].holds and by_tap["optimiser step / s"].error == pytest.approx(4.0)
-    assert not by_tap["import / s"].holds  # it was not measured
-    tight, _ = judge_cost(both, "tensorflow", "pytorch", Budget(step=3.0, memory=3.0))
-    assert {f.tap: f.holds for f in tight}["optimiser step / s"] is False
-    assert {f.tap: f.holds for f in tight}["peak memory / GiB"] is True
+    measured = of({"tensorflow": spent(0.1, 1.0), "pytorch": spent(0.4, 2.0)}, "cost")
+    free = {f.tap: f for f in cost.judge(measured, Problems())}
+    assert cost.numbers(measured)["optimiser step / s, pytorch"] == pytest.approx(0.4)
+    assert free["optimiser step / s"].holds and free["optimiser step / s"].error == pytest.approx(4.0)
+    assert not free["import / s"].holds  # it was not measured
+    tight = {f.tap: f.holds for f in cost.judge(measured, Problems(budget=Budget(step=3.0, memory=3.0)))}
+    assert tight["optimiser step / s"] is False and tight["peak memory / GiB"] is True
 
 
 @pytest.mark.parametrize("value", [-1.0, float("nan")])

@@ -69,7 +69,7 @@ def test_a_pair_that_agrees_has_no_disagreement_and_no_parity_either(agreeing: A
     assert set(ladder.claims) <= {"pass", "not available"} and "forward" in ladder.claims["not available"]
     assert "operator" in ladder.claims["not available"]  # not every operator, and not in double precision
     assert any(check.verdict != "pass" for check in ladder.checks())
-    assert ladder.on("operator", "float32") and ladder.on("persistence") and ladder.on("contract")
+    assert ladder.rung("operator").on("float32") and ladder.rung("persistence").on() and ladder.rung("contract").on()
 
 
 @pytest.mark.parametrize("what", FOUND_AT)

@@ -76,16 +76,20 @@ def test_every_rung_of_the_ladder_holds(quick: tuple[Path, str, float]) -> None:
     """What the built-in backends must reach, whatever the table of tolerances says."""
     one = Ladder.load(quick[0] / "ladder.json")
     assert one.divergence is None and {one.verdict(rung) for rung in one.rungs} == {"pass"}
-    assert {f.case for f in one.on("forward")} >= {"gridsize 1", "gridsize 2"}
-    between = [f for f in one.findings if f.precision == "float64" and {f.side, f.against} == {"pytorch", "tensorflow"}]
-    assert max(f.error for f in between if f.rung == "forward") <= 1e-11
-    assert max(f.error for f in between if f.rung == "gradient") <= 1e-9
-    early = [f for f in between if f.tap in ("drift after 1", "drift after 2")]
-    assert len(early) == 4 and max(f.error for f in early) <= 1e-11
-    drifts = [f for f in one.on("step") if f.tap.startswith("drift after")]
-    assert len(drifts) == 2 * 2 * 4 and all(f.ratio <= 1 for f in drifts)
-    assert {f.case.split(",")[0] for f in one.on("persistence")} == {"saved by tensorflow", "saved by pytorch"}
-    assert {f.side for f in one.on("persistence")} == {"tensorflow", "pytorch"}
+    rows = one.findings.query("available")
+    assert set(rows.query("rung == 'forward'")["case"]) >= {"gridsize 1", "gridsize 2"}
+    between = rows[
+        (rows["precision"] == "float64") & (rows["against"] == one.reference) & (rows["side"] != one.reference)
+    ]
+    assert between.query("rung == 'forward'")["error"].max() <= 1e-11
+    assert between.query("rung == 'gradient'")["error"].max() <= 1e-9
+    early = between.query("tap == 'drift' and step <= 2")
+    assert len(early) == 4 and early["error"].max() <= 1e-11
+    drifts = rows.query("rung == 'step' and tap == 'drift'")
+    assert len(drifts) == 2 * 2 * 4 and (drifts["ratio"] <= 1).all()
+    loaded = rows.query("rung == 'persistence'")
+    assert set(loaded["case"]) == {f"saved by {by}, gridsize {g}" for by in ("tensorflow", "pytorch") for g in (1, 2)}
+    assert set(loaded["side"]) == {"tensorflow", "pytorch"}
 
 
 def test_every_fault_is_caught_where_it_was_put(quick: tuple[Path, str, float]) -> None:

@@ -11,25 +11,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ptyint.evidence.display import Fragment
-from ptyint.images.figures import Picture
-from ptyint.parity import figures
+from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import Finding
 from ptyint.parity.ladder import ONE_THREAD
-from ptyint.parity.problems import FIXTURE
-from ptyint.parity.results import Finding, Ladder
+from ptyint.parity.problems import FIXTURE, Plan, Problems
+from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import trained
-from ptyint.parity.worker import read, write
+from ptyint.parity.rungs.rung import Measured, stored
+from ptyint.parity.worker import give, write
 from ptyint.scans.fixtures import load_fixture
 
 PAIR = ("tensorflow", "pytorch")
-PLAN = trained.Plan(n_pairs=3, n_independent=3)
+PLAN = Plan(n_pairs=3, n_independent=3)
 
 Change = Callable[[np.ndarray], np.ndarray]  # type: ignore[type-arg]
 
 
-def written(
-    folder: Path, change: Change = lambda image: image, *, noise: float = 0.02, plan: trained.Plan = PLAN
-) -> Path:
+def written(folder: Path, change: Change = lambda image: image, *, noise: float = 0.02, plan: Plan = PLAN) -> Path:
     """What both backends would have written: the truth with noise that a pair shares, PyTorch's after `change`."""
     truth = load_fixture(FIXTURE).object_
     assert truth is not None
@@ -41,12 +39,17 @@ def written(
                 normal = np.random.default_rng((seed, gridsize)).normal(size=(2, *truth.shape))
                 image = truth * np.exp(size * (normal[0] + 1j * normal[1]))
                 images[f"{kind}/{number}"] = (change(image) if name == "pytorch" else image).astype(np.complex64)
-            write(folder, f"{name}.seeds.{gridsize}", images)
+            write(folder, name, "seeds", images, str(gridsize))
     return folder
 
 
-def judged(folder: Path) -> list[Finding]:
-    return trained.judge(folder, *PAIR, PLAN).findings()
+def compared(folder: Path, plan: Plan = PLAN) -> trained.Seeds:
+    measured = Measured(dict.fromkeys(PAIR, Offer()), lambda *key: stored(folder, *key))
+    return trained.compared(measured, Problems(profile="full", plan=plan))
+
+
+def judged(folder: Path, plan: Plan = PLAN) -> list[Finding]:
+    return list(compared(folder, plan).findings())
 
 
 def red(findings: list[Finding]) -> set[tuple[str, str]]:
@@ -55,10 +58,10 @@ def red(findings: list[Finding]) -> set[tuple[str, str]]:
 
 def test_equivalent_images_hold_at_every_place_and_survive_json(tmp_path: Path) -> None:
     findings = judged(written(tmp_path))
-    assert [(finding.case, finding.tap) for finding in findings] == trained.places()
+    assert [(finding.case, finding.tap) for finding in findings] == list(trained.PLACES)
     assert red(findings) == set() and all(finding.decided for finding in findings)
     ladder = Ladder(*PAIR, "full", tuple(findings))
-    assert Ladder.load(ladder.save(tmp_path / "ladder.json")).on("trained") == ladder.on("trained")
+    assert Ladder.load(ladder.save(tmp_path / "ladder.json")).rung("trained").rows == tuple(findings)
 
 
 @pytest.mark.parametrize(
@@ -88,8 +91,8 @@ def test_a_worse_image_is_different_over_independent_seeds_as_well(tmp_path: Pat
 
 
 def test_too_few_seeds_are_underpowered_and_never_a_pass(tmp_path: Path) -> None:
-    few = trained.Plan(n_pairs=1, n_independent=1)
-    findings = trained.judge(written(tmp_path, plan=few), *PAIR, few).findings()
+    few = Plan(n_pairs=1, n_independent=1)
+    findings = judged(written(tmp_path, plan=few), few)
     tests = [finding for finding in findings if finding.tap != trained.RESIDUAL]
     assert tests and not any(finding.decided for finding in tests)
     assert Ladder(*PAIR, "full", tuple(findings)).verdict("trained") == "underpowered"
@@ -109,26 +112,25 @@ def test_one_nan_is_red_wherever_it_is(tmp_path: Path, place: tuple[float, float
 
 def test_a_gridsize_that_one_backend_did_not_train_is_red_and_shown(tmp_path: Path) -> None:
     (written(tmp_path) / "pytorch.seeds.1.npz").unlink()
-    found = trained.judge(tmp_path, *PAIR, PLAN)
-    assert {case for case, _ in red(found.findings())} == {
+    seeds = compared(tmp_path)
+    assert {case for case, _ in red(list(seeds.findings()))} == {
         "gridsize 1, paired seeds", "gridsize 1, independent seeds"
     }  # fmt: skip
-    assert isinstance(figures.trained(found), Picture) and isinstance(figures.side_by_side(found, 2), Picture)
-    assert figures.side_by_side(found, 1) == Fragment("")
+    assert set(seeds.images) == {2} and {gridsize for gridsize, _, _ in (*seeds.values, *seeds.tests)} == {2}
+    assert seeds.problems == {1: "pytorch trained nothing; its log says why."}
 
 
 def test_nothing_trained_is_red_everywhere_and_said(tmp_path: Path) -> None:
-    found = trained.judge(tmp_path, *PAIR, PLAN)
-    assert red(found.findings()) == set(trained.places())
-    words = figures.trained(found)
-    assert isinstance(words, Fragment) and "gridsize 2: tensorflow trained nothing" in words.html
+    seeds = compared(tmp_path)
+    assert red(list(seeds.findings())) == set(trained.PLACES)
+    assert "tensorflow trained nothing" in seeds.problems[2]
 
 
 def test_the_process_trains_every_seed_of_one_gridsize(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "ptyint.parity.rungs.trained", "pytorch", str(tmp_path), "--gridsize", "1"]
-    command += trained.Plan(n_pairs=1, n_reruns=1, n_independent=1, epochs=1).arguments(candidate=True)
+    give(tmp_path, PAIR, Problems(profile="full", plan=Plan(n_pairs=1, n_reruns=1, n_independent=1, nepochs=1)))
+    command = [sys.executable, "-m", "ptyint.parity.worker", "pytorch", str(tmp_path), "seeds:1"]
     subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD}, capture_output=True)
-    images = read(tmp_path, "pytorch.seeds.1")
+    images = stored(tmp_path, "pytorch", "seeds", "1")
     assert set(images) == {"paired/0", "moved/0", "independent/0"}
     truth = load_fixture(FIXTURE).object_
     assert truth is not None

@@ -49,23 +49,27 @@ def run_group(
     timed_out : bool
         Whether it was killed for taking too long.
     """
-    process = subprocess.Popen(
-        argv,
-        cwd=folder,
-        env={**env, PARENT_VARIABLE: str(os.getpid())},
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
+    process = start_group(argv, folder, env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:
         return process.wait(timeout), False
     except subprocess.TimeoutExpired:
         _kill_group(process.pid)
         return process.wait(), True
     finally:
-        _kill_group(process.pid)
-        process.wait()
+        end_group(process)
+
+
+def start_group(argv: Sequence[str], folder: Path, env: Mapping[str, str], **streams: Any) -> subprocess.Popen[bytes]:
+    """Start a command in a process group of its own, for :func:`end_group` to end; `streams` as for Popen."""
+    return subprocess.Popen(
+        argv, cwd=folder, env={**env, PARENT_VARIABLE: str(os.getpid())}, start_new_session=True, **streams
+    )
+
+
+def end_group(process: subprocess.Popen[bytes]) -> None:
+    """Kill whatever is left of a process group."""
+    _kill_group(process.pid)
+    process.wait()
 
 
 def follow_parent() -> None:

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.parity import extras
-from ptyint.parity.results import TWO_PRECISIONS, Finding
+from ptyint.parity.operands import REQUIRED, base_name
 from ptyint.parity.tolerances import PRECISIONS
-from ptyint.parity.worker import read
-
-NEEDS = {
-    "operator": "operators",
-    "forward": "trace",
-    "loss": "trace",
-    "gradient": "trace",
-    "step": "trace",
-    "persistence": "weights",
-    "trained": "weights",
-}
-"""Rung to the capability without which a backend cannot serve it."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +19,7 @@ class Offer:
 
     capabilities: frozenset[str] = frozenset({"operators", "weights", "trace"})
     precisions: tuple[str, ...] = PRECISIONS
-    operators: tuple[str, ...] = extras.REQUIRED
+    operators: tuple[str, ...] = REQUIRED
     calls: tuple[str, ...] = ()
 
     @property
@@ -41,38 +27,30 @@ class Offer:
         """Whether every rung can be served."""
         return self.precisions == PRECISIONS and Offer().capabilities <= self.capabilities
 
+    def has(self, operator: str) -> bool:
+        """Whether it offers an operator, or the one of which this is a variant."""
+        return operator in self.operators or base_name(operator) in self.operators
+
     def called(self, operator: str) -> str:
         """What an operator calls, in the words of the backend's author; empty where there are none."""
-        for name in (operator, extras.base_name(operator)):
+        for name in (operator, base_name(operator)):
             if name in self.operators[: len(self.calls)]:
                 return self.calls[self.operators.index(name)]
         return ""
 
     @classmethod
-    def load(cls, folder: Path, name: str) -> Offer:
-        """What ``NAME.offer.npz`` says. A backend that wrote none is asked for everything, and found wanting."""
-        arrays: Mapping[str, NDArray[Any]] = read(folder, f"{name}.offer")
-        if not arrays:
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Offer:
+        """What :func:`written` wrote. A backend that wrote nothing is asked for everything, and found wanting."""
+        if "capabilities" not in arrays:
             return cls()
         told = {key: tuple(str(value) for value in array) for key, array in arrays.items()}
         return cls(frozenset(told["capabilities"]), told["precisions"], told["operators"], told["calls"])
 
 
-def lacking(offers: Mapping[str, Offer], rung: str) -> str:
-    """Why a rung cannot be served, in words; empty where it can."""
-    need = NEEDS.get(rung)
+def lacking(offers: Mapping[str, Offer], need: str) -> str:
+    """Which sides do not offer a capability, in words; empty where all do, or none is needed."""
     sides = [side for side, offer in offers.items() if need and need not in offer.capabilities]
     return f"{' and '.join(sides)} {'do' if len(sides) > 1 else 'does'} not offer {need}" if sides else ""
-
-
-def unavailable(offers: Mapping[str, Offer], rung: str) -> list[Finding]:
-    """One finding for each check of a rung that cannot be served; none where it can."""
-    why = lacking(offers, rung)
-    reference, candidate = offers
-    precisions = PRECISIONS if rung in TWO_PRECISIONS or rung == "step" else ("",)
-    return [
-        Finding.unavailable((rung, "", precision, ""), (candidate, reference), why) for precision in precisions if why
-    ]
 
 
 def written(backend: Any) -> dict[str, NDArray[Any]]:
@@ -83,7 +61,7 @@ def written(backend: Any) -> dict[str, NDArray[Any]]:
     told = {
         "capabilities": sorted(backend.capabilities),
         "precisions": list(backend.precisions),
-        "operators": [*offered, *(["normalise_probe"] if full else [])],
+        "operators": [*offered, *(["normalise_probe"] if full and "normalise_probe" not in offered else [])],
         "calls": docs,
     }
     return {key: np.array(values, np.str_) for key, values in told.items()}

@@ -17,7 +17,8 @@ from ptyint import backends
 from ptyint.backends.protocol import CAPABILITIES
 from ptyint.backends.weights import initial_weights, weights_sha256
 from ptyint.evidence.checks import Check
-from ptyint.parity import extras, problems
+from ptyint.parity import operands, problems
+from ptyint.parity.rungs.forward import refereed
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture
@@ -92,38 +93,36 @@ DECLARATION: dict[str, Callable[[Any, str], str]] = {
 
 def _operators(backend: Any) -> str:
     """Every operator on its operands: known, and of the referee's shape and dtype."""
-    given = extras.everything()
-    expected = problems.expected_operators(given)
-    known = {name for name, _ in given.values()}
+    given = operands.everything()
+    expected = operands.expected(given)
+    known = {operator for operator, _ in given}
     wrong = []
     for precision in backend.precisions:
         offered = backend.operators(precision)
-        if unknown := {extras.base_name(name) for name in offered} - known:
+        if unknown := {operands.base_name(name) for name in offered} - known:
             return f"unknown operators {sorted(unknown)}; must be of {sorted(known)}"
         for name, operator in offered.items():
-            labels = list(extras.labels(name, given).values())
-            wrong.append(
-                _first_served(name, operator, {label: given[label][1] for label in labels}, expected, precision)
-            )
+            keys = [(operands.base_name(name), operand) for operand in operands.named(name, given)]
+            wrong.append(_first_served(name, operator, {key: given[key] for key in keys}, expected, precision))
     return "; ".join(filter(None, wrong))
 
 
 def _first_served(
-    name: str, operator: Any, operands: dict[str, tuple[Any, ...]], expected: dict[str, Any], precision: str
+    name: str, operator: Any, given: operands.Operands, expected: dict[tuple[str, str], Any], precision: str
 ) -> str:
     """One operator on the first operands that it does not refuse (NotImplementedError)."""
-    for label, arguments in operands.items():
+    for key, arguments in given.items():
         before = [np.array(argument) for argument in arguments]
         try:
             array = np.asarray(operator(*arguments))
         except NotImplementedError:
             continue
-        kind = extras.expected_kind(expected[label], precision)
-        if array.shape != expected[label].shape or array.dtype != kind:
-            return f"{name} ({label}) gives {array.dtype} {array.shape}, not {kind} {expected[label].shape}"
+        kind = operands.expected_kind(expected[key], precision)
+        if array.shape != expected[key].shape or array.dtype != kind:
+            return f"{name} ({key[1]}) gives {array.dtype} {array.shape}, not {kind} {expected[key].shape}"
         changed = not all(np.array_equal(a, b) for a, b in zip(arguments, before, strict=True))
         return f"{name} changes its arguments" if changed else ""
-    return f"{name} refuses all its operands: {list(operands)}"
+    return f"{name} refuses all its operands: {[operand for _, operand in given]}"
 
 
 def _data(gridsize: int = 2) -> tuple[GroupedScan, Any, dict[str, Any]]:
@@ -153,8 +152,6 @@ def _infer(backend: Any) -> str:
 
 
 def _trace(backend: Any) -> str:
-    from ptyint.parity.compare import refereed
-
     case = "gridsize 2"
     batch, weights, good = problems.inputs_of(problems.CASES[case], "float32")
     taps = backend.build(problems.CASES[case].config, weights, good, "float32").trace(batch)
@@ -179,7 +176,7 @@ def _round_trip(backend: Any) -> str:
 
 
 def _workflow(backend: Any) -> str:
-    config = extras.workflow_training()
+    config = problems.workflow_training()
     with tempfile.TemporaryDirectory(prefix="ptyint-contract-") as name:
         folder = Path(name)
         path = folder / "scan.npz"

@@ -1,29 +1,31 @@
-"""Climb the ladder: each backend measures itself in its own processes, side by side; then everything is judged."""
+"""Climb the ladder: each backend captures in processes of its own, side by side, while rung after rung is judged."""
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import numpy as np
 
 from ptyint import backends
+from ptyint._atomic import write_arrays
 from ptyint.errors import ConfigError
 from ptyint.evidence.processes import run_group
-from ptyint.parity import compare, pairs, problems, reproducers
-from ptyint.parity.capabilities import Offer, lacking
+from ptyint.parity import reproducers
+from ptyint.parity.capabilities import Offer
+from ptyint.parity.problems import FIXTURE, Problems
 from ptyint.parity.reproducers import Disagreement
-from ptyint.parity.results import Ladder
-from ptyint.parity.rungs import cost, workflow
-from ptyint.parity.rungs import trained as seeds
-from ptyint.parity.tolerances import PRECISIONS
-from ptyint.parity.worker import read
+from ptyint.parity.results import Judged, Ladder
+from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, trained, workflow
+from ptyint.parity.rungs.rung import Capture, Captured, Measured, stored
+from ptyint.parity.worker import OFFER, Worker, give
 from ptyint.scans.fixtures import load_fixture
 
 ONE_THREAD = {
@@ -36,141 +38,6 @@ ONE_THREAD = {
 """A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
 
 
-@dataclass(frozen=True, eq=False)
-class Climb:
-    """A ladder, what it was measured with, for the run's record, and what came of rung 7, if it was climbed.
-
-    For backends that cannot be traced: each thing in which they disagree.
-    """
-
-    ladder: Ladder
-    commands: tuple[dict[str, Any], ...]
-    datasets: dict[str, str]
-    seeds: seeds.Seeds | None = None
-    disagreements: tuple[Disagreement, ...] = ()
-
-
-def climb(
-    folder: str | os.PathLike[str],
-    reference: str = "tensorflow",
-    candidate: str = "pytorch",
-    *,
-    profile: str = "quick",
-    budget: cost.Budget | None = None,
-    plan: seeds.Plan | None = None,
-    seed: int = 0,
-    draws: Mapping[str, int] = problems.DRAWS,
-    timeout: float = 1200.0,
-) -> Climb:
-    """Measure two backends and judge every rung of the profile.
-
-    Parameters
-    ----------
-    folder : path-like
-        Gets ``ladder.json`` and a log of each process; for backends that cannot be traced, ``reproducers.json``
-        and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
-    reference, candidate : str
-        Names of backends.
-    profile : {'quick', 'full'}
-    budget : Budget, optional
-        What the candidate may cost.
-    plan : Plan, optional
-        Seeds and margins of rung 7, in the full profile.
-    seed : int
-        Added to every seed of what the backends are given on rungs 0 to 6.
-    draws : dict of str to int
-        Precision to the number of reruns on rung 5; what is not in it is not stepped, and its check not run.
-    timeout : float
-        Seconds for each process.
-
-    Returns
-    -------
-    Climb
-
-    Raises
-    ------
-    ConfigError
-        An unknown profile, or a backend against itself.
-    UnknownBackendError
-        No backend goes by that name.
-    """
-    if profile not in problems.PROFILES:
-        raise ConfigError(f"profile is {profile!r}; must be one of {sorted(problems.PROFILES)}.")
-    for name in (reference, candidate):
-        backends.check_name(name)
-    if reference == candidate:
-        raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
-    target, pair = Path(folder), (reference, candidate)
-    with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as name:
-        scratch = Path(name)
-        options = ("--profile", profile, "--seed", str(seed))
-        reruns = ("--draws", *(str(draws.get(precision, 0)) for precision in PRECISIONS))
-        steps = {name: measuring(name, scratch, "steps", *options, *reruns) for name in pair}
-        plain = [measuring(backend, scratch, "measure", *options) for backend in pair]
-        early = [steps[name] for name in pair if name in backends.BUILT_IN]
-        against = [
-            replace(
-                measuring(backend, scratch, "reload", *options, "--other", other),
-                after=tuple(one.log for one in plain),
-            )
-            for backend, other in zip(pair, reversed(pair), strict=True)
-        ]
-        with ThreadPoolExecutor(1) as referee:
-            if len(early) == len(pair):
-                referee.submit(compare.prepare, profile, seed)
-            commands = run_all([*early[:1], *plain, *early[1:], *against], target, timeout)
-        late = [name for name in pair if name not in backends.BUILT_IN and not _lacks(scratch, name, "step")]
-        commands += run_all([steps[name] for name in late], target, timeout)
-        findings = pairs.judge(scratch, reference, candidate, profile, seed, tuple(draws))
-        measured = {backend: {**read(scratch, f"{backend}.cost"), **_speeds(scratch, backend)} for backend in pair}
-        trained = None
-        if profile == "full" and not any(_lacks(scratch, name, "trained") for name in pair):
-            chosen = plan or seeds.Plan()
-            training = [
-                Process(
-                    "ptyint.parity.rungs.trained",
-                    (backend, str(scratch), "--gridsize", str(gridsize), *chosen.arguments(backend == candidate)),
-                    f"{backend}.seeds.{gridsize}.log",
-                )
-                for gridsize in seeds.GRIDSIZES
-                for backend in (candidate, reference)  # the longest first
-            ]
-            commands += run_all(training, target, timeout)
-            trained = seeds.judge(scratch, reference, candidate, chosen)
-            findings += trained.findings()
-        offers = {name: Offer.load(scratch, name) for name in pair}
-        for name in pair:
-            workflow.keep(scratch, target, name)
-        apart: list[Disagreement] = []
-        if not all(offer.is_full for offer in offers.values()):
-            apart = reproducers.write(scratch, target, findings, offers, seed)
-    lacks = {"step": lacking(offers, "step"), "inference": lacking(offers, "persistence")}
-    spent, numbers = cost.judge(measured, reference, candidate, budget or cost.Budget(), lacks)
-    told = {name: str(found["description"]) for name, found in measured.items() if "description" in found}
-    about = {name: json.loads(text) for name, text in told.items()}
-    ladder = Ladder(reference, candidate, profile, (*findings, *spent), numbers, about)
-    ladder.save(target / "ladder.json")
-    return Climb(
-        ladder, tuple(commands), {problems.FIXTURE: load_fixture(problems.FIXTURE).sha256}, trained, tuple(apart)
-    )
-
-
-def _lacks(scratch: Path, name: str, rung: str) -> bool:
-    return bool(lacking({name: Offer.load(scratch, name)}, rung))
-
-
-def measuring(backend: str, scratch: Path, what: str, *options: str) -> Process:
-    """The process that measures one backend; `what` names its log."""
-    return Process("ptyint.parity.worker", (backend, str(scratch), *options), f"{backend}.{what}.log")
-
-
-def _speeds(scratch: Path, backend: str) -> dict[str, Any]:
-    found = read(scratch, f"{backend}.step")
-    times = {name: array for name, array in found.items() if name.endswith("/seconds")}
-    inference = read(scratch, f"{backend}.training")
-    return times | {name: array for name, array in inference.items() if name.endswith("inference seconds")}
-
-
 @dataclass(frozen=True)
 class Process:
     """A module of this package to run.
@@ -181,14 +48,11 @@ class Process:
     arguments : tuple of str
     log : str
         Name of the file that gets its output.
-    after : tuple of str
-        Logs of processes that must be over before, earlier ones of the same :func:`run_all`.
     """
 
     module: str
     arguments: tuple[str, ...]
     log: str
-    after: tuple[str, ...] = ()
 
     def run(self, folder: Path, timeout: float) -> dict[str, Any]:
         """Run with one thread; what a run's record keeps of it."""
@@ -205,13 +69,208 @@ class Process:
 
 def run_all(processes: Sequence[Process], folder: Path, timeout: float) -> list[dict[str, Any]]:
     """Run processes, two at a time and in this order."""
-    running: dict[str, Future[dict[str, Any]]] = {}
-
-    def run(one: Process) -> dict[str, Any]:
-        wait([running[log] for log in one.after])
-        return one.run(folder, timeout)
-
     with ThreadPoolExecutor(2) as pool:
-        for one in processes:
-            running[one.log] = pool.submit(run, one)
-        return [future.result() for future in running.values()]
+        return list(pool.map(lambda one: one.run(folder, timeout), processes))
+
+
+Key = tuple[str, str, str]
+"""Side, capture and part."""
+
+
+class Climb:
+    """A pair of backends on the ladder. Every capture of both is queued at the start; a rung waits for its own.
+
+    Parameters
+    ----------
+    folder : path-like
+        Gets ``ladder.json`` and a log of each process; for backends that cannot be traced, ``disagreements.json``
+        and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
+    reference, candidate : str
+        Names of backends.
+    problems : Problems
+    timeout : float
+        Seconds for each capture.
+
+    Raises
+    ------
+    ConfigError
+        A backend against itself.
+    UnknownBackendError
+        No backend goes by that name.
+    """
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        reference: str = "tensorflow",
+        candidate: str = "pytorch",
+        problems: Problems | None = None,
+        *,
+        timeout: float = 1200.0,
+    ) -> None:
+        for name in (reference, candidate):
+            backends.check_name(name)
+        if reference == candidate:
+            raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
+        self.folder, self.timeout, self.pair = Path(folder), timeout, (reference, candidate)
+        self.problems = problems or Problems()
+        self.datasets = {FIXTURE: load_fixture(FIXTURE).sha256}
+        self.disagreements: tuple[Disagreement, ...] = ()
+        self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-")
+        self.scratch = Path(self._scratch.name)
+        give(self.scratch, self.pair, self.problems)
+        env = {**os.environ, **ONE_THREAD}
+        self._workers = {
+            name: Worker(name, self.scratch, self.folder / f"{name}.measure.log", env, timeout) for name in self.pair
+        }
+        self._queues = {name: ThreadPoolExecutor(1) for name in self.pair}
+        self._done: dict[Key, Future[str]] = {}
+        self._fresh: list[dict[str, Any]] = []
+        self._judged: dict[str, Judged] = {}
+        self._measured: Measured | None = None
+        for rung in self.rungs:
+            self._submit([capture for capture in RUNGS[rung].captures if not self._is_queued(capture)])
+
+    def _is_queued(self, capture: Capture) -> bool:
+        return any(name == capture.name for _, name, _ in self._done)
+
+    def _submit(self, captures: Sequence[Capture]) -> None:
+        for capture in captures:
+            for part in capture.parts(self.problems):
+                for side in self.pair[1:] if capture.candidate_only else self.pair:
+                    before = [self._done[key] for key in self._before(capture, part)]
+                    future = self._queues[side].submit(self._capture, side, capture, part, before)
+                    self._done[side, capture.name, part] = future
+
+    def _before(self, capture: Capture, part: str) -> list[Key]:
+        """What must be there first: the same part of other captures, or all of them."""
+        return [
+            (side, name, one)
+            for name in capture.after
+            for one in ([part] if part else CAPTURES[name].parts(self.problems))
+            for side in self.pair
+        ]
+
+    def _capture(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
+        """Have one capture made; why that came to nothing, in words, or nothing."""
+        wait(before)
+        if not capture.fresh:
+            return self._workers[side].measure(capture.name, part)
+        offer = Offer.of(stored(self.scratch, side, OFFER))
+        if capture.needs not in offer.capabilities:
+            return ""
+        asked = ":".join(filter(None, (capture.name, part)))
+        log = f"{side}.{'.'.join(filter(None, (capture.name, part)))}.log"
+        command = Process("ptyint.parity.worker", (side, str(self.scratch), asked), log).run(self.folder, self.timeout)
+        self._fresh.append(command)
+        code = command["exit_code"]
+        return "" if code == 0 else f"its process ended with exit code {code}; see {log}"
+
+    def _read(self, side: str, name: str, part: str) -> Captured:
+        """What was captured; in its place what went wrong, where a process died."""
+        arrays = stored(self.scratch, side, name, part)
+        done = self._done.get((side, name, part))
+        why = done.result() if done is not None else ""
+        return {**arrays, "error/": np.array(why)} if why and not arrays else arrays
+
+    @property
+    def rungs(self) -> list[str]:
+        """Names of the rungs of the profile."""
+        return climbed(self.problems.profile)
+
+    @property
+    def measured(self) -> Measured:
+        """What was captured, for a judge; see :class:`ptyint.parity.rungs.rung.Measured`."""
+        wait([future for (_, name, _), future in self._done.items() if name == "contract"])
+        if self._measured is None:
+            offers = {side: Offer.of(stored(self.scratch, side, OFFER)) for side in self.pair}
+            self._measured = Measured(offers, self._read)
+        return self._measured
+
+    def rung(self, name: str, problems: Problems | None = None, *, again: bool = False) -> Judged:
+        """Judge a rung, once both sides have captured what it needs.
+
+        Parameters
+        ----------
+        name : str
+            One of the rungs of the profile.
+        problems : Problems, optional
+            Narrower than what was captured: some networks alone. What comes of it is not part of the ladder.
+        again : bool
+            Capture anew.
+
+        Raises
+        ------
+        ConfigError
+            No rung of the profile has that name.
+        """
+        if name not in self.rungs:
+            raise ConfigError(f"The profile {self.problems.profile!r} has no rung {name!r}; it has {self.rungs}.")
+        rung = RUNGS[name]
+        if again:
+            self._submit(rung.captures)
+            self._measured = None
+        names = {capture.name for capture in rung.captures}
+        wait([future for (_, capture, _), future in self._done.items() if capture in names])
+        judged = Judged(rung, tuple(rung.judge(self.measured, problems or self.problems)))
+        if problems is None:
+            self._judged[name] = judged
+        return judged
+
+    @property
+    def seeds(self) -> trained.Seeds | None:
+        """Rung 7's images and tests; None where it was not climbed."""
+        if "trained" not in self.rungs or len(self.measured.with_capability("weights")) < 2:
+            return None
+        self._judged.get("trained") or self.rung("trained")
+        return trained.compared(self.measured, self.problems)
+
+    @property
+    def commands(self) -> tuple[dict[str, Any], ...]:
+        """What ran, for a run's record, once it has ended."""
+        return (*(worker.command() for worker in self._workers.values()), *self._fresh)
+
+    def finish(self) -> Ladder:
+        """Judge what was not judged yet, end the processes, write ``ladder.json``."""
+        for name in self.rungs:
+            if name not in self._judged:
+                self.rung(name)
+        for worker in self._workers.values():
+            worker.close()
+        measured = self.measured
+        rows = tuple(row for name in self.rungs for row in self._judged[name].rows)
+        for side in measured.with_capability("workflow"):
+            write_arrays(self.folder / f"{side}.outputs.npz", workflow.outputs(measured, side))
+        if not all(offer.is_full for offer in measured.offers.values()):
+            disagreements = reproducers.write(self.scratch, self.folder, rows, measured.offers, self.problems.seed)
+            self.disagreements = tuple(disagreements)
+        ladder = Ladder(*self.pair, self.problems.profile, rows, cost.numbers(measured), cost.about(measured))
+        ladder.save(self.folder / "ladder.json")
+        return ladder
+
+    def close(self) -> None:
+        """End every process at once, and forget what was captured."""
+        for queue in self._queues.values():
+            queue.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers.values():
+            worker.close(at_once=True)
+        self._scratch.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def climb(
+    folder: str | os.PathLike[str],
+    reference: str = "tensorflow",
+    candidate: str = "pytorch",
+    problems: Problems | None = None,
+    *,
+    timeout: float = 1200.0,
+) -> Ladder:
+    """Climb every rung of the profile; parameters as for :class:`Climb`."""
+    with Climb(folder, reference, candidate, problems, timeout=timeout) as one:
+        return one.finish()

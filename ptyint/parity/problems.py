@@ -1,17 +1,21 @@
-"""What every backend is given alike: scans, batches, weights, operands. All of it is made in NumPy."""
+"""What both sides are given, declared before anything runs: networks, batches, weights, seeds, margins, budgets.
+
+All of it is made in NumPy.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.backends.numpy import OPERATORS
 from ptyint.backends.weights import Weights, initial_weights
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.errors import ConfigError
+from ptyint.parity.tolerances import PRECISIONS
 from ptyint.scans import simulate
 from ptyint.scans.batches import Batch, GroupedScan
 from ptyint.scans.fixtures import load_fixture
@@ -159,89 +163,169 @@ def moved_by_one_ulp(weights: Weights, seed: int) -> Weights:
     return moved
 
 
-# --- operands of the operators ---
+def workflow_training(gridsize: int = 2, seed: int = 0) -> TrainingConfig:
+    """A training of one epoch on the tiny fixture, for backends that train by functions of their own."""
+    model = ModelConfig(n_filters_scale=1, gridsize=gridsize)
+    return TrainingConfig(model=model, nepochs=1, batch_size=4, seed=4 + seed, n_groups=16)
 
 
-def operands(seed: int = 0) -> dict[str, tuple[str, tuple[Any, ...]]]:
-    """Arguments of every operator, in double precision: label to operator and arguments.
+# --- all of it together ---
 
-    Random values, single impulses (which show where an operator puts what), and the edges of what can come: zero
-    counts, offsets of whole and half pixels and beyond the region, saturated activations.
+
+class Network(NamedTuple):
+    """One network of rungs 2 to 4, at one precision."""
+
+    case: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.case}/{self.precision}"
+
+    @classmethod
+    def named(cls, name: str) -> Network:
+        """The network that goes by ``case/precision``."""
+        case, _, precision = name.rpartition("/")
+        return cls(case, precision)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Rung 7: how many seeds, and what counts as no difference.
+
+    Attributes
+    ----------
+    n_pairs : int
+        Seeds from which both backends train.
+    n_reruns : int
+        Of these, the first are trained once more by each backend, from weights moved by an ulp: the yardstick.
+    n_independent : int
+        Seeds of the candidate alone, against the reference's pairs: no seed is on both sides.
+    nepochs : int
+        With gridsize 2; twice as many with gridsize 1.
+    correlation : float
+        Margin for the difference of two backends' correlations with the truth. Five seeds that scatter by 0.02 tell no
+        smaller one: the 90 % interval alone reaches 0.024 to either side.
+    scale : float
+        Margin for the mean logarithm of the amplitude scale between them.
+    shift_px, phase_rad : float
+        Margins for the mean shift and phase between them.
+    ramp_px : float
+        Margin for the mean phase ramp between them, as the displacement of the diffraction pattern that it is.
+
+    Raises
+    ------
+    ConfigError
+        A number that is not positive.
     """
-    rng = np.random.default_rng(6 + seed)
 
-    def real(*shape: int) -> NDArray[np.float64]:
-        return rng.normal(size=shape)
+    n_pairs: int = 5
+    n_reruns: int = 2
+    n_independent: int = 5
+    nepochs: int = 40
+    correlation: float = 0.05
+    scale: float = 0.05
+    shift_px: float = 0.5
+    phase_rad: float = 0.2
+    ramp_px: float = 0.25
 
-    def field_(*shape: int) -> NDArray[np.complex128]:
-        return real(*shape) + 1j * real(*shape)
+    def __post_init__(self) -> None:
+        """Validate."""
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ConfigError(f"{name} is {value!r}; must be positive.")
 
-    def impulse(*shape: int, at: tuple[int, int]) -> NDArray[np.complex128]:
-        array = np.zeros(shape, np.complex128)
-        array[..., at[0], at[1]] = 1 + 0.5j
-        return array
-
-    wide = np.concatenate(
-        [np.linspace(-6, 6, 55), np.linspace(19, 37, 19), [0.0, -0.0, 40.0, -40.0, 1e-6, -1e-6, 0.5, -0.5, 90.0]]
-    )
-    offsets = {
-        "small": rng.uniform(-6, 6, (3, 4, 2)),
-        "large": rng.uniform(-31, 31, (3, 4, 2)),
-        "whole": rng.integers(-9, 10, (3, 4, 2)).astype(np.float64),
-        "half": rng.integers(-9, 9, (3, 4, 2)) + 0.5,
-    }
-    far = rng.uniform(-100, 100, (3, 4, 2))
-    barely = np.array([[[2.0005, -4.006]], [[0.006, 3.02]], [[-1.0005, -5.2]]])
-    canvas = {"small": 76, "large": 126, "whole": 82, "half": 82}
-    patches, corner = field_(3, 4, 64, 64), impulse(3, 4, 64, 64, at=(0, 63))
-    region, wave = field_(3, 80, 80), field_(2, 4, 3, 64, 64)
-    counts, expected = rng.poisson(7, (3, 4, 64, 64)).astype(float), rng.uniform(0, 14, (3, 4, 64, 64))
-    good, every = (rng.random((64, 64)) > 0.2).astype(float), np.ones((64, 64))
-    found: dict[str, tuple[str, tuple[Any, ...]]] = {
-        "normalise_probe, one mode": ("normalise_probe", (field_(1, 64, 64), 4.0)),
-        "normalise_probe, three modes": ("normalise_probe", (7e3 * field_(3, 64, 64), 1.5)),
-        "probe_mask, N 64": ("probe_mask", (64,)),
-        "probe_mask, N 128": ("probe_mask", (128,)),
-        "downsample, random": ("downsample", (real(2, 3, 16, 16),)),
-        "downsample, negative": ("downsample", (-1 - abs(real(2, 3, 8, 8)),)),
-        "upsample, random": ("upsample", (real(2, 3, 8, 8),)),
-        "upsample, impulse": ("upsample", (impulse(1, 1, 8, 8, at=(7, 0)).real,)),
-        **{f"{name}, -40 to 90": (name, (wide,)) for name in ("sigmoid", "swish", "softplus", "relu", "phase_head")},
-        "pad_patch, random": ("pad_patch", (real(2, 4, 32, 32),)),
-        "pad_patch, gridsize 1": ("pad_patch", (real(2, 1, 64, 64),)),
-        "translate, random": ("translate", (real(6, 64, 64), rng.uniform(-6, 6, (6, 2)), 76)),
-        "translate, impulse": ("translate", (impulse(4, 64, 64, at=(32, 20)).real, rng.uniform(-3, 3, (4, 2)), 70)),
-        "translate, to a smaller frame": ("translate", (real(2, 80, 80), rng.uniform(-20, 20, (2, 2)), 64)),
-        **{
-            f"merge_patches, {size} offsets": ("merge_patches", (patches, offsets[size], canvas[size]))
-            for size in offsets
-        },
-        "merge_patches, impulse": ("merge_patches", (corner, offsets["small"], 76)),
-        "merge_patches, barely covered rim": ("merge_patches", (patches[:, :1], barely, 82)),
-        "merge_patches, one patch": ("merge_patches", (patches[:, :1], offsets["small"][:, :1], 76)),
-        "cut_patches, small offsets": ("cut_patches", (region, offsets["small"], 64)),
-        "cut_patches, whole offsets": ("cut_patches", (region, offsets["whole"], 64)),
-        "cut_patches, beyond the region": ("cut_patches", (region, far, 64)),
-        "cut_patches, impulse": ("cut_patches", (impulse(3, 80, 80, at=(40, 31)), offsets["small"], 64)),
-        "illuminate, three modes": ("illuminate", (field_(3, 64, 64), patches)),
-        "illuminate, gridsize 1": ("illuminate", (field_(1, 64, 64), patches[:, :1])),
-        "propagate, random": ("propagate", (wave,)),
-        "propagate, impulse at the centre": ("propagate", (impulse(1, 1, 1, 64, 64, at=(32, 32)),)),
-        "propagate, impulse off the centre": ("propagate", (impulse(1, 1, 1, 64, 64, at=(30, 41)),)),
-        "propagate, N 128": ("propagate", (field_(1, 1, 1, 128, 128),)),
-        "expected_intensity, three modes": ("expected_intensity", (wave, np.float64(1.7))),
-        "expected_intensity, dark": ("expected_intensity", (1e-9 * wave[:, :, :1], np.float64(-2.0))),
-        "poisson_nll, random": ("poisson_nll", (counts, expected, every)),
-        "poisson_nll, bad pixels": ("poisson_nll", (counts, expected, good)),
-        "poisson_nll, no counts": ("poisson_nll", (0 * counts, expected, every)),
-        "poisson_nll, nothing expected": ("poisson_nll", (counts, 0 * expected, every)),
-        "poisson_nll, bright": ("poisson_nll", (1e6 * counts, 1e6 * expected, every)),
-    }
-    many = field_(20, 4, 64, 64), rng.uniform(-6, 6, (20, 4, 2))
-    found["merge_patches, many groups"] = ("merge_patches", (*many, 78))
-    return found
+    def margins(self) -> dict[str, float]:
+        """Every margin by name, for a run's record."""
+        return {f"margin of {name}": float(getattr(self, name)) for name in MARGINS}
 
 
-def expected_operators(given: Mapping[str, tuple[str, tuple[Any, ...]]]) -> dict[str, NDArray[Any]]:
-    """What the referee makes of operands: label to array."""
-    return {label: np.asarray(OPERATORS[name](*arguments)) for label, (name, arguments) in given.items()}
+MARGINS = ("correlation", "scale", "shift_px", "phase_rad", "ramp_px")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Rung 8: largest allowed ratios of candidate to reference; 0: reported, not judged.
+
+    Attributes
+    ----------
+    step, inference, memory, start : float
+        Median time of an optimiser step (single precision), time of inference for a group, peak memory of the
+        process, time to import the backend.
+
+    Raises
+    ------
+    ConfigError
+        A negative ratio, or NaN.
+    """
+
+    step: float = 0.0
+    inference: float = 0.0
+    memory: float = 0.0
+    start: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        for name, value in asdict(self).items():
+            if not value >= 0:
+                raise ConfigError(f"The budget for {name} is {value!r}; must be a ratio, or 0 for no limit.")
+
+
+@dataclass(frozen=True, eq=False)
+class Problems:
+    """Everything that a pair of backends is asked.
+
+    Attributes
+    ----------
+    profile : {'quick', 'full'}
+        The full one has larger networks, and rung 7.
+    seed : int
+        Added to every seed of what the backends are given on rungs 0 to 6.
+    draws : dict of str to int
+        Precision to the number of reruns on rung 5; what is not in it is not stepped, and its check not run.
+    plan : Plan
+    budget : Budget
+    cases, precisions : sequence of str
+        Networks of rungs 2 to 4, to look at some alone; no cases: those of the profile.
+
+    Raises
+    ------
+    ConfigError
+        An unknown profile, case or precision.
+    """
+
+    profile: str = "quick"
+    seed: int = 0
+    draws: Mapping[str, int] = field(default_factory=lambda: dict(DRAWS))
+    plan: Plan = Plan()
+    budget: Budget = Budget()
+    cases: Sequence[str] = ()
+    precisions: Sequence[str] = PRECISIONS
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        allowed: dict[str, Iterable[str]] = {
+            "profile": PROFILES,
+            "cases": CASES,
+            "precisions": PRECISIONS,
+            "draws": PRECISIONS,
+        }
+        for name, known in allowed.items():
+            values = getattr(self, name)
+            for value in [values] if isinstance(values, str) else values:
+                if value not in set(known):
+                    raise ConfigError(f"{name} has {value!r}; must be of {sorted(known)}.")
+
+    @property
+    def networks(self) -> tuple[Network, ...]:
+        """What is traced, in its order."""
+        cases = self.cases or PROFILES[self.profile]
+        return tuple(Network(case, precision) for case in cases for precision in self.precisions)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> Problems:
+        """Read what :meth:`to_mapping` wrote."""
+        return cls(**{**values, "plan": Plan(**values["plan"]), "budget": Budget(**values["budget"])})

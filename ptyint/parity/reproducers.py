@@ -20,11 +20,10 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path, write_arrays
 from ptyint.evidence.checks import to_json
-from ptyint.parity import extras, problems
+from ptyint.parity import operands, problems
 from ptyint.parity.capabilities import Offer
-from ptyint.parity.compare import REFEREE
-from ptyint.parity.results import Finding
-from ptyint.parity.worker import Arrays, read
+from ptyint.parity.compare import REFEREE, Arrays, Finding
+from ptyint.parity.rungs.rung import stored
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture
 
@@ -84,8 +83,8 @@ def write(
     for one in findings:
         if one.red and one.rung in ("contract", "operator", "forward", "persistence"):
             groups.setdefault((one.rung, one.tap, _kind(one)), []).append(one)
-    measured = {side: read(scratch, f"{side}.operator") for side in offers}
-    given = extras.everything(seed)
+    measured = {side: stored(scratch, side, "operator") for side in offers}
+    given = operands.everything(seed)
     found = []
     for number, ((rung, tap, _), red) in enumerate(groups.items(), 1):
         between = [one for one in red if one.against in offers and one.side != one.against]
@@ -97,7 +96,7 @@ def write(
             files = _operator(target / FOLDER, stem, worst, measured, given)
         elif any("workflow" in offers[side].capabilities for side in (worst.side, worst.against) if side in offers):
             files = _stage(target / FOLDER, stem, worst, seed)
-        place = (worst.rung, worst.tap, worst.case, worst.side, worst.against)
+        place = (worst.rung, worst.tap, worst.operand or worst.case, worst.side, worst.against)
         found.append(Disagreement(*place, worst.error, words, *files))
     with atomic_path(target / NAME) as path:
         path.write_text(json.dumps([asdict(one) | {"error": to_json(one.error)} for one in found], indent=1))
@@ -129,12 +128,12 @@ def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) 
 
 
 def _key(worst: Finding, name: str) -> str:
-    return f"{worst.precision}/{name}" + (f", {worst.case}" if worst.case else "")
+    return f"{worst.precision}/{name}/{worst.operand}"
 
 
 def _result(worst: Finding, arrays: Arrays) -> NDArray[Any] | None:
     """A side's result: of the variant, or of the operator itself where it has no such variant."""
-    own, base = (arrays.get(_key(worst, name)) for name in (worst.tap, extras.base_name(worst.tap)))
+    own, base = (arrays.get(_key(worst, name)) for name in (worst.tap, operands.base_name(worst.tap)))
     return base if own is None else own
 
 
@@ -145,15 +144,14 @@ def _largest(worst: Finding, measured: Mapping[str, Arrays]) -> str:
 
 
 def _operator(
-    folder: Path, stem: str, worst: Finding, measured: Mapping[str, Arrays], given: extras.Operands
+    folder: Path, stem: str, worst: Finding, measured: Mapping[str, Arrays], given: operands.Operands
 ) -> tuple[str, str]:
-    base = extras.base_name(worst.tap)
-    label = f"{base}, {worst.case}" if worst.case else base
-    if label not in given:
+    base = operands.base_name(worst.tap)
+    key = (base, worst.operand)
+    if key not in given:
         return "", ""
-    arguments = given[label][1]
-    arrays = {f"argument_{i}": np.asarray(value) for i, value in enumerate(arguments)}
-    arrays["referee"] = problems.expected_operators({label: given[label]})[label]
+    arrays = {f"argument_{i}": np.asarray(value) for i, value in enumerate(given[key])}
+    arrays["referee"] = operands.expected({key: given[key]})[key]
     results = {side: _result(worst, found) for side, found in measured.items()}
     arrays |= {side: array for side, array in results.items() if array is not None}
     folder.mkdir(exist_ok=True)

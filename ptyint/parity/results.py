@@ -5,107 +5,89 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+import pandas as pd
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ComparisonError
-from ptyint.evidence.checks import Check, Verdict, from_json, to_json, worst
+from ptyint.evidence.checks import SIGNS, Check, Criterion, Verdict, from_json, to_json
+from ptyint.evidence.checks import worst as worst_of
+from ptyint.evidence.display import Table, checks_table
 from ptyint.parity import tolerances
+from ptyint.parity.compare import REFEREE, Finding
+from ptyint.parity.rungs import NUMBERS, RUNGS, climbed
+from ptyint.parity.rungs.rung import Rung, shrinks, worst
 from ptyint.parity.tolerances import PRECISIONS
 
-RUNGS = ("contract", "operator", "forward", "loss", "gradient", "step", "persistence", "trained", "cost")
-"""From what must hold first to what it is all for."""
-
-QUESTIONS = {
-    "contract": "same scan, groups, configuration, initial weights, batches, metrics?",
-    "operator": "does every operator do what the NumPy referee does?",
-    "forward": "does every layer give the same output, given the same weights?",
-    "loss": "is the loss the same?",
-    "gradient": "is the gradient of every layer and weight the same?",
-    "step": "do the optimisers move the weights alike, up to the drift of rounding?",
-    "persistence": "does a saved model predict the same, loaded by either backend in a new process?",
-    "trained": "are trained reconstructions equivalent, over seeds?",
-    "cost": "what does it cost in time and memory?",
-}
-
-TWO_PRECISIONS = ("operator", "forward", "loss", "gradient")
-"""Rungs on which single precision alone says nothing."""
-
-SHRINKS = 1e5
-"""By at least this factor the largest error shrinks from single to double precision, if it is rounding: by 5e8 where
-rounding is all, less where a position's rounding depends on its value. A bug shrinks by 1."""
-
-Precision = Literal["", "float32", "float64"]
+VERSION = 2
+"""Of ``ladder.json``: since 2 every key of a finding is a field of its own."""
 
 
 @dataclass(frozen=True)
-class Finding:
-    """One comparison.
+class Judged:
+    """One rung and its findings, in the order in which data flow."""
 
-    Attributes
-    ----------
-    rung, case, precision, tap : str
-        Where. `precision` is empty where there is none.
-    side, against : str
-        Which backend was compared, and with what: the other backend, or ``referee``.
-    error : float
-        Relative norm of the difference; 0 or 1 where it is a matter of yes or no.
-    tolerance : float
-    ratio : float
-        Error over tolerance, the worst element's included: at most 1 holds. Infinite where there is nothing to
-        compare.
-    note : str
-        Why the arrays are not even alike; or where they differ most.
-    local : float, optional
-        The ratio of this tap alone, given the reference's inputs (reference injection). None: not tried.
-    decided : bool
-        False: too few data to tell either way.
-    available : bool
-        False: a backend does not offer what this needs; `note` says what.
-    """
-
-    rung: str
-    case: str
-    precision: str
-    tap: str
-    side: str
-    against: str
-    error: float
-    tolerance: float
-    ratio: float
-    note: str = ""
-    local: float | None = None
-    decided: bool = True
-    available: bool = True
-
-    @classmethod
-    def unavailable(cls, where: tuple[str, str, str, str], sides: tuple[str, str], note: str) -> Finding:
-        """A comparison that a backend cannot serve: ``(rung, case, precision, tap)``, side and against, and why."""
-        return cls(*where, *sides, math.inf, 0.0, math.inf, note, available=False)
+    rung: Rung
+    rows: tuple[Finding, ...]
 
     @property
-    def holds(self) -> bool:
-        """Whether the error stays within the tolerance; NaN does not, nor what is not available."""
-        return self.available and self.ratio <= 1
+    def findings(self) -> pd.DataFrame:
+        """A row for each finding; see :func:`table`."""
+        return table(self.rows)
+
+    @cached_property
+    def checks(self) -> list[Check]:
+        """One check for each of the rung's criteria."""
+        return self.rung.checks(self.rows)
 
     @property
-    def red(self) -> bool:
-        """Whether it was compared, and differs."""
-        return self.available and not self.holds
+    def verdict(self) -> Verdict:
+        """The worst of its checks."""
+        return worst_of(check.verdict for check in self.checks)
 
     @property
-    def is_consequence(self) -> bool:
-        """Red, but right once it was given right inputs."""
-        return self.red and self.local is not None and self.local <= 1
+    def shrinks(self) -> float | None:
+        """Largest error in single precision over the largest in double; None where that is not asked, or missing."""
+        return shrinks(self.rows) if self.rung.shrinks else None
+
+    def on(self, precision: str | None = None) -> list[Finding]:
+        """What was compared, at one precision if asked."""
+        return [row for row in self.rows if row.available and precision in (None, row.precision)]
 
     @property
-    def place(self) -> str:
-        """Case, precision and tap in words."""
-        return ", ".join(part for part in (self.tap, self.case, self.precision) if part)
+    def unavailable(self) -> list[Finding]:
+        """What could not be compared, because a backend does not offer it."""
+        return [row for row in self.rows if not row.available]
+
+    def worst(self, precision: str | None = None) -> Finding | None:
+        """The finding nearest to its tolerance, or farthest beyond it."""
+        return worst(self.on(precision))
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        caption = f"Rung {NUMBERS[self.rung.name]}, {self.rung.name}: {self.rung.question}"
+        return replace(checks_table(self.checks, caption), record=None)._repr_mimebundle_()
+
+
+def table(rows: Sequence[Finding]) -> pd.DataFrame:
+    """Findings as a data frame: a column for each field of :class:`Finding`, and its verdict, place and consequence."""
+    fields = list(Finding.__dataclass_fields__)
+    frame = pd.DataFrame([asdict(row) for row in rows], columns=fields)
+    frame["step"] = frame["step"].astype("Int64")
+    frame["verdict"] = [_verdict(row) for row in rows]
+    frame["place"] = [row.place for row in rows]
+    frame["consequence"] = [row.is_consequence for row in rows]
+    return frame
+
+
+def _verdict(row: Finding) -> Verdict:
+    if not row.available:
+        return "not available"
+    return "fail" if row.red else "pass" if row.decided else "underpowered"
 
 
 @dataclass(frozen=True)
@@ -133,7 +115,7 @@ class Divergence:
         """In words, for the top of a page."""
         one = self.finding
         size = "" if math.isinf(one.ratio) else f": {one.error:.2g}, {one.ratio:.2g} times the tolerance"
-        words = [f"The backends part on rung {RUNGS.index(one.rung)} ({one.rung}) at {one.place}{size}."]
+        words = [f"The backends part on rung {NUMBERS[one.rung]} ({one.rung}) at {one.place}{size}."]
         if one.note:
             words.append(f"{one.note[0].upper()}{one.note[1:]}.")
         if self.side:
@@ -152,117 +134,95 @@ class Ladder:
     reference, candidate : str
         Names of the backends.
     profile : {'quick', 'full'}
-    findings : tuple of Finding
+    rows : tuple of Finding
     numbers : dict of str to float
         What is reported and not judged.
     about : dict of str to dict
         Backend to what its process said of itself: versions, device, threads.
+
+    Examples
+    --------
+    >>> from ptyint.parity.compare import Finding
+    >>> row = Finding("forward", "gridsize 1", "float64", "region", "", None, "pytorch", "tensorflow", 2e-9, 1e-9, 2.0)
+    >>> ladder = Ladder("tensorflow", "pytorch", "quick", (row,))
+    >>> ladder.findings.query("tap == 'region'")["verdict"].item()
+    'fail'
+    >>> ladder.divergence.finding.place
+    'region, gridsize 1, float64'
     """
 
     reference: str
     candidate: str
     profile: str
-    findings: tuple[Finding, ...]
+    rows: tuple[Finding, ...]
     numbers: dict[str, float] = field(default_factory=dict)
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
-    def on(self, rung: str, precision: str | None = None) -> list[Finding]:
-        """What was compared on a rung, at one precision if asked."""
-        return [f for f in self._asked(rung, precision) if f.available]
+    @property
+    def findings(self) -> pd.DataFrame:
+        """A row for each finding, to sort, filter and pivot.
 
-    def unavailable(self, rung: str, precision: str | None = None) -> list[Finding]:
-        """What could not be compared on a rung, because a backend does not offer it."""
-        return [f for f in self._asked(rung, precision) if not f.available]
-
-    def _asked(self, rung: str, precision: str | None) -> list[Finding]:
-        return [f for f in self.findings if f.rung == rung and precision in (None, f.precision)]
+        Columns: rung, case, precision, tap, operand, step, side, against, error, tolerance, ratio, note, local,
+        decided, available, verdict, place, consequence; see :class:`ptyint.parity.compare.Finding`.
+        """
+        return table(self.rows)
 
     @property
-    def rungs(self) -> tuple[str, ...]:
-        """Rungs that this profile climbs."""
+    def rungs(self) -> list[str]:
+        """Names of the rungs that this profile climbs."""
         return climbed(self.profile)
+
+    def rung(self, name: str) -> Judged:
+        """One rung and its findings."""
+        return self._judged[name]
+
+    @cached_property
+    def _judged(self) -> dict[str, Judged]:
+        return {name: Judged(RUNGS[name], tuple(row for row in self.rows if row.rung == name)) for name in RUNGS}
 
     def verdict(self, rung: str) -> Verdict:
         """The verdict on one rung."""
-        return worst(check.verdict for check in self.checks() if check.name.startswith(f"{rung}"))
+        return self.rung(rung).verdict
+
+    def checks(self) -> list[Check]:
+        """One check for each of :func:`criteria`."""
+        return [check for name in self.rungs for check in self.rung(name).checks]
 
     @property
     def divergence(self) -> Divergence | None:
         """Where the backends part first; None where they do not."""
-        for rung in self.rungs:
-            red = [f for f in self.on(rung) if f.red]
+        for judged in map(self.rung, self.rungs):
+            red = [row for row in judged.rows if row.red]
             if red:
-                culprits = [f for f in red if not f.is_consequence] or red
+                culprits = [row for row in red if not row.is_consequence] or red
                 first = culprits[0]
-                if self.unavailable(rung):  # operators and stages on their own: what the two make of them comes first
-                    first = next((f for f in culprits if f.against == self.reference), first)
-                followers = tuple(f for f in red if f.is_consequence and f is not first)
-                others = tuple(f for f in culprits if f is not first)
+                if judged.unavailable:  # operators and stages on their own: what the two make of them comes first
+                    first = next((row for row in culprits if row.against == self.reference), first)
+                followers = tuple(row for row in red if row.is_consequence and row is not first)
+                others = tuple(row for row in culprits if row is not first)
                 return Divergence(first, followers, others, self._side(first))
         return None
 
     def _side(self, finding: Finding) -> str:
-        if finding.against == "referee":
+        if finding.against == REFEREE:
             return finding.side
-        same = (finding.rung, finding.case, finding.tap)
-        off = {f.side for f in self.findings if f.against == "referee" and (f.rung, f.case, f.tap) == same and f.red}
+        here = (finding.rung, finding.case, finding.tap, finding.operand)
+        red = [row for row in self.rows if row.against == REFEREE and row.red]
+        off = {row.side for row in red if (row.rung, row.case, row.tap, row.operand) == here}
         return off.pop() if len(off) == 1 else ""
-
-    def worst(self, rung: str, precision: str | None = None) -> Finding | None:
-        """The finding nearest to its tolerance, or farthest beyond it."""
-        return max(self.on(rung, precision), key=_order, default=None)
-
-    def shrinks(self, rung: str) -> float | None:
-        """Largest error in single precision over the largest in double; None where one of them is missing."""
-        errors = [
-            {(f.case, f.tap, f.side, f.against): f.error for f in self.on(rung, precision)} for precision in PRECISIONS
-        ]
-        both = errors[0].keys() & errors[1].keys()
-        if not both or rung not in TWO_PRECISIONS:
-            return None
-        single, double = (max(of_one[key] for key in both) for of_one in errors)
-        return math.nan if math.isinf(single) or math.isinf(double) else single / double if double > 0 else math.inf
-
-    def checks(self) -> list[Check]:
-        """One check a rung and precision, and for each the factor between the precisions; see `check_names`."""
-        found = []
-        by_place = {(f.case, f.tap): f for f in self._asked("trained", None)}
-        for name in check_names(self.profile):
-            rung, _, rest = name.partition(", ")
-            if rung == "trained":
-                one = next((f for place, f in by_place.items() if name == _trained(*place)), None)
-                if one is not None and not one.available:
-                    found.append(Check(name, None, "<=", 1.0, one.note, available=False))
-                    continue
-                ratio, words = (None, "nothing was trained") if one is None else (one.ratio, one.note)
-                found.append(Check(name, ratio, "<=", 1.0, words, one is None or one.decided))
-                continue
-            rung = rung.partition(":")[0]
-            if rest == _SHRINKING:
-                missing = self.unavailable(rung)
-                found.append(Check(name, self.shrinks(rung), ">=", SHRINKS, _why(missing), available=not missing))
-                continue
-            precision = rest.partition(":")[0] if rest else ""
-            worst_one, missing = self.worst(rung, precision or None), self.unavailable(rung, precision or None)
-            if worst_one is None:
-                note = _why(missing) or "nothing was measured"
-                found.append(Check(name, None, "<=", 1.0, note, available=not missing))
-            else:
-                note = "; ".join(filter(None, (_words(worst_one), _why(missing))))
-                found.append(Check(name, worst_one.ratio, "<=", 1.0, note, available=not missing))
-        return found
 
     @property
     def claims(self) -> dict[Verdict, list[str]]:
         """Rungs by verdict: what the evidence supports (pass), what it contradicts (fail), what it is silent about."""
-        found: dict[Verdict, list[str]] = {}
+        names: dict[Verdict, list[str]] = {}
         for rung in self.rungs:
-            found.setdefault(self.verdict(rung), []).append(rung)
-        return found
+            names.setdefault(self.verdict(rung), []).append(rung)
+        return names
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON."""
         return {
+            "version": VERSION,
             "reference": self.reference,
             "candidate": self.candidate,
             "profile": self.profile,
@@ -271,8 +231,7 @@ class Ladder:
             "divergence": None if self.divergence is None else self.divergence.sentence,
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
             "findings": [
-                {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(finding).items()}
-                for finding in self.findings
+                {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(row).items()} for row in self.rows
             ],
         }
 
@@ -290,79 +249,48 @@ class Ladder:
         Raises
         ------
         ComparisonError
-            The file is not a ladder.
+            The file is not a ladder, or one of another version.
         """
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
-            findings = tuple(map(_finding, values["findings"]))
+            version = values.get("version", 1)
+            if version != VERSION:
+                raise ValueError(f"it is of version {version}, and this release reads version {VERSION}")
+            rows = tuple(map(_finding, values["findings"]))
             numbers = {name: from_json(value) for name, value in values["numbers"].items()}
-            about = values.get("about", {})
-            return cls(values["reference"], values["candidate"], values["profile"], findings, numbers, about)
+            return cls(values["reference"], values["candidate"], values["profile"], rows, numbers, values["about"])
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
-    def _repr_html_(self) -> str:
-        from ptyint.parity.figures import overview
+    @property
+    def overview(self) -> pd.DataFrame:
+        """One row a rung: its question, verdict, largest error in both precisions and the factor between them."""
+        return pd.DataFrame([self._line(self.rung(name)) for name in self.rungs])
 
-        return overview(self).html
+    @staticmethod
+    def _line(judged: Judged) -> dict[str, Any]:
+        sizes = {p: "-" if (row := judged.worst(p)) is None else row.size for p in PRECISIONS}
+        largest, shrinking = judged.worst(), judged.shrinks
+        return {
+            "rung": f"{NUMBERS[judged.rung.name]} {judged.rung.name}",
+            "question": judged.rung.question,
+            "verdict": f"{SIGNS[judged.verdict]} {judged.verdict}",
+            "hold": f"{sum(row.holds and row.decided for row in judged.on())} of {len(judged.on())}",
+            **{f"{precision}: error of tolerance": size for precision, size in sizes.items()},
+            "shrinks by": "-" if shrinking is None else f"{shrinking:.1e}",
+            "largest at": largest.place if largest else "-",
+        }
 
-
-_SHRINKING = "error in float32 over that in float64"
-
-
-def climbed(profile: str) -> tuple[str, ...]:
-    """Rungs of a profile: `trained` takes minutes, and is part of the full one alone."""
-    return tuple(rung for rung in RUNGS if rung != "trained" or profile == "full")
-
-
-def check_names(profile: str) -> list[str]:
-    """Names of the checks of :meth:`Ladder.checks`, known before anything is measured."""
-    from ptyint.parity.rungs.trained import places
-
-    names = []
-    for rung in climbed(profile):
-        if rung == "trained":
-            names += [_trained(case, tap) for case, tap in places()]
-        elif rung in TWO_PRECISIONS or rung == "step":
-            names += [f"{rung}, {precision}: largest error over its tolerance" for precision in PRECISIONS]
-        else:
-            names.append(f"{rung}: largest error over its tolerance")
-        if rung in TWO_PRECISIONS:
-            names.append(f"{rung}, {_SHRINKING}")
-    return names
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        return Table.of(self.overview, "The ladder, rung by rung")._repr_mimebundle_()
 
 
-def _trained(case: str, tap: str) -> str:
-    return f"trained, {case}, {tap}: over the margin"
+def criteria(profile: str) -> tuple[Criterion, ...]:
+    """What the ladder will report, known before anything is measured."""
+    return tuple(criterion for name in climbed(profile) for criterion in RUNGS[name].criteria())
 
 
 def _finding(values: dict[str, Any]) -> Finding:
     sizes = {name: from_json(values[name]) for name in ("error", "tolerance", "ratio")}
     local = None if values["local"] is None else from_json(values["local"])
     return Finding(**{**values, **sizes, "local": local})
-
-
-def _order(finding: Finding) -> float:
-    return math.inf if math.isnan(finding.ratio) else finding.ratio
-
-
-def _why(missing: Sequence[Finding]) -> str:
-    """What is not available, in words."""
-    if not missing:
-        return ""
-    taps: dict[str, dict[str, None]] = {}
-    for one in missing:
-        taps.setdefault(one.note, {})[one.tap] = None
-    reasons = [f"{', '.join(filter(None, found))}: {note}".removeprefix(": ") for note, found in taps.items()]
-    return f"{len(missing)} not available ({'; '.join(reasons)})"
-
-
-def _words(finding: Finding) -> str:
-    detail = f" ({finding.note})" if finding.note and not finding.holds else ""
-    return f"{finding.place}: {finding.error:.2g} of {finding.tolerance:.2g}{detail}"
-
-
-def count(findings: Sequence[Finding]) -> str:
-    """How many findings hold, in words."""
-    counts = Counter(f.holds for f in findings)
-    return f"{counts[True]} of {len(findings)}"

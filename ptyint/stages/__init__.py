@@ -11,6 +11,7 @@ from typing import Any
 
 from ptyint.errors import ConfigError, EvidenceError
 from ptyint.evidence import folder
+from ptyint.evidence.checks import Criterion
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import NAME as COMPARISON
@@ -172,8 +173,7 @@ def _truth_known(request: Request) -> bool:
 
 def _ladder(request: Request) -> list[Job]:
     parameters = {"profile": request.profile}
-    expects = tuple(results.check_names(request.profile))
-    return [_job("ladder", "ladder", parameters, expects=expects, artifacts=("ladder.json",))]
+    return [_job("ladder", "ladder", parameters, expects=results.criteria(request.profile), artifacts=("ladder.json",))]
 
 
 def _faults(request: Request) -> list[Job]:
@@ -199,7 +199,7 @@ def _job(
     notebook: str,
     parameters: Mapping[str, Any] | None = None,
     name: str = "",
-    expects: tuple[str, ...] = (),
+    expects: tuple[Criterion | str, ...] = (),
     artifacts: tuple[str, ...] = (),
 ) -> Job:
     return Job(stage, name or stage, STAGES[stage].title, notebook, dict(parameters or {}), expects, artifacts)

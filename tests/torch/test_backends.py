@@ -16,7 +16,7 @@ import pytest
 from backend_arrays import NEPOCHS
 
 from ptyint.backends.numpy import poisson_nll
-from ptyint.parity.arrays import difference
+from ptyint.parity.compare import difference
 from ptyint.parity.ladder import ONE_THREAD
 from ptyint.parity.problems import TRAINING
 from ptyint.parity.tolerances import TOLERANCES

@@ -15,9 +15,10 @@ from ptyint.errors import ConfigError
 from ptyint.evidence.checks import Check, from_json, to_json
 from ptyint.parity import ladder
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
-from ptyint.parity.faults.trial import CONTROL, DRAWS, REFERENCE, Limit, Outcome, plain
-from ptyint.parity.results import RUNGS
-from ptyint.parity.tolerances import PRECISIONS
+from ptyint.parity.faults.injection import SIDE
+from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome, plain
+from ptyint.parity.rungs import NUMBERS
+from ptyint.parity.worker import give
 
 RIGHT = 0.9
 """At least this part of the faults must be named at the expected rung and tap."""
@@ -162,12 +163,12 @@ def score(folder: str | os.PathLike[str], ids: str = "", *, timeout: float = 120
     faults, target = chosen(ids), Path(folder)
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
-        draws = ("--draws", *(str(DRAWS.get(precision, 0)) for precision in PRECISIONS))
+        give(scratch, (REFERENCE, SIDE), PROBLEMS)
         commands = ladder.run_all(
             [
                 _trying(scratch, "control", "--control"),
-                ladder.measuring(REFERENCE, scratch, "measure"),
-                ladder.measuring(REFERENCE, scratch, "steps", *draws),
+                _capturing(scratch, "trace", "training"),
+                _capturing(scratch, "steps"),
                 _trying(scratch, "low"),
             ],
             target,
@@ -189,13 +190,18 @@ def score(folder: str | os.PathLike[str], ids: str = "", *, timeout: float = 120
 
 def _longest_first(faults: Sequence[Fault]) -> list[str]:
     """The control, which climbs to the end, then faults by their expected rung, the highest first."""
-    return [CONTROL, *(one.id for one in sorted(faults, key=lambda one: -RUNGS.index(one.rung)))]
+    return [CONTROL, *(one.id for one in sorted(faults, key=lambda one: -NUMBERS[one.rung]))]
 
 
 def _shares(ids: Sequence[str]) -> list[tuple[str, list[str], list[str]]]:
     """Two shares of faults, and of the faults with a size, for two cores."""
     numbers = [str(number) for number in range(len(SIZED))]
     return [(f"share{i}", list(ids[i::2]), numbers[1 - i :: 2]) for i in range(2)]
+
+
+def _capturing(scratch: Path, *captures: str) -> ladder.Process:
+    arguments = (REFERENCE, str(scratch), *captures)
+    return ladder.Process("ptyint.parity.worker", arguments, f"{REFERENCE}.{captures[0]}.log")
 
 
 def _trying(scratch: Path, name: str, *options: str) -> ladder.Process:

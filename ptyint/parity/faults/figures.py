@@ -16,12 +16,12 @@ from ptyint.parity.faults.campaign import EVIDENCE_TITLE, Score
 from ptyint.parity.faults.catalogue import EVIDENCE, LISTED, Fault
 from ptyint.parity.faults.injection import SIDE
 from ptyint.parity.faults.trial import Outcome
-from ptyint.parity.results import RUNGS
+from ptyint.parity.rungs import NUMBERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = tuple(rung for rung in RUNGS if rung not in ("trained", "cost"))
+COLUMNS = tuple(rung for rung in NUMBERS if rung not in ("trained", "cost"))
 """Rungs on which faults are sought."""
 
 RIGHT, ELSEWHERE, MISSED = "#1a6e2e", "#7a5200", "#a3161a"
@@ -78,7 +78,7 @@ def _draw(ax: Axes, score: Score, faults: Sequence[Fault], rows: int) -> None:
             color="#333333" if found.caught else MISSED,
         )  # fmt: skip
     ax.set_yticks(range(len(faults)), [f"{fault.id}  {_short(fault.title)}" for fault in faults], fontsize=8)
-    ax.set_xticks(range(len(COLUMNS)), [f"{RUNGS.index(rung)} {rung}" for rung in COLUMNS], fontsize=8, rotation=30)
+    ax.set_xticks(range(len(COLUMNS)), [f"{NUMBERS[rung]} {rung}" for rung in COLUMNS], fontsize=8, rotation=30)
     ax.set(xlim=(-0.6, len(COLUMNS) - 0.4), ylim=(rows - 0.4, -0.7))
     ax.grid(axis="x", alpha=0.3)
 

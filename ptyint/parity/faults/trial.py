@@ -12,10 +12,9 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,27 +26,29 @@ from ptyint.backends.weights import Weights
 from ptyint.evidence.checks import to_json
 from ptyint.evidence.processes import follow_parent
 from ptyint.images.reconstruction import assemble
-from ptyint.parity import compare, problems, worker
+from ptyint.parity import problems, worker
+from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import Finding
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.faults.injection import SIDE, Context, wrapped
-from ptyint.parity.results import RUNGS, Finding, Ladder
-from ptyint.parity.worker import Arrays, trace_file
+from ptyint.parity.problems import Problems
+from ptyint.parity.results import Ladder
+from ptyint.parity.rungs import CAPTURES, RUNGS
+from ptyint.parity.rungs.rung import Bench, Captured, Judge, Measured, stored
+from ptyint.parity.rungs.step import train_and_apply
+from ptyint.parity.tolerances import PRECISIONS
 from ptyint.scans.fixtures import load_fixture
 
 REFERENCE = "tensorflow"
 CONTROL = "control"
-NAMES = problems.PROFILES["quick"]
 DRAWS = {"float64": problems.DRAWS["float64"]}
 """Optimiser steps in double precision: there the drift of rounding is smallest, and any fault largest beside it."""
 
+PROBLEMS = Problems(draws=DRAWS)
+LOW, HIGH = ("contract", "operator"), ("forward", "loss", "gradient", "step", "persistence")
+
 EXPONENTS = (-16, 0)
 """Powers of ten between which a detection limit is sought."""
-
-
-@cache
-def read(folder: Path, name: str) -> Arrays:
-    """What was measured before the trials: read once, for all of them."""
-    return worker.read(folder, name)
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ class Outcome:
 
     def at_the_right_place(self, fault: Fault) -> bool:
         """Whether the first red rung and tap are the expected ones."""
-        tap = self.tap.removeprefix("gradient/")
-        return self.rung == fault.rung and tap.startswith(fault.tap) and fault.operand in tap
+        expected = (fault.rung, fault.tap or self.tap)
+        return expected == (self.rung, self.tap) and fault.operand in self.place
 
 
 @dataclass(frozen=True)
@@ -114,95 +115,54 @@ class Climber:
         Where the reference, and the fault-free candidate, wrote what they measured.
     applied : callable, optional
         Gives the fault's context manager.
-    seed : int
-        As for :func:`ptyint.parity.worker.measure`.
     """
 
-    def __init__(self, folder: Path, applied: Context = nullcontext, seed: int = 0) -> None:
-        self.folder, self.applied, self.seed = folder, applied, seed
-        self.backend: Any = backends.load(SIDE)
+    def __init__(self, folder: Path, applied: Context = nullcontext) -> None:
+        self.folder, self.applied = folder, applied
+        problems = dataclasses.replace(PROBLEMS, draws=dict.fromkeys(DRAWS, 0), precisions=PRECISIONS[::-1])
+        self.bench = Bench(backends.load(SIDE), (REFERENCE, SIDE), problems, _own(folder))
+        self.measured = Measured({REFERENCE: Offer(), SIDE: Offer()}, self._read, keep=None)
 
     def climb(self, low: bool = True, high: bool = True) -> Ladder:
         """The ladder up to and with the first red rung: the low rungs, which need no other backend, and the high."""
-        below: tuple[Callable[[], list[Finding]], ...] = (self.contract, self.operator)
-        above = (self.traced, self.optimiser, self.training, self.drift, self.persistence)
-        found: list[Finding] = []
-        for rung in (*(below if low else ()), *(above if high else ())):
-            found += rung()
-            if not all(finding.holds for finding in found):
+        rows: list[Finding] = []
+        for rung in (*(LOW if low else ()), *(HIGH if high else ())):
+            for judge in RUNGS[rung].judges:
+                rows += self.judged(judge, self.bench.problems, network_by_network=rung == "forward")
+                if any(row.red for row in rows):
+                    return Ladder(REFERENCE, SIDE, "quick", tuple(rows))
+        return Ladder(REFERENCE, SIDE, "quick", tuple(rows))
+
+    def judged(self, judge: Judge, problems: Problems, network_by_network: bool = False) -> list[Finding]:
+        """What one judge finds of the candidate; network by network until one is red."""
+        rows: list[Finding] = []
+        for network in problems.networks if network_by_network else [None]:
+            narrow = {} if network is None else {"cases": (network.case,), "precisions": (network.precision,)}
+            found = judge(self.measured, dataclasses.replace(problems, **narrow))  # type: ignore[arg-type]
+            rows += [row for row in found if row.side == SIDE]
+            if any(row.red for row in rows):
                 break
-        return Ladder(REFERENCE, SIDE, "quick", tuple(found))
+        return rows
 
-    def contract(self) -> list[Finding]:
-        """Rung 0."""
+    def _read(self, side: str, capture: str, part: str) -> Captured:
+        if side != SIDE:
+            return stored(self.folder, side, capture, part)
         with self.applied():
-            facts = {name: np.array(value) for name, value in worker.contract(SIDE, self.seed).items()}
-        return compare.contract({SIDE: facts}, self.seed)
+            arrays: Captured = CAPTURES[capture].measure(self.bench, part)
+        if capture == "steps":
+            control = stored(self.folder, SIDE, "steps")
+            arrays |= {key: array for key, array in control.items() if "/moved/" in key}
+        return arrays
 
-    def operator(self) -> list[Finding]:
-        """Rung 1."""
-        with self.applied():
-            arrays = worker.operators(self.backend, self.seed)
-        return compare.operator({SIDE: arrays}, self.seed)
 
-    def traced(self, names: Sequence[str] = NAMES, precisions: Sequence[str] = ("float64", "float32")) -> list[Finding]:
-        """Rungs 2 to 4: networks until one is red on rung 2, below which none can be."""
-        found: list[Finding] = []
-        for case in names:
-            for precision in precisions:
-                here = self._trace(case, precision)
-                found += here
-                if any(finding.rung == "forward" and not finding.holds for finding in here):
-                    return sorted(found, key=lambda finding: RUNGS.index(finding.rung))
-        return sorted(found, key=lambda finding: RUNGS.index(finding.rung))
-
-    def _trace(self, case: str, precision: str) -> list[Finding]:
-        """One network; where it is red, once more with reference injection."""
-        reference = read(self.folder, trace_file(REFERENCE, f"{case}/{precision}"))
-
-        def traced(given: Callable[[str], Arrays] | None = None) -> Arrays:
-            with self.applied():
-                ((_, arrays),) = worker.traces(self.backend, [case], given, [precision], self.seed)
-            return arrays
-
-        pair = {REFERENCE: reference, SIDE: traced()}
-        aligned = traced(lambda _: worker.before_kinks(reference, case)) if precision == "float32" else {}
-        found = compare.trace(case, precision, pair, {}, aligned, self.seed)
-        if not all(finding.holds for finding in found):
-            found = compare.trace(case, precision, pair, traced(lambda _: reference), aligned, self.seed)
-        return found
-
-    def optimiser(self) -> list[Finding]:
-        """Rung 5: Adam against the referee's."""
-        with self.applied():
-            arrays = worker.optimiser(self.backend, self.seed)
-        return compare.optimiser({SIDE: arrays})
-
-    def training(self) -> list[Finding]:
-        """Rung 5: a short training. Its bundles stay in a folder of this process."""
-        with self.applied():
-            self.trained = worker.training(SIDE, self.backend, self._own(), self.seed)
-        return compare.training({REFERENCE: read(self.folder, f"{REFERENCE}.training"), SIDE: self.trained})
-
-    def drift(self) -> list[Finding]:
-        """Rung 5: drift, beside that of the fault-free candidate and of the reference after a move by one ulp."""
-        with self.applied():
-            arrays = worker.steps(self.backend, dict.fromkeys(DRAWS, 0), self.seed)
-        control = read(self.folder, f"{SIDE}.step")
-        arrays |= {key: array for key, array in control.items() if "/moved/" in key}
-        return compare.step({REFERENCE: read(self.folder, f"{REFERENCE}.step"), SIDE: arrays}, tuple(DRAWS))
-
-    def persistence(self) -> list[Finding]:
-        """Rung 6, in this process, where the fault is."""
-        with self.applied():
-            loaded = worker.reload(SIDE, self._own(), (SIDE,)) | worker.reload(SIDE, self.folder, (REFERENCE,))
-        trained = {REFERENCE: read(self.folder, f"{REFERENCE}.training"), SIDE: self.trained}
-        return compare.persistence(trained, {SIDE: loaded})
-
-    def _own(self) -> Path:
-        own = self.folder / f"own-{os.getpid()}"
-        own.mkdir(exist_ok=True)
-        return own
+def _own(folder: Path) -> Path:
+    """A folder of this process, in which all files of another seem to lie."""
+    own = folder / f"own-{os.getpid()}"
+    own.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        if file.is_file() and not (own / file.name).exists():
+            (own / file.name).symlink_to(file.resolve())
+    return own
 
 
 def outcome(folder: Path, id: str, low: bool) -> Outcome:
@@ -225,12 +185,10 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
 
     def caught(exponent: int) -> bool:
         one = climber(exponent)
-        look: dict[str, Callable[[], list[Finding]]] = {
-            "operator": one.operator,
-            "forward": lambda: one.traced(["gridsize 2"], ["float64"]),
-            "step": one.optimiser,
-        }
-        return not all(finding.holds for finding in look[fault.rung]())
+        narrow = dataclasses.replace(one.bench.problems, cases=("gridsize 2",), precisions=("float64",))
+        rungs = ("forward", "loss", "gradient") if fault.rung == "forward" else (fault.rung,)
+        problems = one.bench.problems if fault.rung == "operator" else narrow
+        return any(row.red for rung in rungs for row in one.judged(RUNGS[rung].judges[0], problems))
 
     low, high = EXPONENTS
     if not caught(high):
@@ -243,10 +201,10 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
 
 def change(folder: Path, climber: Climber) -> float:
     """Relative change of the stitched objects after a short training, against the control's; the larger one."""
-    control, changes = read(folder, f"{SIDE}.training"), []
-    for gridsize, config in problems.trainings(climber.seed).items():
+    control, changes = stored(folder, SIDE, "training"), []
+    for gridsize, config in problems.trainings().items():
         with climber.applied():
-            _, found = worker.train_and_apply(load_fixture(problems.FIXTURE), dataclasses.replace(config, backend=SIDE))
+            _, found = train_and_apply(load_fixture(problems.FIXTURE), dataclasses.replace(config, backend=SIDE))
         before = control[f"{gridsize}/stitched"]
         changes.append(float(np.linalg.norm(assemble(found).object_ - before) / np.linalg.norm(before)))
     return max(changes)
@@ -273,8 +231,9 @@ def main() -> None:
     options = parser.parse_args()
     values: dict[str, Any]
     if options.control:
-        worker.write(options.folder, f"{SIDE}.training", worker.training(SIDE, backends.load(SIDE), options.folder))
-        worker.measure_steps(SIDE, options.folder, DRAWS)
+        bench = Bench(backends.load(SIDE), (REFERENCE, SIDE), PROBLEMS, options.folder)
+        for name in ("training", "steps"):
+            worker.capture(bench, CAPTURES[name])
         values = {"rounding": to_json(rounding(options.folder))}
     else:
         low = options.ids is None

@@ -2,82 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from ptyint.errors import ConfigError
-from ptyint.parity.results import Finding
-
-
-@dataclass(frozen=True)
-class Budget:
-    """Largest allowed ratios of candidate to reference; 0: reported, not judged.
-
-    Attributes
-    ----------
-    step, inference, memory, start : float
-        Median time of an optimiser step (single precision), time of inference for a group, peak memory of the
-        process, time to import the backend.
-
-    Raises
-    ------
-    ConfigError
-        A negative ratio, or NaN.
-    """
-
-    step: float = 0.0
-    inference: float = 0.0
-    memory: float = 0.0
-    start: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        for name, value in asdict(self).items():
-            if not value >= 0:
-                raise ConfigError(f"The budget for {name} is {value!r}; must be a ratio, or 0 for no limit.")
-
-
-def judge(
-    measured: Mapping[str, Mapping[str, Any]],
-    reference: str,
-    candidate: str,
-    budget: Budget,
-    lacks: Mapping[str, str] | None = None,
-) -> tuple[list[Finding], dict[str, float]]:
-    """Ratios against the budget, and every measured cost by name.
-
-    Parameters
-    ----------
-    measured : dict
-        Backend to what its process measured.
-    reference, candidate : str
-    budget : Budget
-    lacks : dict of str to str, optional
-        Field of the budget to why it cannot be measured; empty where it can.
-
-    Returns
-    -------
-    findings : list of Finding
-    numbers : dict of str to float
-    """
-    spent = {name: _costs(measured[name]) for name in (reference, candidate)}
-    findings, numbers = [], dict[str, float]()
-    for what, limit in asdict(budget).items():
-        ours, theirs = spent[candidate].get(what, np.nan), spent[reference].get(what, np.nan)
-        if why := (lacks or {}).get(what):
-            where = ("cost", "", "", LABELS[what])
-            findings.append(Finding.unavailable(where, (candidate, reference), why))
-            continue
-        numbers |= {f"{LABELS[what]}, {reference}": theirs, f"{LABELS[what]}, {candidate}": ours}
-        over, bound = ours / theirs, limit or np.inf
-        note = "" if np.isfinite(over) else "not measured"
-        share = over / bound if np.isfinite(over) else np.inf
-        findings.append(Finding("cost", "", "", LABELS[what], candidate, reference, over, bound, share, note))
-    return findings, numbers
-
+from ptyint.images.reconstruction import peak_memory_bytes
+from ptyint.parity.capabilities import lacking
+from ptyint.parity.compare import Finding, Place
+from ptyint.parity.problems import Problems
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
+from ptyint.parity.rungs.step import TRAINING, TRAJECTORIES
 
 LABELS = {
     "step": "optimiser step / s",
@@ -85,18 +22,73 @@ LABELS = {
     "memory": "peak memory / GiB",
     "start": "import / s",
 }
+"""Field of the budget to what is shown of it."""
+
+NEEDS = {"step": "trace", "inference": "weights"}
 
 
-def _costs(measured: Mapping[str, Any]) -> dict[str, float]:
-    found = {}
-    steps = [np.median(measured[name]) for name in measured if "float32/seconds" in name]
+def measure(bench: Bench, part: str = "") -> Captured:
+    """What the process took so far, and what the backend says of itself."""
+    return {
+        "import seconds": np.array(bench.import_seconds),
+        "peak memory bytes": np.array(peak_memory_bytes()),
+        "description": np.array(json.dumps(bench.backend.describe())),
+    }
+
+
+def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """Ratios against the budget; without one they hold."""
+    candidate, reference = measured.pair
+    spent = costs(measured)
+    for what, limit in asdict(problems.budget).items():
+        where = Place("cost", tap=LABELS[what])
+        if why := lacking(measured.offers, NEEDS.get(what, "")):
+            yield Finding.unavailable(where, measured.pair, why)
+            continue
+        ratio, bound = spent[candidate].get(what, np.nan) / spent[reference].get(what, np.nan), limit or np.inf
+        if np.isfinite(ratio):
+            yield Finding(*where, *measured.pair, ratio, bound, ratio / bound)
+        else:
+            yield Finding(*where, *measured.pair, ratio, bound, np.inf, "not measured")
+
+
+def numbers(measured: Measured) -> dict[str, float]:
+    """Every cost of each backend that could be measured, by name."""
+    candidate, reference = measured.pair
+    spent = costs(measured)
+    asked = [what for what in LABELS if not lacking(measured.offers, NEEDS.get(what, ""))]
+    return {
+        f"{LABELS[what]}, {name}": spent[name].get(what, np.nan) for what in asked for name in (reference, candidate)
+    }
+
+
+def about(measured: Measured) -> dict[str, dict[str, Any]]:
+    """What each backend says of itself: versions, device, threads."""
+    told = {side: arrays["description"] for side, arrays in measured.both("cost").items() if "description" in arrays}
+    return {side: json.loads(str(text)) for side, text in told.items()}
+
+
+def costs(measured: Measured) -> dict[str, dict[str, float]]:
+    """Backend to what of `LABELS` was measured, in s and GiB."""
+    return {side: _costs({**measured.of(side, "steps"), **measured.of(side, "training"), **measured.of(side, "cost")})
+            for side in measured.offers}  # fmt: skip
+
+
+def _costs(arrays: Captured) -> dict[str, float]:
+    spent = {}
+    steps = [np.median(array) for name, array in arrays.items() if name.endswith("float32/seconds")]
     if steps:
-        found["step"] = float(np.mean(steps))
-    inference = [float(measured[name]) for name in measured if name.endswith("inference seconds")]
+        spent["step"] = float(np.mean(steps))
+    inference = [float(array) for name, array in arrays.items() if name.endswith("inference seconds")]
     if inference:
-        found["inference"] = float(np.mean(inference))
-    if "peak memory bytes" in measured:
-        found["memory"] = float(measured["peak memory bytes"]) / 2**30
-    if "import seconds" in measured:
-        found["start"] = float(measured["import seconds"])
-    return found
+        spent["inference"] = float(np.mean(inference))
+    if "peak memory bytes" in arrays:
+        spent["memory"] = float(arrays["peak memory bytes"]) / 2**30
+    if "import seconds" in arrays:
+        spent["start"] = float(arrays["import seconds"])
+    return spent
+
+
+COST = Capture("cost", measure)
+
+RUNG = Rung("cost", "what does it cost in time and memory?", (TRAJECTORIES, TRAINING, COST), (judge,))

@@ -1,15 +1,10 @@
-"""Rung 7: trained reconstructions over seeds, paired (same start, same batches) and independent.
-
-``python -m ptyint.parity.rungs.trained BACKEND FOLDER --gridsize 2`` trains and writes the stitched objects; the rest
-of this module judges them, with no framework loaded.
-"""
+"""Rung 7: trained reconstructions over seeds, paired (same start, same batches) and independent."""
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,16 +13,15 @@ from numpy.typing import NDArray
 from ptyint import dispatcher
 from ptyint.backends.weights import initial_weights
 from ptyint.config import ModelConfig, TrainingConfig
-from ptyint.errors import ComparisonError, ConfigError
-from ptyint.evidence.processes import follow_parent
+from ptyint.errors import ComparisonError
 from ptyint.images.gauge import GaugeResult
 from ptyint.images.metrics import ObjectComparison, compare_objects
 from ptyint.images.reconstruction import assemble, scanned_region
+from ptyint.parity.compare import Arrays, Finding, Place, bounded
 from ptyint.parity.equivalence import Equivalence, independent, paired
-from ptyint.parity.problems import FIXTURE, moved_by_one_ulp
-from ptyint.parity.results import Finding
+from ptyint.parity.problems import FIXTURE, Plan, Problems, moved_by_one_ulp
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
 from ptyint.parity.tolerances import DRIFT
-from ptyint.parity.worker import Arrays, read, write
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 
@@ -43,73 +37,12 @@ GAUGE: dict[str, tuple[str, Callable[[GaugeResult], float]]] = {
     "phase ramp in x / px": ("ramp_px", lambda found: _displacement_px(found.ramp_rad_per_px[1])),
 }
 """What is removed from one backend's image before it is compared with the other's, with the name of its margin in
-:class:`Plan`. Physics leaves it free, but not between two backends with the same start."""
-COUNTS = ("pairs", "reruns", "independent")
-MARGINS = ("correlation", "scale", "shift_px", "phase_rad", "ramp_px")
+`Plan`. Physics leaves it free, but not between two backends with the same start."""
 FIRST_PAIR, FIRST_INDEPENDENT = 100, 300
 """Seeds of the pairs, the same for both backends; and of the candidate's independent trainings."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How many seeds, and what counts as no difference; declared before anything is trained.
-
-    Attributes
-    ----------
-    n_pairs : int
-        Seeds from which both backends train.
-    n_reruns : int
-        Of these, the first are trained once more by each backend, from weights moved by an ulp: the yardstick.
-    n_independent : int
-        Seeds of the candidate alone, against the reference's pairs: no seed is on both sides.
-    epochs : int
-        With gridsize 2; twice as many with gridsize 1.
-    correlation : float
-        Margin for the difference of two backends' correlations with the truth. Five seeds that scatter by 0.02 tell no
-        smaller one: the 90 % interval alone reaches 0.024 to either side.
-    scale : float
-        Margin for the mean logarithm of the amplitude scale between them.
-    shift_px : float
-        Margin for the mean shift between them.
-    phase_rad : float
-        Margin for the mean phase between them.
-    ramp_px : float
-        Margin for the mean phase ramp between them, as the displacement of the diffraction pattern that it is.
-
-    Raises
-    ------
-    ConfigError
-        A number that is not positive.
-    """
-
-    n_pairs: int = 5
-    n_reruns: int = 2
-    n_independent: int = 5
-    epochs: int = 40
-    correlation: float = 0.05
-    scale: float = 0.05
-    shift_px: float = 0.5
-    phase_rad: float = 0.2
-    ramp_px: float = 0.25
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        for name, value in asdict(self).items():
-            if not value > 0:
-                raise ConfigError(f"{name} is {value!r}; must be positive.")
-
-    def arguments(self, candidate: bool) -> list[str]:
-        """What tells :func:`main` of this plan."""
-        counts = {name: getattr(self, f"n_{name}") for name in COUNTS} | {"epochs": self.epochs}
-        given = [part for name, count in counts.items() for part in (f"--{name}", str(count))]
-        return [*given, *(["--candidate"] if candidate else [])]
-
-    def margins(self) -> dict[str, float]:
-        """Every margin by name, for a run's record."""
-        return {f"margin of {name}": float(getattr(self, name)) for name in MARGINS}
-
-
-def configuration(gridsize: int, seed: int, epochs: int) -> TrainingConfig:
+def configuration(gridsize: int, seed: int, nepochs: int) -> TrainingConfig:
     """One training of the narrow network on the integration fixture.
 
     A group of gridsize 1 is a quarter of the work, and tells less: twice as many groups a step and twice as many
@@ -119,7 +52,7 @@ def configuration(gridsize: int, seed: int, epochs: int) -> TrainingConfig:
     return TrainingConfig(
         model=ModelConfig(N=N, gridsize=gridsize, n_filters_scale=1),
         batch_size=2 * more,
-        nepochs=epochs * more,
+        nepochs=nepochs * more,
         neighbor_count=6,
         probe_trainable=True,
         seed=seed,
@@ -131,16 +64,16 @@ def _displacement_px(ramp_rad_per_px: float) -> float:
     return ramp_rad_per_px * N / (2 * np.pi)
 
 
-# --- the process ---
+# --- in a worker ---
 
 
-def measure(name: str, folder: Path, gridsize: int, plan: Plan, candidate: bool) -> None:
-    """Train every seed; write ``FOLDER/BACKEND.seeds.GRIDSIZE.npz``: objects by ``kind/number``."""
-    arrays: dict[str, NDArray[Any]] = {}
-    for kind, number, seed in trainings(plan, candidate):
-        config = configuration(gridsize, seed, plan.epochs)
-        arrays[f"{kind}/{number}"] = _train(name, config, moved=kind == "moved")
-    write(folder, f"{name}.seeds.{gridsize}", arrays)
+def measure(bench: Bench, part: str) -> Captured:
+    """Train every seed of the gridsize that `part` is; the stitched objects by ``kind/number``."""
+    arrays: Captured = {}
+    for kind, number, seed in trainings(bench.problems.plan, candidate=bench.name == bench.pair[1]):
+        config = configuration(int(part), seed, bench.problems.plan.nepochs)
+        arrays[f"{kind}/{number}"] = _train(bench.name, config, moved=kind == "moved")
+    return arrays
 
 
 def trainings(plan: Plan, candidate: bool) -> Iterator[tuple[str, int, int]]:
@@ -203,56 +136,57 @@ class Seeds:
     images: dict[int, Images] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
 
-    def findings(self) -> list[Finding]:
-        """One finding for each of :func:`places`."""
-        sides, found = (self.candidate, self.reference), []
-        for case, tap in places():
-            gridsize, kind = int(case.split()[1][0]), case.partition(", ")[2].split()[0]
-            where = ("trained", case, "", tap)
+    def findings(self) -> Iterator[Finding]:
+        """One finding for each of `PLACES`."""
+        sides = (self.candidate, self.reference)
+        for gridsize, kind, tap in ASKED:
+            where = Place("trained", _case(gridsize, kind), tap=tap)
             if gridsize in self.problems:
-                found.append(Finding(*where, *sides, np.inf, 0.0, np.inf, self.problems[gridsize]))
+                yield Finding.missing(where, sides, self.problems[gridsize])
             elif tap == RESIDUAL:
                 between, reruns = self.residuals[gridsize]
-                bound = DRIFT * float(reruns.max())
-                error = float(between.max())
-                found.append(Finding(*where, *sides, error, bound, error / bound if bound else np.inf))
+                yield bounded(where, sides, float(between.max()), DRIFT * float(reruns.max()))
             else:
                 test = self.tests[gridsize, kind, tap]
-                error = abs(test.mean)
-                found.append(Finding(*where, *sides, error, test.margin, test.extent, str(test), decided=test.decided))
-        return found
+                numbers = (abs(test.mean), test.margin, test.extent)
+                yield Finding(*where, *sides, *numbers, str(test), decided=test.decided)
 
 
 RESIDUAL = "relative residual between the images"
 
+ASKED = tuple(
+    (gridsize, kind, tap)
+    for gridsize in GRIDSIZES
+    for kind, taps in (
+        ("paired", METRICS.values()),
+        ("independent", METRICS.values()),
+        ("paired", (*GAUGE, RESIDUAL)),
+    )
+    for tap in taps
+)
+"""Gridsize, kind of seeds and tap of every finding, known before anything is trained."""
 
-def places() -> list[tuple[str, str]]:
-    """Case and tap of every finding of this rung, known before anything is trained."""
-    found = []
+
+def _case(gridsize: int, kind: str) -> str:
+    return f"gridsize {gridsize}, {kind} seeds"
+
+
+PLACES = tuple((_case(gridsize, kind), tap) for gridsize, kind, tap in ASKED)
+"""Case and tap of every finding."""
+
+
+def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """Equivalence of what both trained, over seeds."""
+    return compared(measured, problems).findings()
+
+
+@lru_cache(maxsize=1)
+def compared(measured: Measured, problems: Problems) -> Seeds:
+    """All images of both sides; with a problem for each gridsize of which an image is missing or cannot be compared."""
+    candidate, reference = measured.pair
+    seeds = Seeds(problems.plan, reference, candidate)
     for gridsize in GRIDSIZES:
-        for kind in ("paired", "independent"):
-            found += [(f"gridsize {gridsize}, {kind} seeds", metric) for metric in METRICS.values()]
-        found += [(f"gridsize {gridsize}, paired seeds", what) for what in (*GAUGE, RESIDUAL)]
-    return found
-
-
-def judge(folder: Path, reference: str, candidate: str, plan: Plan) -> Seeds:
-    """Compare what both backends wrote.
-
-    Parameters
-    ----------
-    folder : Path
-    reference, candidate : str
-    plan : Plan
-
-    Returns
-    -------
-    Seeds
-        With a problem for each gridsize that not both trained, or of which an image cannot be compared.
-    """
-    seeds = Seeds(plan, reference, candidate)
-    for gridsize in GRIDSIZES:
-        arrays = {name: read(folder, f"{name}.seeds.{gridsize}") for name in (reference, candidate)}
+        arrays = measured.both("seeds", str(gridsize))
         try:
             _check(arrays)
             _compare(seeds, gridsize, arrays)
@@ -322,21 +256,14 @@ def _pairs(
     return between[0]
 
 
-def main() -> None:
-    """Parse the command line and train."""
-    follow_parent()
-    parser = argparse.ArgumentParser(description="Train one backend from several seeds, for rung 7 of the ladder.")
-    parser.add_argument("backend")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--gridsize", type=int, required=True, choices=GRIDSIZES)
-    parser.add_argument("--candidate", action="store_true", help="train the independent seeds as well")
-    for name in COUNTS:
-        parser.add_argument(f"--{name}", type=int, default=getattr(Plan, f"n_{name}"))
-    parser.add_argument("--epochs", type=int, default=Plan.epochs)
-    options = parser.parse_args()
-    plan = Plan(options.pairs, options.reruns, options.independent, options.epochs)
-    measure(options.backend, options.folder, options.gridsize, plan, options.candidate)
+SEEDS = Capture("seeds", measure, "weights", lambda problems: tuple(map(str, GRIDSIZES)), fresh=True)
 
-
-if __name__ == "__main__":
-    main()
+RUNG = Rung(
+    "trained",
+    "are trained reconstructions equivalent, over seeds?",
+    (SEEDS,),
+    (judge,),
+    "weights",
+    places=PLACES,
+    profiles=("full",),
+)

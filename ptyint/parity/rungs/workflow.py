@@ -18,16 +18,14 @@ from numpy.typing import NDArray
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import Weights, initial_weights
 from ptyint.config import legacy_values
-from ptyint.parity import extras, problems
-from ptyint.parity.compare import REFEREE, compare, error_of
-from ptyint.parity.offered import UNSUPPORTED
-from ptyint.parity.results import Finding
+from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, error_of
+from ptyint.parity.problems import FIXTURE, Case, Problems, inputs_of, workflow_training
+from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, noted
 from ptyint.parity.tolerances import INITIAL_SPREAD, TOLERANCES
-from ptyint.parity.worker import Arrays, noted, read, write
-from ptyint.scans import forward
 from ptyint.scans.batches import Batch
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture
+from ptyint.scans.forward import normalise_probe
 
 GRIDSIZES = (1, 2)
 ARCHITECTURE = "architecture"
@@ -38,61 +36,59 @@ HELD = ("N", "gridsize", "n_filters_scale", "batch_size", "nepochs", "amp_activa
 """Legacy keys that the backend's own configuration gate must have set (CONFIG-001)."""
 
 
-def measure(backend: Any, folder: Path, seed: int = 0) -> Arrays:
+def measure(bench: Bench, part: str = "") -> Captured:
     """Configuration, initial weights and one short training; keys begin with ``gridsize/``."""
-    arrays: Arrays = {}
-    path = _scan_file(folder, backend.name)
+    backend, seed = bench.backend, bench.problems.seed
+    arrays: Captured = {}
+    path = _scan_file(bench)
     for gridsize in GRIDSIZES:
-        config = extras.workflow_training(gridsize, seed)
+        config = workflow_training(gridsize, seed)
         with noted(arrays, f"{gridsize}/configuration"):
             held = backend.configure(config)
             arrays[f"{gridsize}/configuration"] = np.array(_plain({key: held.get(key) for key in HELD}))
         with noted(arrays, f"{gridsize}/initial"):
-            found = backend.initial_weights(config)
-            arrays |= {f"{gridsize}/initial/{name}": np.asarray(array) for name, array in found.items()}
+            initial = backend.initial_weights(config)
+            arrays |= {f"{gridsize}/initial/{name}": np.asarray(array) for name, array in initial.items()}
         with noted(arrays, f"{gridsize}/carried"):
             weights, batch = _carried(gridsize, seed)
             arrays[f"{gridsize}/carried"] = backend.predict(config, weights, batch.inputs)
         with noted(arrays, f"{gridsize}/run"):
-            ran = backend.run(path, config, _own(folder, backend.name, gridsize))
+            ran = backend.run(path, config, _own(bench, gridsize))
             arrays |= {f"{gridsize}/run/{name}": np.asarray(array) for name, array in ran.items()}
     return arrays
 
 
-def reload(backend: Any, folder: Path, seed: int = 0) -> Arrays:
+def reload(bench: Bench, part: str = "") -> Captured:
     """What the saved bundles predict in this process, which must be a new one."""
-    arrays: Arrays = {}
-    path = _scan_file(folder, backend.name)
+    arrays: Captured = {}
+    path = _scan_file(bench)
     for gridsize in GRIDSIZES:
         with noted(arrays, f"{gridsize}/run"):
-            config = extras.workflow_training(gridsize, seed)
-            found = backend.reload(path, config, _own(folder, backend.name, gridsize))
-            arrays |= {f"{gridsize}/run/{name}": np.asarray(array) for name, array in found.items()}
+            config = workflow_training(gridsize, bench.problems.seed)
+            loaded = bench.backend.reload(path, config, _own(bench, gridsize))
+            arrays |= {f"{gridsize}/run/{name}": np.asarray(array) for name, array in loaded.items()}
     return arrays
 
 
-def keep(folder: Path, target: Path, name: str) -> None:
-    """What the short trainings gave, predictions and stitched objects: from `folder` to ``TARGET/NAME.outputs.npz``."""
-    ran = {key: array for key, array in read(folder, f"{name}.workflow").items() if "/run/" in key}
-    if ran:
-        write(target, f"{name}.outputs", ran)
+def outputs(measured: Measured, side: str) -> Captured:
+    """What the short trainings gave: predictions and stitched objects."""
+    return {key: array for key, array in measured.of(side, "workflow").items() if "/run/" in key}
 
 
 def _carried(gridsize: int, seed: int) -> tuple[Weights, Batch]:
-    """Weights, as after some training, and a batch for the network of :func:`extras.workflow_training`."""
-    case = problems.Case({"gridsize": gridsize})
-    batch, weights, _ = problems.inputs_of(case, "float32", seed)
+    """Weights, as after some training, and a batch for the network of a short training."""
+    batch, weights, _ = inputs_of(Case({"gridsize": gridsize}), "float32", seed)
     return weights, batch
 
 
-def _scan_file(folder: Path, name: str) -> Path:
-    path = folder / f"{name}.scan.npz"
-    write_scan(load_fixture(problems.FIXTURE), path)
+def _scan_file(bench: Bench) -> Path:
+    path = bench.folder / f"{bench.name}.scan.npz"
+    write_scan(load_fixture(FIXTURE), path)
     return path
 
 
-def _own(folder: Path, name: str, gridsize: int) -> Path:
-    own = folder / f"{name}-{gridsize}"
+def _own(bench: Bench, gridsize: int) -> Path:
+    own = bench.folder / f"{bench.name}-{gridsize}"
     own.mkdir(exist_ok=True)
     return own
 
@@ -104,40 +100,46 @@ def _plain(values: Mapping[str, Any]) -> str:
 # --- the judge ---
 
 
-def judge(found: Mapping[str, Arrays], reloaded: Mapping[str, Arrays], seed: int = 0) -> list[Finding]:
-    """Findings of the rungs contract, forward and persistence.
-
-    Parameters
-    ----------
-    found, reloaded : dict of str to dict
-        Of the sides with a workflow, reference first: what :func:`measure` and :func:`reload` gave.
-    seed : int
-    """
-    findings: list[Finding] = []
+def contract(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """Of each side with a workflow: its own configuration gate, its network as it starts, what illuminates it."""
+    sides = measured.with_capability("workflow")
+    both = measured.both("workflow", sides=sides) if sides else {}
     for gridsize in GRIDSIZES:
         case = f"gridsize {gridsize}"
-        for side, arrays in found.items():
-            findings += _configuration(side, arrays, gridsize, case, seed)
-            findings += _start(side, arrays, gridsize, case, seed)
-            findings += _illumination(side, arrays, gridsize, case)
-            findings += _one_patch_a_group(side, arrays, gridsize, case)
-            findings.append(_with_carried_weights(side, arrays, gridsize, case, seed))
+        for side, arrays in both.items():
+            yield from _configuration(side, arrays, gridsize, case, problems.seed)
+            yield from _start(side, arrays, gridsize, case, problems.seed)
+            yield from _illumination(side, arrays, gridsize, case)
+        if len(both) == 2:
+            yield _architecture(both, gridsize, case)
+
+
+def forward(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """Of each side with a workflow: a patch for each group, and its network with weights carried over."""
+    for gridsize in GRIDSIZES:
+        for side in measured.with_capability("workflow"):
+            arrays = measured.of(side, "workflow")
+            yield _one_patch_a_group(side, arrays, gridsize)
+            yield _with_carried_weights(side, arrays, gridsize, problems.seed)
+
+
+def persistence(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """Of each side with a workflow: what its bundle predicts in a new process, against what it did before."""
+    for gridsize in GRIDSIZES:
+        for side in measured.with_capability("workflow"):
+            pair = (measured.of(side, "reloaded"), measured.of(side, "workflow"))
             for tap in ("patches", "stitched"):
+                where = Place("persistence", f"its own bundle, gridsize {gridsize}", "float32", tap)
                 key = f"{gridsize}/run/{tap}"
-                where = ("persistence", f"its own bundle, {case}", "float32", tap)
-                findings.append(
-                    compare(where, (side, side), (reloaded[side], arrays), (key, key), TOLERANCES["forward"])
-                )
-        if len(found) == 2:
-            findings.append(_architecture(found, gridsize, case))
-    return findings
+                yield compare(where, (side, side), pair, (key, key), TOLERANCES["forward"])
 
 
 def _configuration(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> Iterator[Finding]:
-    legacy = legacy_values(extras.workflow_training(gridsize, seed))
+    legacy = legacy_values(workflow_training(gridsize, seed))
     expected = _plain({key: legacy.get(key) for key in HELD})
     seen = str(arrays.get(f"{gridsize}/configuration", error_of(arrays, f"{gridsize}/configuration")))
-    yield _fact("contract", case, "its own params.cfg after update_legacy_dict", side, seen == expected, seen)
+    where = Place("contract", case, tap="its own params.cfg after update_legacy_dict")
+    yield Finding.fact(where, (side, REFEREE), seen == expected, seen)
 
 
 def _kernels(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
@@ -151,26 +153,26 @@ def _of(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
 def _start(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> Iterator[Finding]:
     """Architecture and initialisation against this package's network: Glorot-uniform kernels, zero biases."""
     initial = _of(arrays, f"{gridsize}/initial/")
-    config = extras.workflow_training(gridsize, seed)
-    ours = initial_weights(config.model, load_fixture(problems.FIXTURE).probe, config.seed)
+    config = workflow_training(gridsize, seed)
+    ours = initial_weights(config.model, load_fixture(FIXTURE).probe, config.seed)
     apart = layers_apart(initial, ours) if initial else error_of(arrays, f"{gridsize}/initial")
-    yield _fact("contract", case, ARCHITECTURE, side, not apart, f"{CARRIED}{apart} (this: {side}, the other: ptyint)")
+    where, note = Place("contract", case, tap=ARCHITECTURE), f"{CARRIED}{apart} (this: {side}, the other: ptyint)"
+    yield Finding.fact(where, (side, REFEREE), not apart, note)
     spreads = {}
     for name, kernel in _kernels(initial).items():
         fan = kernel.shape[0] * kernel.shape[1] * (kernel.shape[2] + kernel.shape[3])
         spread = abs(float(kernel.std()) * np.sqrt(fan / 2) - 1)
         spreads[name] = (spread, INITIAL_SPREAD / np.sqrt(kernel.size))
-    where = ("contract", case, "", "initial kernels: spread over Glorot's, less 1")
+    where = Place("contract", case, tap="initial kernels: spread over Glorot's, less 1")
     if not spreads:
-        yield Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, "it gives no initial weights")
+        yield Finding.missing(where, (side, REFEREE), "it gives no initial weights")
         return
     name, (spread, bound) = max(spreads.items(), key=lambda one: one[1][0] / one[1][1])
     n_red = sum(error > tolerance for error, tolerance in spreads.values())
     note = f"{n_red} of {len(spreads)} kernels lie outside; most {name}"
-    yield Finding(*where, side, REFEREE, spread, bound, spread / bound, note)
+    yield bounded(where, (side, REFEREE), spread, bound, note)
     largest = max((float(np.abs(array).max()) for array in initial.values() if array.ndim == 1), default=0.0)
-    where = ("contract", case, "", "initial biases: largest")
-    yield Finding(*where, side, REFEREE, largest, 0.0, 0.0 if largest == 0 else np.inf)
+    yield bounded(Place("contract", case, tap="initial biases: largest"), (side, REFEREE), largest, 0.0)
 
 
 def layers_apart(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> str:
@@ -189,15 +191,14 @@ def _architecture(found: Mapping[str, Arrays], gridsize: int, case: str) -> Find
     theirs, ours = (_of(arrays, f"{gridsize}/initial/") for arrays in found.values())
     words = layers_apart(ours, theirs)
     note = f"{CARRIED}{words} (this: {candidate}, the other: {reference})" if words else ""
-    error = float(bool(words) or not ours)
-    ratio = np.inf if error else 0.0
-    return Finding("contract", case, "", ARCHITECTURE, candidate, reference, error, 0.0, ratio, note)
+    where = Place("contract", case, tap=ARCHITECTURE)
+    return Finding.fact(where, (candidate, reference), bool(ours) and not words, note)
 
 
 def _illumination(side: str, arrays: Arrays, gridsize: int, case: str) -> Iterator[Finding]:
     """The probe that really illuminated in training, and the energy of the network's inputs, against the referee."""
-    scan, config = load_fixture(problems.FIXTURE), extras.workflow_training(gridsize).model
-    probe = forward.normalise_probe(scan.probe, config.probe_scale)
+    scan, config = load_fixture(FIXTURE), workflow_training(gridsize).model
+    probe = normalise_probe(scan.probe, config.probe_scale)
     expected = {"probe": probe[0].astype(np.complex128), "energy": np.array((scan.N / 2) ** 2)}
     seen = _of(arrays, f"{gridsize}/run/")
     if "inputs" in seen:
@@ -206,39 +207,33 @@ def _illumination(side: str, arrays: Arrays, gridsize: int, case: str) -> Iterat
     if not seen:
         seen = {"error/probe": np.array(error_of(arrays, f"{gridsize}/run"))}
     for tap, key in ((ILLUMINATING, "probe"), (ENERGY, "energy")):
-        where = ("contract", case, "float32", tap)
-        bound = TOLERANCES["forward"]
-        yield compare(where, (side, REFEREE), (seen, expected), (key, key), bound)
+        where = Place("contract", case, "float32", tap)
+        yield compare(where, (side, REFEREE), (seen, expected), (key, key), TOLERANCES["forward"])
 
 
-def _one_patch_a_group(side: str, arrays: Arrays, gridsize: int, case: str) -> Iterator[Finding]:
-    n_groups = extras.workflow_training(gridsize).n_groups
+def _one_patch_a_group(side: str, arrays: Arrays, gridsize: int) -> Finding:
+    n_groups = workflow_training(gridsize).n_groups or 0
     patches = arrays.get(f"{gridsize}/run/patches")
-    where = ("forward", case, "float32", "object patches at inference")
+    where = Place("forward", f"gridsize {gridsize}", "float32", "object patches at inference")
     if patches is None:
-        yield Finding(*where, side, REFEREE, np.inf, 0.0, np.inf, error_of(arrays, f"{gridsize}/run"))
-        return
-    holds = len(patches) == n_groups
-    note = "" if holds else f"{n_groups} groups in, {len(patches)} patches out"
-    yield Finding(*where, side, REFEREE, abs(len(patches) - (n_groups or 0)), 0.0, 0.0 if holds else np.inf, note)
+        return Finding.missing(where, (side, REFEREE), error_of(arrays, f"{gridsize}/run"))
+    note = "" if len(patches) == n_groups else f"{n_groups} groups in, {len(patches)} patches out"
+    return bounded(where, (side, REFEREE), abs(len(patches) - n_groups), 0.0, note)
 
 
-def _with_carried_weights(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> Finding:
+def _with_carried_weights(side: str, arrays: Arrays, gridsize: int, seed: int) -> Finding:
     """Patches of its network with this package's weights, against the referee's network."""
-    where = ("forward", case, "float32", "object patches with carried weights")
+    where = Place("forward", f"gridsize {gridsize}", "float32", "object patches with carried weights")
     key = f"{gridsize}/carried"
     error = str(arrays.get(f"error/{key}", ""))
     if error.startswith(UNSUPPORTED):
         note = f"weights cannot be carried to {side} ({error.removeprefix(UNSUPPORTED)})"
         return Finding.unavailable(where, (side, REFEREE), note)
     weights, batch = _carried(gridsize, seed)
-    model = extras.workflow_training(gridsize, seed).model
-    taps = numpy_network.forward(weights, batch, model)
+    taps = numpy_network.forward(weights, batch, workflow_training(gridsize, seed).model)
     expected = {key: taps["patches_before_merge" if gridsize > 1 else "object_patches"]}
     return compare(where, (side, REFEREE), (arrays, expected), (key, key), TOLERANCES["forward"])
 
 
-def _fact(rung: str, case: str, tap: str, side: str, holds: bool, note: str) -> Finding:
-    return Finding(
-        rung, case, "", tap, side, REFEREE, float(not holds), 0.0, 0.0 if holds else np.inf, "" if holds else note
-    )
+OWN = Capture("workflow", measure, "workflow")
+RELOADED = Capture("reloaded", reload, "workflow", fresh=True, after=("workflow",))

@@ -1,0 +1,210 @@
+"""Rung 0: the bookkeeping around a backend, as facts of both processes against those of the judge's own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ptyint import dispatcher
+from ptyint._atomic import write_arrays
+from ptyint.backends.training import Schedule
+from ptyint.backends.weights import Weights, initial_weights, weights_sha256
+from ptyint.config import InferenceConfig, TrainingConfig, legacy_values, params, to_mapping
+from ptyint.images import metrics, stitch
+from ptyint.parity.compare import REFEREE, Finding, Place, error_of
+from ptyint.parity.problems import FIXTURE, Problems, trainings
+from ptyint.parity.rungs import workflow
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
+from ptyint.scans import files
+from ptyint.scans.batches import GroupedScan
+from ptyint.scans.fixtures import load_fixture
+
+Facts = dict[tuple[str, str], str]
+"""What a fact is of, and its case, to a value or digest."""
+
+FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
+"""Built-in backend to the framework that its process may have loaded, and no other; others declare theirs."""
+
+UNAVAILABLE = "not available"
+"""Instead of a fact that a backend cannot give, since it does not declare what that needs."""
+
+STALE = {"gridsize": 7, "N": 3, "backend": "stale", "probe.mask": "stale", "learning_rate": -1.0}
+"""What stands in `params.cfg` before the gate."""
+
+GATE, HELD, RAN = "params.cfg after the gate", "weights in the network", ("backend that ran", "")
+LOADED, DECLARED = ("frameworks loaded", ""), ("frameworks declared", "")
+
+
+def bookkeeping(seed: int = 0) -> Facts:
+    """Facts that do not depend on a backend, and must be the same in every process."""
+    facts: dict[tuple[str, str], Callable[[], str]] = {
+        ("default backend", ""): lambda: f"{TrainingConfig().backend}, {InferenceConfig().backend}",
+        ("default configuration", ""): lambda: json.dumps(
+            [to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]
+        ),
+        ("scan", ""): lambda: load_fixture(FIXTURE).sha256,
+        ("counts of 16-bit amplitudes", ""): _sixteen_bits,
+        ("learning rates", ""): _learning_rates,
+        ("metrics", ""): _metrics,
+        ("stitched object", ""): _stitched,
+    }
+    for gridsize, config in trainings(seed).items():
+        case = f"gridsize {gridsize}"
+        facts["groups", case] = lambda config=config: _data(config).groups.sha256()  # type: ignore[misc]
+        facts["batches in their order", case] = lambda config=config: _batches(_data(config))  # type: ignore[misc]
+        facts["initial weights", case] = lambda config=config: weights_sha256(_initial(config))  # type: ignore[misc]
+    values: Facts = {}
+    for key, fact in facts.items():
+        try:
+            values[key] = fact()
+        except Exception as error:
+            values[key] = f"{type(error).__name__}: {error}"
+    return values
+
+
+def _defaults() -> str:
+    return json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())])
+
+
+def _data(config: TrainingConfig) -> GroupedScan:
+    return GroupedScan.from_config(load_fixture(FIXTURE), config)
+
+
+def _initial(config: TrainingConfig) -> Weights:
+    return initial_weights(config.model, load_fixture(FIXTURE).probe, config.seed)
+
+
+def _batches(data: GroupedScan) -> str:
+    """Sizes and dtypes in words, and a digest of two epochs."""
+    generator, digest, kinds = np.random.default_rng(4), hashlib.sha256(), []
+    for batch in (batch for _ in range(2) for batch in data.batches(5, generator)):
+        for array in (batch.inputs, batch.counts, batch.offsets_px):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        kinds.append(f"{len(batch.inputs)} {batch.inputs.dtype}")
+        digest.update(f"{batch.n_canvas} {batch.count_scale!r}".encode())
+    return f"{digest.hexdigest()} ({', '.join(kinds)})"
+
+
+def _sixteen_bits() -> str:
+    """A scan whose amplitudes are stored as 16-bit integers above 256, whose squares do not fit."""
+    scan = load_fixture(FIXTURE)
+    amplitudes = np.sqrt(scan.counts().astype(np.float64) * 1e3).astype(np.uint16)
+    y, x = scan.probe_positions_px.T
+    with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as folder:
+        path = Path(folder) / "sixteen-bits.npz"
+        arrays: Captured = {"probeGuess": scan.probe[0], "objectGuess": np.ones((8, 8), np.complex64)}
+        write_arrays(path, arrays | {"diffraction": amplitudes, "xcoords": x, "ycoords": y})
+        counts = files.read_scan(path, diffraction_kind="amplitudes").counts()
+    return hashlib.sha256(np.ascontiguousarray(counts).tobytes()).hexdigest() + f" (largest {counts.max():.0f})"
+
+
+def _learning_rates() -> str:
+    rates = []
+    for scheduler in ("Default", "ReduceLROnPlateau", "WarmupCosine"):
+        schedule = Schedule(TrainingConfig(scheduler=scheduler, nepochs=8, lr_warmup_epochs=2))
+        for loss in (5.0, 4.0, 4.0, 4.5, 4.1, 4.2, 3.0, 3.1):
+            rates.append(f"{schedule.learning_rate:.12g}")
+            schedule.should_stop(loss)
+    return ", ".join(rates)
+
+
+def _pair() -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+    rng, y = np.random.default_rng(8), np.linspace(0, 3, 96)
+    phase = np.cos(5 * y) * np.sin(3 * y)[:, None]
+    image = np.asarray((1 + 0.3 * np.sin(4 * y)[:, None]) * np.exp(1j * phase), np.complex128)
+    noise = rng.normal(size=(96, 96)) + 1j * rng.normal(size=(96, 96))
+    return np.asarray(image + 0.05 * noise, np.complex128), image
+
+
+def _metrics() -> str:
+    values = metrics.compare_objects(*_pair()).values
+    return json.dumps({name: None if value is None else f"{value:.8g}" for name, value in values.items()})
+
+
+def _stitched() -> str:
+    """Patches of a known object, their groups' phases lost, put together again."""
+    _, image = _pair()
+    rng = np.random.default_rng(10)
+    positions = rng.uniform(20, 76, (24, 2))
+    labels = np.repeat(np.arange(12), 2)
+    patches = stitch.extract_patches(np.pad(image, 32), positions + 32, 64)
+    patches = patches * np.exp(1j * rng.uniform(0, 6, 12))[labels][:, None, None]
+    phases = stitch.synchronise_phases(patches, positions, (96, 96), labels)
+    whole = stitch.stitch(patches * np.exp(1j * phases[labels])[:, None, None], positions, (96, 96)).object_
+    product = whole * np.conj(whole[48, 48])
+    sums = [(product * np.exp(1j * np.arange(96) * k / 7)).sum() for k in range(4)]
+    return ", ".join(f"{abs(value):.8g}" for value in sums)
+
+
+def facts_of(name: str, seed: int = 0) -> Facts:
+    """:func:`bookkeeping`, and what a backend makes of configuration and weights."""
+    facts = bookkeeping(seed)
+    try:
+        for gridsize, config in trainings(seed).items():
+            case = f"gridsize {gridsize}"
+            params.cfg.clear()
+            params.cfg.update(STALE)
+            backend: Any = dispatcher.select_backend(replace(config, backend=name))
+            held = {key: value for key, value in params.cfg.items() if key != "backend"}
+            facts[GATE, case] = json.dumps(held, sort_keys=True)
+            facts[HELD, case] = UNAVAILABLE
+            if "trace" in backend.capabilities:
+                network = backend.build(replace(config, backend=name), _initial(config))
+                facts[HELD, case] = weights_sha256({n: w.astype(np.float32) for n, w in network.get_weights().items()})
+        facts[RAN] = backend.name
+        facts[DECLARED] = ", ".join(sorted(backend.frameworks))
+        facts[LOADED] = ", ".join(sorted({"tensorflow", "torch"} & set(sys.modules)))
+    except Exception as error:
+        facts[RAN] = f"{type(error).__name__}: {error}"
+    return facts
+
+
+def measure(bench: Bench, part: str = "") -> Captured:
+    """The facts as texts, by ``what/case``."""
+    facts = facts_of(bench.name, bench.problems.seed)
+    return {"/".join(key): np.array(value) for key, value in facts.items()}
+
+
+def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """Facts of each side, against this process's."""
+    expected = bookkeeping(problems.seed)
+    expected["default backend", ""] = "tensorflow, tensorflow"
+    for gridsize, config in trainings(problems.seed).items():
+        case = f"gridsize {gridsize}"
+        held = {**STALE, **legacy_values(config)}
+        held = {key: value for key, value in held.items() if key != "backend" and value is not None}
+        expected[GATE, case] = json.dumps(held, sort_keys=True)
+        expected[HELD, case] = expected["initial weights", case]
+    for side, facts in measured.both("contract").items():
+        frameworks = FRAMEWORKS.get(side) or str(facts.get("/".join(DECLARED), ""))
+        for (tap, case), value in {**expected, RAN: side, LOADED: frameworks}.items():
+            where, key = Place("contract", case, tap=tap), f"{tap}/{case}"
+            seen = str(facts[key]) if key in facts else error_of(facts, key) or "nothing was written"
+            if seen == UNAVAILABLE:
+                yield Finding.unavailable(where, (side, REFEREE), f"{side} does not offer trace")
+            else:
+                yield Finding.fact(where, (side, REFEREE), seen == value, f"{_short(seen)}, and not {_short(value)}")
+
+
+def _short(text: str, longest: int = 80) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}..."
+
+
+FACTS = Capture("contract", measure)
+
+RUNG = Rung(
+    "contract",
+    "same scan, groups, configuration, initial weights, batches, metrics?",
+    (FACTS, workflow.OWN),
+    (judge,),
+    also=(workflow.contract,),
+)

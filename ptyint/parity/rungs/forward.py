@@ -1,0 +1,146 @@
+"""Rung 2: every tap of every network, given the same weights; and what the rungs of loss and gradient share with it.
+
+A network is traced once: its taps, its loss, its gradients. In double precision each backend is also held against the
+referee.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+
+from ptyint.backends import numpy_network
+from ptyint.backends.numpy import COUNT_FLOOR
+from ptyint.parity import problems as given
+from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare, difference
+from ptyint.parity.problems import Network, Problems
+from ptyint.parity.rungs import workflow
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
+from ptyint.parity.tolerances import PRECISIONS, TOLERANCES
+from ptyint.scans.batches import Batch
+
+PREDICTED = ("predicted", "predicted, one by one")
+"""Object patches by the path that production takes: of the whole batch, and group by group."""
+
+OF_THE_LOSS = ("expected_counts", "loss")
+
+# --- in a worker ---
+
+
+def traced(bench: Bench, network: Network, injected: Arrays | None = None) -> Captured:
+    """Taps, loss and gradients of one network.
+
+    Parameters
+    ----------
+    bench : Bench
+    network : Network
+    injected : dict of ndarray, optional
+        Another backend's arrays, for reference injection, whole or of some taps.
+    """
+    arrays: Captured = {}
+    with noted(arrays, str(network)):
+        case = given.CASES[network.case]
+        batch, weights, good = given.inputs_of(case, network.precision, bench.problems.seed)
+        built = bench.backend.build(case.config, weights, good, network.precision)
+        arrays |= built.trace(batch, injected)
+        if injected is None:
+            arrays["predicted"] = built.predict(batch)
+            arrays["predicted, one by one"] = np.concatenate([built.predict(one) for one in _singly(batch)])
+    return arrays
+
+
+def _singly(batch: Batch) -> list[Batch]:
+    """Each group of a batch in a batch of its own."""
+    arrays = (batch.inputs, batch.counts, batch.offsets_px)
+    return [
+        replace(batch, inputs=inputs[None], counts=counts[None], offsets_px=offsets[None])
+        for inputs, counts, offsets in zip(*arrays, strict=True)
+    ]
+
+
+def _injected(bench: Bench, part: str) -> Captured:
+    """What each tap of the candidate does on the reference's inputs."""
+    return traced(bench, Network.named(part), bench.stored(bench.pair[0], "trace", part))
+
+
+def parts(problems: Problems) -> tuple[str, ...]:
+    """A file for each network."""
+    return tuple(map(str, problems.networks))
+
+
+TRACE = Capture("trace", lambda bench, part: traced(bench, Network.named(part)), "trace", parts)
+INJECTED = Capture("injected", _injected, "trace", parts, after=("trace",), candidate_only=True)
+
+# --- the judge ---
+
+
+@cache
+def refereed(case: str, seed: int = 0) -> Arrays:
+    """The referee's taps of a case; worked out once, since every comparison needs them."""
+    batch, weights, good = given.inputs_of(given.CASES[case], "float64", seed)
+    return numpy_network.forward(weights, batch, given.CASES[case].config.model, good)
+
+
+@cache
+def _loss_terms(case: str, seed: int = 0) -> float:
+    """Mean size of the terms ``l`` and ``k log l`` of the loss: they may cancel, rounding does not."""
+    batch, _, _ = given.inputs_of(given.CASES[case], "float64", seed)
+    rate = refereed(case, seed)["expected_counts"] + COUNT_FLOOR
+    return float(np.mean(rate + batch.counts * np.abs(np.log(rate))))
+
+
+def judge_taps(rung: str, measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """Every tap that belongs to a rung, of every network."""
+    for network in problems.networks:
+        taps = [tap for tap in refereed(network.case, problems.seed) if (tap in OF_THE_LOSS) == (rung == "loss")]
+        for tap in (*taps, *(PREDICTED if rung == "forward" else ())):
+            yield from _of_tap(Place(rung, *network, tap), measured, problems.seed)
+
+
+def _of_tap(where: Place, measured: Measured, seed: int) -> Iterator[Finding]:
+    """The candidate's against the reference's; in double precision each against the referee's."""
+    tap, tolerance, part = where.tap, TOLERANCES[where.rung], str(Network(where.case, where.precision))
+    scale = _loss_terms(where.case, seed) if tap == "loss" else None
+    candidate, reference = measured.pair
+    arrays = measured.both("trace", part)
+    finding = compare(where, measured.pair, (arrays[candidate], arrays[reference]), (tap, tap), tolerance, scale)
+    yield located(finding, tap, measured, scale)
+    if where.precision == "float64":
+        target = "object_patches" if tap in PREDICTED else tap
+        expected = refereed(where.case, seed)
+        for side, one in arrays.items():
+            yield compare(where, (side, REFEREE), (one, expected), (tap, target), tolerance, scale)
+
+
+def located(finding: Finding, key: str, measured: Measured, scale: float | None = None) -> Finding:
+    """A red one with the ratio of its tap alone, on the reference's inputs."""
+    if finding.holds:
+        return finding
+    candidate, reference = measured.pair
+    part = str(Network(finding.case, finding.precision))
+    theirs, alone = measured.of(reference, "trace", part), measured.of(candidate, "injected", part)
+    if key not in alone or key not in theirs:
+        return finding
+    name = "interpolation" if finding.tap in ("region", "object_patches") else "layer"
+    tolerance = TOLERANCES["gradient" if finding.rung == "gradient" else name]
+    return replace(finding, local=difference(alone[key], theirs[key], scale).ratio(tolerance, finding.precision))
+
+
+def judge(measured: Measured, problems: Problems) -> Iterable[Finding]:
+    """Every tap of the forward pass, and what is predicted."""
+    return judge_taps("forward", measured, problems)
+
+
+RUNG = Rung(
+    "forward",
+    "does every layer give the same output, given the same weights?",
+    (TRACE, INJECTED, workflow.OWN),
+    (judge,),
+    "trace",
+    PRECISIONS,
+    shrinks=True,
+    also=(workflow.forward,),
+)
