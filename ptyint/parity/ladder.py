@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -80,6 +82,8 @@ Key = tuple[str, str, str]
 class Climb:
     """A pair of backends on the ladder. Every capture of both is queued at the start; a rung waits for its own.
 
+    Two captures are made at a time: each backend has a lane with a worker that starts its framework once.
+
     Parameters
     ----------
     folder : path-like
@@ -123,24 +127,41 @@ class Climb:
         self._workers = {
             name: Worker(name, self.scratch, self.folder / f"{name}.measure.log", env, timeout) for name in self.pair
         }
-        self._queues = {name: ThreadPoolExecutor(1) for name in self.pair}
+        self._lanes = {name: ThreadPoolExecutor(1) for name in self.pair}
+        self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
         self._done: dict[Key, Future[str]] = {}
         self._fresh: list[dict[str, Any]] = []
         self._judged: dict[str, Judged] = {}
         self._measured: Measured | None = None
-        for rung in self.rungs:
-            self._submit([capture for capture in RUNGS[rung].captures if not self._is_queued(capture)])
+        self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
 
-    def _is_queued(self, capture: Capture) -> bool:
-        return any(name == capture.name for _, name, _ in self._done)
-
-    def _submit(self, captures: Sequence[Capture]) -> None:
-        for capture in captures:
+    def _submit(self, captures: Iterable[Capture]) -> None:
+        """Queue captures: each side's own in its lane; then whichever lane is free takes those in new processes."""
+        for capture in sorted(captures, key=lambda one: (one.fresh, bool(one.after))):
             for part in capture.parts(self.problems):
                 for side in self.pair[1:] if capture.candidate_only else self.pair:
                     before = [self._done[key] for key in self._before(capture, part)]
-                    future = self._queues[side].submit(self._capture, side, capture, part, before)
-                    self._done[side, capture.name, part] = future
+                    self._done[side, capture.name, part] = self._queued(side, capture, part, before)
+
+    def _queued(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> Future[str]:
+        if not capture.fresh:
+            return self._lanes[side].submit(self._capture, side, capture.name, part, before)
+        future: Future[str] = Future()
+        self._shared.append((future, partial(self._capture_anew, side, capture, part, before)))
+        for lane in self._lanes.values():
+            lane.submit(self._take)
+        return future
+
+    def _take(self) -> None:
+        """Make the next of the shared captures; the other lane may have been quicker."""
+        try:
+            future, capture = self._shared.popleft()
+        except IndexError:
+            return
+        try:
+            future.set_result(capture())
+        except Exception as error:
+            future.set_exception(error)
 
     def _before(self, capture: Capture, part: str) -> list[Key]:
         """What must be there first: the same part of other captures, or all of them."""
@@ -151,20 +172,23 @@ class Climb:
             for side in self.pair
         ]
 
-    def _capture(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
-        """Have one capture made; why that came to nothing, in words, or nothing."""
+    def _capture(self, side: str, name: str, part: str, before: Sequence[Future[str]]) -> str:
+        """Have a capture made; why that came to nothing, in words, or nothing."""
         wait(before)
-        if not capture.fresh:
-            return self._workers[side].measure(capture.name, part)
-        offer = Offer.of(stored(self.scratch, side, OFFER))
-        if capture.needs not in offer.capabilities:
+        return self._workers[side].measure(name, part)
+
+    def _capture_anew(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
+        """The same in a new process."""
+        wait([*before, self._done[side, "contract", ""]])
+        if capture.needs not in Offer.of(stored(self.scratch, side, OFFER)).capabilities:
             return ""
+        name = ".".join(filter(None, (side, capture.name, part)))
         asked = ":".join(filter(None, (capture.name, part)))
-        log = f"{side}.{'.'.join(filter(None, (capture.name, part)))}.log"
-        command = Process("ptyint.parity.worker", (side, str(self.scratch), asked), log).run(self.folder, self.timeout)
+        one = Process("ptyint.parity.worker", (side, str(self.scratch), asked), f"{name}.log")
+        command = one.run(self.folder, self.timeout)
         self._fresh.append(command)
         code = command["exit_code"]
-        return "" if code == 0 else f"its process ended with exit code {code}; see {log}"
+        return "" if code == 0 else f"its process ended with exit code {code}; see {one.log}"
 
     def _read(self, side: str, name: str, part: str) -> Captured:
         """What was captured; in its place what went wrong, where a process died."""
@@ -250,8 +274,8 @@ class Climb:
 
     def close(self) -> None:
         """End every process at once, and forget what was captured."""
-        for queue in self._queues.values():
-            queue.shutdown(wait=False, cancel_futures=True)
+        for lane in self._lanes.values():
+            lane.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers.values():
             worker.close(at_once=True)
         self._scratch.cleanup()

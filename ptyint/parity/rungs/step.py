@@ -330,7 +330,7 @@ def _relative(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 OPTIMISER = Capture("optimiser", measure_optimiser, "trace")
 TRAINING = Capture("training", measure_training, "weights")
-TRAJECTORIES = Capture("steps", measure_steps, "trace")
+TRAJECTORIES = Capture("steps", measure_steps, "trace", fresh=True)
 
 RUNG = Rung(
     "step",
