@@ -46,7 +46,8 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_run(commands: Any) -> None:
-    from ptyint.stages import FIXTURE, PROFILES, STAGES
+    from ptyint.stages import PROFILES, STAGES
+    from ptyint.stages.scan import default_fixture
 
     stages = "\n".join(f"  {name:5} {stage.title}: {stage.about}" for name, stage in STAGES.items())
     run = commands.add_parser(
@@ -63,7 +64,7 @@ def _add_run(commands: Any) -> None:
     )
     run.add_argument("stages", nargs="*", metavar="STAGE", help="which stages to run (default: those of the profile)")
     run.add_argument("--profile", choices=list(PROFILES), default="quick", help="how much (default: %(default)s)")
-    run.add_argument("--fixture", default="", help=f"dataset of the stage 'scan' (default: {FIXTURE})")
+    run.add_argument("--fixture", default="", help=f"dataset of the stage 'scan' (default: {default_fixture()})")
     run.add_argument(
         "--scan", type=Path, metavar="FILE", help="your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI"
     )
@@ -97,10 +98,11 @@ def _run(options: argparse.Namespace, given: list[str]) -> int:
     from ptyint import stages
     from ptyint.evidence import index, run
     from ptyint.evidence.pages import SUMMARY
+    from ptyint.stages.request import Request
 
     names = tuple(options.stages) or stages.PROFILES[options.profile]
     parameters = {name: _value(text) for name, text in options.p}
-    request = stages.Request(
+    request = Request(
         names, options.reports, options.fixture, options.scan, parameters, options.timeout, options.profile
     )
     jobs = stages.jobs_of(request)

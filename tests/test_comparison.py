@@ -9,7 +9,7 @@ import pytest
 from reconstructions import make
 
 from ptyint.errors import ComparisonError, ConfigError, PtyintError, ScanError
-from ptyint.images.comparison import NAME, Criteria, check_names, compare
+from ptyint.images.comparison import NAME, Criteria, compare
 from ptyint.images.reconstruction import Reconstruction, scanned_region
 
 
@@ -20,7 +20,7 @@ def failed(comparison: object) -> list[str]:
 def test_equal_reconstructions_pass_every_check() -> None:
     comparison = compare(make("tensorflow", noise=0.01), make("pytorch", noise=0.01))
     assert comparison.passed, failed(comparison)
-    assert [check.name for check in comparison.checks] == check_names(truth=True)
+    assert [check.name for check in comparison.checks] == [one.name for one in Criteria().declared(truth=True)]
     assert set(comparison.truth) == {"tensorflow", "pytorch"}
 
 
@@ -60,7 +60,7 @@ def test_without_truth_only_contract_and_agreement_are_checked() -> None:
     comparison = compare(make("tensorflow", truth=False), make("pytorch", truth=False))
     assert comparison.passed
     assert comparison.truth == {}
-    assert [check.name for check in comparison.checks] == check_names(truth=False)
+    assert [check.name for check in comparison.checks] == [one.name for one in Criteria().declared(truth=False)]
 
 
 def test_objects_of_different_shapes_are_not_compared() -> None:
@@ -75,6 +75,19 @@ def test_nan_is_an_error_not_a_pass() -> None:
     broken.object_[20, 20] = np.nan
     with pytest.raises(PtyintError):
         compare(make("tensorflow"), broken)
+
+
+def test_a_declared_bound_is_the_one_that_is_checked_and_a_notebook_parameter_holds_it() -> None:
+    strict = Criteria(max_difference=0.001, min_phase_correlation=0.99, min_agreement=0.98)
+    declared = {one.name: one for one in strict.declared(truth=True)}
+    checks = compare(make("tensorflow"), make("pytorch", noise=0.1), strict).checks
+    assert {check.name: (check.relation, check.bound) for check in checks} == {
+        name: (one.relation, one.bound) for name, one in declared.items()
+    }
+    assert sum(one.parameter == "max_difference" and one.bound == 0.001 for one in declared.values()) == 2
+    loosened = declared["phase correlation of the two backends"].at({"min_agreement": 0.5})
+    assert (loosened.relation, loosened.bound) == (">=", 0.5)
+    assert {one.parameter for one in declared.values()} == {"", *Criteria.__dataclass_fields__}
 
 
 def test_criteria_out_of_range_are_refused_with_name_and_value() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pooch
 import pytest
+from cells import record_of, run_cells, table_of
 
-from ptyint import cli
 from ptyint.errors import ConfigError, FixtureError
 from ptyint.evidence.checks import Check
 from ptyint.evidence.execution import FOLDER, parameter_defaults
+from ptyint.images.figures import Picture
 from ptyint.scans.fixtures import (
     DATA_VARIABLE,
     DATASETS_VARIABLE,
@@ -21,7 +26,7 @@ from ptyint.scans.fixtures import (
     fixture_names,
     load_fixture,
 )
-from ptyint.stages import fixture_figures, fixtures
+from ptyint.stages import fixtures
 
 DATASETS = Path(__file__).parents[1] / "datasets"
 
@@ -34,11 +39,11 @@ def sha256_check(name: str) -> Check:
 def test_what_is_reported_is_what_was_declared(star_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DATA_VARIABLE, str(star_file.parent))
     for names in (None, ["tiny-64"], ["tiny-64", "ptychodus-sim-64"]):
-        declared = fixtures.expected_checks(names)
+        declared = fixtures.criteria(names)
         assert len(declared) == len(set(declared)) == len(names or fixture_names()) + 3
     names = ["tiny-64", "ptychodus-sim-64"]
     checks = fixtures.checks(fixtures.examine(names), [])
-    assert [check.name for check in checks] == fixtures.expected_checks(names)
+    assert [check.name for check in checks] == [one.name for one in fixtures.criteria(names)]
     assert [check.verdict for check in checks] == ["pass", "pass", "pass", "not run", "not run"]
 
 
@@ -91,9 +96,9 @@ def test_what_cannot_be_fetched_is_absent_and_promises_nothing(
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
     examined = fixtures.examine(["siemens-star", "tiny-64"])
     assert [one.absent for one in examined] == [True, False]
-    assert "sha256 holds: siemens-star" not in fixtures.expected_checks()
-    assert "not examined: it cannot be fetched" in fixtures.inventory_table(examined).rows[0]
-    assert "absent" in fixtures.headline(examined, []).record.compared  # type: ignore[union-attr]
+    assert "sha256 holds: siemens-star" not in [one.name for one in fixtures.criteria()]
+    frame = fixtures.table(examined)
+    assert list(frame.holds) == [None, True] and frame.n[0] is None and frame.n[1] == 16
 
 
 def test_where_data_is_required_what_cannot_be_fetched_is_a_failure(
@@ -103,22 +108,14 @@ def test_where_data_is_required_what_cannot_be_fetched_is_a_failure(
     monkeypatch.setenv(DATA_VARIABLE, str(tmp_path))
     monkeypatch.setenv(REQUIRE_VARIABLE, "1")
     monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
-    assert "sha256 holds: siemens-star" in fixtures.expected_checks()
+    assert "sha256 holds: siemens-star" in [one.name for one in fixtures.criteria()]
     assert sha256_check("siemens-star").verdict == "fail"
 
 
 def test_an_unknown_fixture_is_an_error() -> None:
-    for ask in (fixtures.examine, fixtures.expected_checks):
+    for ask in (fixtures.examine, fixtures.criteria):
         with pytest.raises(FixtureError, match="Did you mean 'tiny-64'"):
             ask(["tiny-46"])
-
-
-def test_knobs_list_every_option_and_every_parameter() -> None:
-    commands = fixtures.command_table(cli.parser())
-    assert {row[0] for row in commands.rows} >= {"ptyint run", "ptyint verify", "ptyint index", "ptyint backends"}
-    assert ("ptyint run", "--profile quick or full", "quick", "how much (default: quick)") in commands.rows
-    listed = {(row[0], row[1]) for row in fixtures.notebook_table().rows}
-    assert listed == {(p.name, name) for p in FOLDER.glob("*.ipynb") for name in parameter_defaults(p)}
 
 
 @pytest.mark.parametrize("backend", fixtures.BACKENDS)
@@ -139,23 +136,99 @@ def test_a_budget_that_could_not_be_measured_says_why(tmp_path: Path, monkeypatc
     budget = fixtures.measure_budget("pytorch", 2)
     assert not budget.measured and math.isnan(budget.import_s) and "broken install" in budget.error
     assert [c.verdict for c in fixtures.checks([], [budget]) if "pytorch" in c.name] == ["fail"]
-    with pytest.raises(ConfigError, match="epochs is 1; must be 2 or more"):
+    with pytest.raises(ConfigError, match="nepochs is 1; must be 2 or more"):
         fixtures.measure_budget("pytorch", 1)
 
 
-def test_the_note_names_every_fixture_with_owner_and_reuse(tmp_path: Path) -> None:
-    examined = fixtures.examine(["tiny-64", "grid-128"])
-    text = fixtures.write_sync(tmp_path, examined, [], cli.parser()).read_text()
-    assert text.startswith("# Phase E2.A: fixture alignment\n")
-    for name in ("tiny-64", "grid-128"):
-        fixture = fixture_info(name)
-        assert f"| {name} |" in text and fixture.owner in text and fixture.notes in text
-    for part in ("## Inventory", "## Dataset parameters", "## Knobs of the notebooks", "## Runtime budget"):
-        assert part in text
-    assert "TEST-PYTORCH-001" in text and "generator 'grid-128'" in text and "datasets/tiny-64.npz" in text
+def test_a_measured_process_dies_with_all_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too slow, with a child of its own: both are gone when the call returns."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(
+        "import subprocess, sys, pathlib, time\n"
+        f"child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\ntime.sleep(600)"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    budget = fixtures.measure_budget("pytorch", 2, timeout=20)
+    assert budget.error.startswith("ended after 20 s") and not budget.measured
+    child = int((tmp_path / "pid").read_text())
+    for _ in range(50):
+        if not runs(child):
+            break
+        time.sleep(0.1)
+    assert not runs(child)
 
 
-def test_the_gallery_tells_what_it_shows() -> None:
-    picture = fixture_figures.gallery(fixtures.examine(["tiny-64", "grid-128"]))
+def runs(pid: int) -> bool:
+    """Whether a process runs; one that is dead and not yet waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def measured(backend: str, nepochs: int, log: Path) -> fixtures.Budget:
+    """What a measurement gives, without the minutes."""
+    log.write_text("")
+    seconds = {name: 1.5 for name in ("start_s", "import_s", "first_epoch_s", "later_epoch_s", "inference_s", "wall_s")}
+    command = {"argv": ["python"], "exit_code": 0, "start": "", "end": "", "log": log.name}
+    return fixtures.Budget(backend, nepochs, **seconds, peak_memory_bytes=2**30, framework="1, cpu", command=command)
+
+
+@pytest.fixture
+def page(doctored: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[Any]]:
+    """What the notebook displays of fixtures, of which the star cannot be fetched."""
+    unreachable(doctored)
+    for variable in (DATA_VARIABLE, REQUIRE_VARIABLE):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(pooch, "os_cache", lambda name: tmp_path / "cache" / name)
+    monkeypatch.setattr(fixtures, "measure_budget", measured)
+    return lambda names: run_cells("e2a_fixtures", fixtures=names, output_dir=str(tmp_path))
+
+
+def test_the_page_names_every_fixture_with_owner_and_reuse(page: Callable[[str], list[Any]]) -> None:
+    """The plan's acceptance: name, path, owner, sample count, gridsize, reuse with TEST-PYTORCH-001."""
+    shown = page("tiny-64,grid-128,siemens-star")
+    inventory = table_of(shown, "Inventory")
+    for (name, source, owner, _, n, N, gridsize, holds, notes), expected in zip(
+        inventory.rows, ("tiny-64", "grid-128", "siemens-star"), strict=True
+    ):
+        fixture = fixture_info(expected)
+        assert (name, owner, notes, gridsize) == (expected, fixture.owner, fixture.notes, str(fixture.gridsize))
+        assert (n, N) == (str(fixture.n), str(fixture.N)) and source
+        assert holds == ("not examined: it cannot be fetched" if fixture.kind == "fetched" else "✓ pass")
+    assert "TEST-PYTORCH-001" in inventory.markdown and "datasets/tiny-64.npz" in inventory.markdown
+    parameters = table_of(shown, "Dataset parameters")
+    assert [row[0] for row in parameters.rows] == ["tiny-64", "grid-128", "siemens-star"]
+    assert parameters.rows[0][1:5] == ("16", "64", "1", "88 x 88") and parameters.rows[2][1:13] == ("-",) * 12
+    record = record_of(shown)
+    assert "absent" in record.compared and record.numbers["slowest integration cycle / s"] == 4.5
+    assert list(record.datasets) == ["tiny-64", "grid-128"] and len(record.commands) == 2
+    assert [check.name for check in record.checks] == [
+        one.name for one in fixtures.criteria(["tiny-64", "grid-128", "siemens-star"])
+    ]
+    budget = table_of(shown, "Runtime budget")
+    assert budget.rows[-2][0].startswith("budget: twice") and budget.rows[-2][1] == "10"
+
+
+def test_the_page_lists_every_option_and_every_parameter(page: Callable[[str], list[Any]]) -> None:
+    shown = page("tiny-64")
+    commands = table_of(shown, "Knobs of the command line")
+    assert {row[0] for row in commands.rows} >= {"ptyint run", "ptyint verify", "ptyint index", "ptyint backends"}
+    assert any(row[0] == "ptyint run" and "--profile" in row[1] and row[2] == "quick" for row in commands.rows)
+    listed = {(row[0], row[1]) for row in table_of(shown, "Knobs of the notebooks").rows}
+    assert listed == {(p.name, name) for p in FOLDER.glob("*.ipynb") for name in parameter_defaults(p)}
+
+
+def test_the_gallery_tells_what_it_shows(page: Callable[[str], list[Any]]) -> None:
+    (picture,) = (one for one in page("tiny-64,grid-128,siemens-star") if isinstance(one, Picture))
     assert "tiny-64: 16 patterns of 64 x 64" in picture.alt and "grid-128: 196 patterns of 128 x 128" in picture.alt
+    assert "amplitude 0." in picture.alt and "siemens-star: not examined" in picture.alt
     assert 20_000 < len(picture.png()) < 600_000
+
+
+def test_the_page_of_fixtures_that_cannot_be_read_says_why(doctored: Path, page: Callable[[str], list[Any]]) -> None:
+    (doctored / "tiny-64.npz").write_bytes(b"other")
+    shown = page("tiny-64")
+    assert table_of(shown, "Inventory").rows[0][7] == "✗ fail"
+    assert "tiny-64.npz" in table_of(shown, "Dataset parameters").rows[0][-1]

@@ -14,16 +14,20 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import Page, accessibility_problems, overflow_px, requests_of
+from cells import failed, record_of, run_cells, table_of
 from reconstructions import make
 
 from ptyint.config import TrainingConfig
 from ptyint.errors import PtychodusUnavailableError
 from ptyint.evidence import manifest
+from ptyint.images.figures import Picture
 from ptyint.ptychodus import command
 from ptyint.ptychodus.settings import BACKENDS
+from ptyint.scans import fixtures
 from ptyint.scans.fixtures import load_fixture
-from ptyint.stages import PROFILES, Request, jobs_of, ptychodus
+from ptyint.stages import PROFILES, jobs_of, ptychodus
 from ptyint.stages.ptychodus import Agreement, Bounds, Step
+from ptyint.stages.request import Request
 
 
 def agreed() -> Agreement:
@@ -36,12 +40,14 @@ def agreed() -> Agreement:
     inside = {backend: replace(scan, object_=one.object_) for backend, one in direct.items()}
     wanted = {"train": (0, ("model.h5.zip",)), "reconstruct": (0, ("product.h5",)), "direct": (0, ())}
     steps = {
-        f"{backend} {name}": Step({"exit_code": code}, files, "")
+        f"{backend} {name}": Step({"exit_code": code, "log": f"{name}.log"}, files, "")
         for backend in direct
         for name, (code, files) in wanted.items()
     }
-    steps[ptychodus.STOCK] = Step({"exit_code": 0}, (), "")
-    steps[ptychodus.REFUSED] = Step({"exit_code": 1}, (), "Algorithm 'ptyint_tensorflw' is not available.")
+    steps[ptychodus.STOCK] = Step({"exit_code": 0, "log": "stock.log"}, (), "")
+    steps[ptychodus.REFUSED] = Step(
+        {"exit_code": 1, "log": "ptyint.log"}, (), "Algorithm 'ptyint_tensorflw' is not available."
+    )
     losses = {backend: one.losses for backend, one in direct.items()}
     return Agreement(scan, given, direct, inside, losses, steps, "1.7.0")
 
@@ -54,7 +60,9 @@ def failures(one: Agreement) -> list[str]:
 def test_every_check_is_declared(truth: bool) -> None:
     one = agreed()
     one = replace(one, scan=replace(one.scan, object_is_truth=truth))
-    assert [check.name for check in ptychodus.checks(one, Bounds())] == ptychodus.check_names(truth)
+    assert [check.name for check in ptychodus.checks(one, Bounds())] == [
+        criterion.name for criterion in Bounds().declared(truth)
+    ]
     assert failures(one) == []
 
 
@@ -63,7 +71,7 @@ def inside(one: Agreement, backend: str, **changes: Any) -> Agreement:
 
 
 def test_each_check_can_fail() -> None:
-    one, names = agreed(), ptychodus.check_names(truth=True)
+    one, names = agreed(), [criterion.name for criterion in Bounds().declared(truth=True)]
     image, positions = ptychodus.object_of(one.given) * 0, one.given.probe_positions_px
     image[20, 20] = 1e-3
     image += ptychodus.object_of(one.inside["tensorflow"])
@@ -86,8 +94,25 @@ def test_each_check_can_fail() -> None:
 def test_it_is_in_the_full_profile_only_and_its_checks_follow_the_dataset(tmp_path: Path) -> None:
     assert "ptychodus" in PROFILES["full"] and "ptychodus" not in PROFILES["quick"]
     for dataset, truth in (("tiny-64", True), ("siemens-star-64", False)):
-        (job,) = jobs_of(Request(("ptychodus",), tmp_path, parameters={"dataset": dataset}))
-        assert list(job.expects) == ptychodus.check_names(truth)
+        for name in ("fixture", "ptychodus.fixture"):
+            (job,) = jobs_of(Request(("ptychodus",), tmp_path, parameters={name: dataset}))
+            assert job.expects == Bounds().declared(truth) and job.parameters == {"fixture": dataset}
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_page_shows_both_ways_of_both_backends(truth: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = agreed()
+    scan = replace(one.scan, object_is_truth=truth)
+    monkeypatch.setattr(ptychodus, "run", lambda *_: replace(one, scan=scan))
+    monkeypatch.setattr(fixtures, "load_fixture", lambda _: scan)
+    shown = run_cells("ptychodus")
+    record = record_of(shown)
+    assert not failed(record.checks) and len(record.checks) == len(Bounds().declared(truth))
+    assert list(record.numbers.values()) == [0, 0, pytest.approx(1)] and len(record.commands) == 8
+    assert "Ptychodus 1.7.0" in record.compared and list(record.datasets) == ["tiny-64"]
+    assert len(table_of(shown, "Processes").rows) == 8
+    pictures = [picture for picture in shown if isinstance(picture, Picture)]
+    assert len(pictures) == 3 and ("truth" in pictures[0].alt) == truth
 
 
 def test_without_ptychodus_it_stops_with_the_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

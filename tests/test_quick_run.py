@@ -17,7 +17,8 @@ from ptyint.evidence import manifest
 from ptyint.evidence.pytest_runs import AS_IS, collect_tests
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED
 from ptyint.parity.results import Ladder
-from ptyint.stages import PROFILES, Request, jobs_of, red_green
+from ptyint.stages import PROFILES, jobs_of, red_green
+from ptyint.stages.request import Request
 
 pytestmark = pytest.mark.slow
 

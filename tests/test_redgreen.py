@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from cells import failed, record_of, run_cells, table_of
 
 from ptyint.errors import EvidenceError
+from ptyint.evidence import pytest_runs
 from ptyint.evidence.checks import Check
 from ptyint.evidence.pytest_runs import AS_IS, EXPECTED_ERROR, NO_TORCH, NO_WIRING, Outcome, TestRun
 from ptyint.stages import red_green
@@ -49,9 +51,13 @@ def red(tmp_path: Path) -> dict[str, object]:
 
 def test_what_is_reported_is_what_was_declared(red) -> None:
     checks = red_green.red_checks(REDS)
-    assert [check.name for check in checks] == red_green.red_names() and all(check.passed for check in checks)
+    assert [check.name for check in checks] == [one.name for one in red_green.red_criteria()] and all(
+        check.passed for check in checks
+    )
     checks = red_green.green_checks([GREEN], EVERY, red)
-    assert [check.name for check in checks] == red_green.green_names() and all(check.passed for check in checks)
+    assert [check.name for check in checks] == [one.name for one in red_green.green_criteria()] and all(
+        check.passed for check in checks
+    )
 
 
 @pytest.mark.parametrize(
@@ -106,7 +112,7 @@ def test_a_green_of_another_test_than_the_red_one_counts_for_nothing(tmp_path: P
 
 def test_a_test_that_pytest_no_longer_finds_is_a_failure(red) -> None:
     checks = red_green.green_checks([GREEN], EVERY[1:], red)
-    assert verdict(checks, red_green.COLLECTED) == ["fail"] and EVERY[0] in checks[-1].note
+    assert verdict(checks, red_green.COLLECTED.name) == ["fail"] and EVERY[0] in checks[-1].note
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", json.dumps({"red": {}, "tests_sha256": {}})])
@@ -117,7 +123,43 @@ def test_red_evidence_that_is_none_is_refused(content: str, tmp_path: Path) -> N
             red_green.load_red(path)
 
 
-def test_tables_tell_each_failure_and_why_it_is_the_expected_one() -> None:
-    rows = red_green.red_table([changed(REDS[0], RED[0], message="something else"), REDS[1]]).rows
+def test_outcomes_are_a_table_that_tells_red_from_any_other_failure() -> None:
+    outcomes = red_green.outcomes([changed(REDS[0], RED[0], message="something else"), REDS[1]])
+    assert len(outcomes) == 2 * len(EVERY) and list(outcomes.columns[:3]) == ["state", "test", "outcome"]
+    assert not outcomes.red[0] and outcomes.red[1] and outcomes.red.sum() == 2 * len(RED)
+    assert not red_green.outcomes([GREEN]).red.any()
+
+
+def test_the_red_page_tells_each_failure_and_why_it_is_the_expected_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "log").write_text("")
+    runs = [without(changed(REDS[0], RED[0], message="something else"), RED[2]), REDS[1]]
+    logged = [replace(run, log=tmp_path / "log") for run in runs]
+    monkeypatch.setattr(pytest_runs, "run_states", lambda *_, **__: logged)
+    shown = run_cells("e2b_red", output_dir=str(tmp_path))
+    rows = table_of(shown, "Failures").rows
     assert len(rows) == len(RED) * 2 + 1
-    assert rows[0][4].startswith("it is not:") and rows[1][4].startswith("it says ")
+    assert rows[0][4].startswith('it is not, expected was "PyTorch backend selected') and rows[1][4][:8] == "it says "
+    assert rows[2][2:4] == ("did not run", "-")
+    record = record_of(shown)
+    assert record.numbers == {"failed as they must, of 13": 11, "TensorFlow guards passed, of 5": 5, "skipped": 0}
+    assert len(failed(record.checks)) == 2 and len(record.commands) == 2
+    assert json.loads((tmp_path / red_green.RED_FILE).read_text())["red"].keys() == MUST_FAIL.keys()
+
+
+def test_the_green_page_counts_what_was_red_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "log").write_text("")
+    red_green.save_red(tmp_path, REDS)
+
+    def run_tests(arguments: list[str], *_: object, **__: object) -> TestRun:
+        asked = {test: one for test, one in GREEN.outcomes.items() if test.startswith(arguments[0])}
+        return replace(GREEN, log=tmp_path / "log", outcomes=asked)
+
+    monkeypatch.setattr(pytest_runs, "run_tests", run_tests)
+    monkeypatch.setattr(pytest_runs, "collect_tests", lambda *_, **__: EVERY)
+    shown = run_cells("e2c_green", output_dir=str(tmp_path), red_file=str(tmp_path / red_green.RED_FILE))
+    record = record_of(shown)
+    assert record.numbers == {"red before, passed now, of 7": 7, "TensorFlow guards passed, of 2": 2, "skipped": 0}
+    assert not failed(record.checks)
+    assert table_of(shown, "Red before, and now").rows[-1] == (REFUSAL, "-", "red", "passed")

@@ -80,6 +80,21 @@ class Outcome:
     seconds: float = 0.0
     properties: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def passed(self) -> bool | None:
+        """None where the test did not run: it was skipped, or expected to fail."""
+        return self.outcome == "passed" if self.outcome in ("passed", "failed", "error") else None
+
+    @property
+    def words(self) -> str:
+        """What became of it, and its last words where it did not pass."""
+        return self.outcome if self.outcome == "passed" else f"{self.outcome}: {self.last_words(200)}"
+
+    def last_words(self, longest: int = 400) -> str:
+        """The last line of the message, where an exception says what it is."""
+        lines = [line for line in self.message.splitlines() if line.strip()]
+        return lines[-1].strip()[-longest:] if lines else "-"
+
 
 @dataclass(frozen=True)
 class TestRun:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import numpy as np
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.evidence.checks import Check
+from ptyint.evidence.checks import Check, Criterion, Relation
+from ptyint.images.gauge import Mask
 from ptyint.images.metrics import ObjectComparison, compare_objects
 from ptyint.images.reconstruction import Reconstruction
 
@@ -21,6 +22,11 @@ NAME = "comparison.json"
 
 SAME = ("scan_sha256", "groups_sha256", "initial_weights_sha256", "config", "M")
 """Facts that must be equal for the images to be comparable; `config` apart from the backend and the output folder."""
+
+DISTINCT = "two different backends"
+AGREEMENT = "phase correlation of the two backends"
+SCALE = "relative amplitude scale between them"
+PARTS = ("phase", "amplitude")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,15 @@ class Criteria:
     ------
     ConfigError
         A bound lies outside [0, 1].
+
+    Examples
+    --------
+    >>> strict = Criteria(min_agreement=0.99)
+    >>> [(one.relation, one.bound) for one in strict.declared(truth=False)][-2:]
+    [('>=', 0.99), ('<=', 0.1)]
+    >>> Criteria(max_difference=2)
+    Traceback (most recent call last):
+    ptyint.errors.ConfigError: max_difference is 2; must lie between 0 and 1.
     """
 
     min_phase_correlation: float = 0.9
@@ -57,6 +72,37 @@ class Criteria:
             if not 0 <= value <= 1:
                 raise ConfigError(f"{name} is {value!r}; must lie between 0 and 1.")
 
+    def declared(self, truth: bool, backends: Sequence[str] = ("tensorflow", "pytorch")) -> tuple[Criterion, ...]:
+        """Every criterion on two reconstructions, in the order in which they are reported.
+
+        Parameters
+        ----------
+        truth : bool
+            Whether the object that made the patterns is known.
+        backends : sequence of str
+            Reference and candidate.
+
+        Returns
+        -------
+        tuple of Criterion
+            `Criterion.parameter` is the field that holds the bound.
+        """
+        facts = [*map(same, SAME), DISTINCT]
+        with_truth = []
+        for part in PARTS if truth else ():
+            minimum = f"min_{part}_correlation"
+            with_truth += [self._bounded(_with_truth(part, one), ">=", minimum) for one in dict.fromkeys(backends)]
+            with_truth.append(self._bounded(_truth_differs(part), "<=", "max_difference"))
+        return (
+            *map(Criterion.fact, facts),
+            *with_truth,
+            self._bounded(AGREEMENT, ">=", "min_agreement"),
+            self._bounded(SCALE, "<=", "max_scale_difference"),
+        )
+
+    def _bounded(self, name: str, relation: Relation, parameter: str) -> Criterion:
+        return Criterion(name, relation, getattr(self, parameter), parameter=parameter)
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -69,24 +115,46 @@ class Comparison:
         The candidate in the gauge of the reference.
     truth : dict of str to ObjectComparison
         Backend to its comparison with the ground truth; empty where none is known.
-    checks : list of Check
+    criteria : Criteria
+        What the measured values must keep.
     """
 
     reference: Reconstruction
     candidate: Reconstruction
     agreement: ObjectComparison
     truth: dict[str, ObjectComparison]
-    checks: list[Check] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """True only when there are checks and each passed."""
-        return bool(self.checks) and all(check.passed for check in self.checks)
+    criteria: Criteria = Criteria()
 
     @property
     def backends(self) -> tuple[Reconstruction, Reconstruction]:
         """Reference and candidate."""
         return self.reference, self.candidate
+
+    @property
+    def checks(self) -> list[Check]:
+        """Every declared criterion with what was measured."""
+        declared = self.criteria.declared(bool(self.truth), [one.backend for one in self.backends])
+        measured = self._measured()
+        return [criterion.measured(float(measured[criterion.name])) for criterion in declared]
+
+    @property
+    def passed(self) -> bool:
+        """True only when each check passed."""
+        return all(check.passed for check in self.checks)
+
+    def _measured(self) -> dict[str, float]:
+        """Name of a criterion to what was measured; 1 for a fact that holds."""
+        pairs = {fact: [_comparable(one.facts[fact]) for one in self.backends] for fact in SAME}
+        values: dict[str, float] = {same(fact): a == b for fact, (a, b) in pairs.items()}
+        values[DISTINCT] = self.reference.backend != self.candidate.backend
+        for part in PARTS if self.truth else ():
+            correlations = {backend: one.correlation(part) for backend, one in self.truth.items()}
+            values |= {_with_truth(part, backend): value for backend, value in correlations.items()}
+            first, *_, last = [correlations[one.backend] for one in self.backends]
+            values[_truth_differs(part)] = abs(first - last)
+        values[AGREEMENT] = self.agreement.correlation("phase")
+        values[SCALE] = abs(float(np.log(self.agreement.gauge.scale)))
+        return values
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON: verdict, checks, metrics, the gauge that was removed, facts of each backend."""
@@ -95,17 +163,7 @@ class Comparison:
             "passed": self.passed,
             "checks": [check.to_mapping() for check in self.checks],
             "metrics": {name: c.values for name, c in comparisons.items()},
-            "gauge_removed": {
-                name: {
-                    "phase_rad": c.gauge.phase_rad,
-                    "ramp_rad_per_px": c.gauge.ramp_rad_per_px,
-                    "scale": c.gauge.scale,
-                    "shift_px": c.gauge.shift_px,
-                    "residual_before": c.gauge.residual_before,
-                    "residual_after": c.gauge.residual_after,
-                }
-                for name, c in comparisons.items()
-            },
+            "gauge_removed": {name: c.gauge.removed for name, c in comparisons.items()},
             "facts": {r.backend: r.facts for r in self.backends},
         }
 
@@ -135,59 +193,34 @@ def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Crit
     ComparisonError
         The objects have different shapes, no common scanned pixel, or values that are not finite.
     """
-    bounds = criteria or Criteria()
-    if reference.object_.shape != candidate.object_.shape:
-        raise ComparisonError(
-            f"The objects have the shapes {reference.object_.shape} and {candidate.object_.shape}; "
-            "compare two reconstructions of one scan."
-        )
-    mask = reference.scanned & candidate.scanned
-    pixel = reference.facts["pixel_size_m"]
+    mask, pixel = common_region(reference, candidate), reference.facts["pixel_size_m"]
     agreement = compare_objects(candidate.object_, reference.object_, mask, pixel_size_m=pixel)
     truth: dict[str, ObjectComparison] = {}
     if reference.ground_truth is not None:
         for one in (reference, candidate):
             truth[one.backend] = compare_objects(one.object_, reference.ground_truth, mask, pixel_size_m=pixel)
-    checks = _contract_checks(reference, candidate) + _truth_checks(truth, bounds)
-    scale = abs(float(np.log(agreement.gauge.scale)))
-    checks += [
-        Check(AGREEMENT, _value(agreement, "phase"), ">=", bounds.min_agreement),
-        Check(SCALE, scale, "<=", bounds.max_scale_difference),
-    ]
-    return Comparison(reference, candidate, agreement, truth, checks)
+    return Comparison(reference, candidate, agreement, truth, criteria or Criteria())
 
 
-def _value(comparison: ObjectComparison, part: str) -> float:
-    value = comparison.values[f"{part}_correlation"]
-    return float("nan") if value is None else value
+def common_region(reference: Reconstruction, candidate: Reconstruction) -> Mask:
+    """Where (H, W) both were scanned.
+
+    Raises
+    ------
+    ComparisonError
+        The objects have different shapes.
+    """
+    if reference.object_.shape != candidate.object_.shape:
+        raise ComparisonError(
+            f"The objects have the shapes {reference.object_.shape} and {candidate.object_.shape}; "
+            "compare two reconstructions of one scan."
+        )
+    return reference.scanned & candidate.scanned
 
 
 def same(fact: str) -> str:
     """Name of the check that one of the facts `SAME` is equal on both sides."""
     return f"same {fact.removesuffix('_sha256').replace('_', ' ')}"
-
-
-def check_names(truth: bool, backends: Sequence[str] = ("tensorflow", "pytorch")) -> list[str]:
-    """Names of the checks of :func:`compare`, known before anything is measured.
-
-    Parameters
-    ----------
-    truth : bool
-        Whether the object that made the patterns is known.
-    backends : sequence of str
-        Reference and candidate.
-    """
-    with_truth = [
-        name
-        for part in ("phase", "amplitude")
-        for name in (*(_with_truth(part, backend) for backend in backends), _truth_differs(part))
-    ]
-    return [*map(same, SAME), DISTINCT, *(with_truth if truth else ()), AGREEMENT, SCALE]
-
-
-DISTINCT = "two different backends"
-AGREEMENT = "phase correlation of the two backends"
-SCALE = "relative amplitude scale between them"
 
 
 def _with_truth(part: str, backend: str) -> str:
@@ -198,25 +231,6 @@ def _truth_differs(part: str) -> str:
     return f"{part} correlations with the truth differ by"
 
 
-def _contract_checks(reference: Reconstruction, candidate: Reconstruction) -> list[Check]:
-    checks = []
-    for name in SAME:
-        a, b = (_comparable(one.facts[name]) for one in (reference, candidate))
-        checks.append(Check.fact(same(name), a == b))
-    return [*checks, Check.fact(DISTINCT, reference.backend != candidate.backend)]
-
-
 def _comparable(fact: Any) -> Any:
     ignored = ("backend", "output_dir")
     return {k: v for k, v in fact.items() if k not in ignored} if isinstance(fact, dict) else fact
-
-
-def _truth_checks(truth: dict[str, ObjectComparison], bounds: Criteria) -> list[Check]:
-    checks = []
-    for part, bound in (("phase", bounds.min_phase_correlation), ("amplitude", bounds.min_amplitude_correlation)):
-        values = {backend: _value(comparison, part) for backend, comparison in truth.items()}
-        checks += [Check(_with_truth(part, backend), value, ">=", bound) for backend, value in values.items()]
-        if len(values) == 2:
-            a, b = values.values()
-            checks.append(Check(_truth_differs(part), abs(a - b), "<=", bounds.max_difference))
-    return checks

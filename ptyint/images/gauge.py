@@ -12,7 +12,7 @@ least-squares factor, as in the error metric of Maiden & Rodenburg, Ultramicrosc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,11 @@ class GaugeResult:
     shift_px: tuple[float, float]
     residual_before: float
     residual_after: float
+
+    @property
+    def removed(self) -> dict[str, Any]:
+        """What was removed and the residuals, by name: all but the images."""
+        return {field.name: getattr(self, field.name) for field in fields(self)[2:]}
 
 
 def remove_gauge(

@@ -144,6 +144,11 @@ class ObjectComparison:
     gauge: GaugeResult
     frc: FRC
 
+    def correlation(self, part: str) -> float:
+        """Of the ``phase`` or the ``amplitude``."""
+        value = self.values[f"{part}_correlation"]
+        return float("nan") if value is None else value
+
 
 def compare_objects(
     candidate: Complex,
@@ -180,6 +185,11 @@ def compare_objects(
         As :func:`ptyint.images.gauge.remove_gauge` and :func:`frc`.
     """
     gauge = remove_gauge(candidate, reference, mask=mask, max_shift_px=max_shift_px)
+    return measure(gauge, reference, pixel_size_m=pixel_size_m)
+
+
+def measure(gauge: GaugeResult, reference: Complex, *, pixel_size_m: float | None = None) -> ObjectComparison:
+    """The second half of :func:`compare_objects`: everything about a candidate whose gauge has been removed."""
     inside, aligned = gauge.mask, gauge.aligned
     reference = np.where(inside, reference, 0)
     rings = frc(aligned, reference, mask=inside, pixel_size_m=pixel_size_m)

@@ -70,6 +70,39 @@ class Reconstruction:
         """Name of the backend that ran."""
         return str(self.facts["backend"])
 
+    @property
+    def costs(self) -> dict[str, float]:
+        """Time in seconds, groups per second in the best epoch, memory in GiB."""
+        best = float(self.epoch_seconds.min())
+        return {
+            "training_s": self.facts["training_seconds"],
+            "first_epoch_s": float(self.epoch_seconds[0]),
+            "best_epoch_s": best,
+            "groups_per_s": self.facts["n_groups"] / best,
+            "inference_s": self.facts["inference_seconds"],
+            "peak_memory_gib": self.facts["peak_memory_bytes"] / 2**30,
+        }
+
+    @classmethod
+    def of(
+        cls, trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceResult, assembled: Assembled
+    ) -> Reconstruction:
+        """Put together what training, inference and assembly gave."""
+        scan, history = inferred.data.scan, trained.history
+        return cls(
+            object_=assembled.object_.astype(np.complex64),
+            coverage=assembled.coverage,
+            scanned=assembled.covered & scanned_region(assembled.positions_px, assembled.covered.shape),
+            probe=assembled.probe,
+            initial_probe=scan.probe,
+            positions_px=assembled.positions_px,
+            losses=history.losses,
+            learning_rates=np.array([epoch.learning_rate for epoch in history.epochs]),
+            epoch_seconds=np.array([epoch.seconds for epoch in history.epochs]),
+            facts=_facts(trained, inferred),
+            ground_truth=scan.object_ if scan.object_is_truth else None,
+        )
+
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write to an HDF5 file, whole or not at all; a folder gets ``reconstruction.h5``."""
         import h5py
@@ -220,26 +253,13 @@ def reconstruct(
     trained = dispatcher.train(scan, config, on_epoch)
     path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
     inferred = dispatcher.infer(scan, config.applied(model_path=path, M=M, output_dir=directory))
-    assembled = assemble(inferred)
-    epochs = trained.history.epochs
-    result = Reconstruction(
-        object_=assembled.object_.astype(np.complex64),
-        coverage=assembled.coverage,
-        scanned=assembled.covered & scanned_region(assembled.positions_px, assembled.covered.shape),
-        probe=assembled.probe,
-        initial_probe=scan.probe,
-        positions_px=assembled.positions_px,
-        losses=trained.history.losses,
-        learning_rates=np.array([epoch.learning_rate for epoch in epochs]),
-        epoch_seconds=np.array([epoch.seconds for epoch in epochs]),
-        facts=_facts(scan, trained, inferred),
-        ground_truth=scan.object_ if scan.object_is_truth else None,
-    )
+    result = Reconstruction.of(trained, inferred, assemble(inferred))
     result.save(directory)
     return result
 
 
-def _facts(scan: Scan, trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceResult) -> dict[str, Any]:
+def _facts(trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceResult) -> dict[str, Any]:
+    scan = inferred.data.scan
     return {
         "backend": trained.backend,
         "description": backends.load(trained.backend).describe(),

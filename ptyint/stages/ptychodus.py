@@ -18,16 +18,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.config import TrainingConfig, from_mapping, to_mapping
-from ptyint.evidence.checks import Check
+from ptyint.evidence.checks import Check, Criterion, Relation
+from ptyint.evidence.execution import notebook_path, parameter_defaults
+from ptyint.evidence.run import Job
 from ptyint.images.metrics import ObjectComparison, compare_objects
 from ptyint.images.reconstruction import Reconstruction, reconstruct
 from ptyint.parity.ladder import Process
 from ptyint.ptychodus.command import installed_version
 from ptyint.ptychodus.settings import BACKENDS, MODEL_FILE, algorithm_of, write_settings
 from ptyint.scans.files import read_scan, write_scan
+from ptyint.scans.fixtures import fixture_info
 from ptyint.scans.hdf5 import open_h5, required
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
 from ptyint.scans.scan import Scan
+from ptyint.stages.request import Request, Stage
 
 FOLDER = "ptychodus"
 MISSPELT = "ptyint_tensorflw"
@@ -41,13 +45,28 @@ STOCK = "contrast: stock Ptychodus with a misspelt algorithm exits 0 and leaves 
 REFUSED = "ptyint-ptychodus with the same input exits 1, leaves an empty folder and tells the name"
 
 
+def jobs(request: Request) -> list[Job]:
+    """The notebook of this stage; its checks depend on whether the truth is known."""
+    given = {**parameter_defaults(notebook_path("ptychodus")), **request.given("ptychodus")}
+    declared = Bounds().declared(fixture_info(str(given["fixture"])).truth_known)
+    return [Job("ptychodus", "ptychodus", STAGE.title, "ptychodus", expects=declared, artifacts=artifacts())]
+
+
+STAGE = Stage("Ptychodus", "both backends in the real application, and the dispatcher directly", jobs)
+
+
+def artifacts() -> tuple[str, ...]:
+    """Files that the stage leaves."""
+    return tuple(f"{FOLDER}/{backend}/{name}" for backend in BACKENDS for name in (MODEL_FILE, PRODUCT_FILE))
+
+
 @dataclass(frozen=True)
 class Bounds:
     """Declared before anything is measured.
 
     Attributes
     ----------
-    max_difference : float
+    max_application_difference : float
         Between the objects made directly and through Ptychodus, relative to the largest value: some units in the last
         place of single precision.
     min_phase_correlation : float
@@ -58,10 +77,38 @@ class Bounds:
         Logarithm of the amplitude scale between them.
     """
 
-    max_difference: float = 1e-5
+    max_application_difference: float = 1e-5
     min_phase_correlation: float = 0.75
     min_agreement: float = 0.9
     max_scale_difference: float = 0.1
+
+    def declared(self, truth: bool) -> tuple[Criterion, ...]:
+        """Every criterion of the stage, in the order in which they are reported."""
+        criteria: list[Criterion] = []
+        for names in (_names(backend) for backend in BACKENDS):
+            criteria += [Criterion.fact(names[key]) for key in ("train", "reconstruct", "grid", "losses")]
+            criteria.append(self._bounded(names["same"], "<=", "max_application_difference"))
+            criteria += [self._bounded(names["truth"], ">=", "min_phase_correlation")] if truth else []
+        return (
+            *criteria,
+            self._bounded(AGREEMENT, ">=", "min_agreement"),
+            self._bounded(SCALE, "<=", "max_scale_difference"),
+            *map(Criterion.fact, (STOCK, REFUSED)),
+        )
+
+    def _bounded(self, name: str, relation: Relation, parameter: str) -> Criterion:
+        return Criterion(name, relation, getattr(self, parameter), parameter=parameter)
+
+
+def _names(backend: str) -> dict[str, str]:
+    return {
+        "train": f"{backend}: batch train exits 0 and leaves {MODEL_FILE} alone",
+        "reconstruct": f"{backend}: batch reconstruct exits 0 and leaves {PRODUCT_FILE} alone",
+        "grid": f"{backend}: the object keeps grid, centre and pixel of the input",
+        "losses": f"{backend}: {PRODUCT_FILE} holds the losses, those of the direct call",
+        "same": f"{backend}: object through Ptychodus against called directly, largest relative difference",
+        "truth": f"{backend}: phase correlation with the truth, in Ptychodus",
+    }
 
 
 @dataclass(frozen=True)
@@ -129,32 +176,12 @@ def object_of(scan: Scan) -> NDArray[np.complex64]:
     return scan.object_
 
 
-def artifacts() -> tuple[str, ...]:
-    """Files that the stage leaves."""
-    return tuple(f"{FOLDER}/{backend}/{name}" for backend in BACKENDS for name in (MODEL_FILE, PRODUCT_FILE))
-
-
 def run(
     scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str], timeout: float = 900.0
 ) -> Agreement:
     """Train and reconstruct through Ptychodus and directly, with each backend, one after the other.
 
-    Parameters
-    ----------
-    scan : Scan
-        Its object is not used, but for the grid.
-    config : TrainingConfig
-        ``backend`` and ``model.N`` are set here.
-    M : int
-        Edge of each patch's centre that is stitched, in pixels.
-    folder : path-like
-        Gets logs, and what Ptychodus leaves in ``ptychodus/<backend>/``.
-    timeout : float
-        Seconds for each process.
-
-    Returns
-    -------
-    Agreement
+    `folder` gets the logs, and what Ptychodus leaves in ``ptychodus/<backend>/``; each process has `timeout` seconds.
 
     Raises
     ------
@@ -224,59 +251,42 @@ def _made(pair: Path, product: Path) -> tuple[Scan, NDArray[np.float64]]:
     return read_scan(pair / DIFFRACTION_FILE, product=product), losses
 
 
-def check_names(truth: bool) -> list[str]:
-    """Names of the checks of :func:`checks`, known before anything runs."""
-    each = [name for backend in BACKENDS for name in _names(backend, truth).values()]
-    return [*each, AGREEMENT, SCALE, STOCK, REFUSED]
-
-
-def _names(backend: str, truth: bool) -> dict[str, str]:
-    names = {
-        "train": f"{backend}: batch train exits 0 and leaves {MODEL_FILE} alone",
-        "reconstruct": f"{backend}: batch reconstruct exits 0 and leaves {PRODUCT_FILE} alone",
-        "grid": f"{backend}: the object keeps grid, centre and pixel of the input",
-        "losses": f"{backend}: {PRODUCT_FILE} holds the losses, those of the direct call",
-        "same": f"{backend}: object through Ptychodus against called directly, largest relative difference",
-    }
-    return {**names, "truth": f"{backend}: phase correlation with the truth, in Ptychodus"} if truth else names
-
-
 def checks(one: Agreement, bounds: Bounds) -> list[Check]:
-    """Every check, in the order of :func:`check_names`."""
-    found = []
+    """Every declared criterion with what was measured."""
+    measured: dict[str, tuple[float, str]] = {}
     for backend in BACKENDS:
-        names, made, direct = _names(backend, one.scan.object_is_truth), one.inside[backend], one.direct[backend]
-        found += [_exits(names["train"], one.steps[f"{backend} train"], 0, (MODEL_FILE,))]
-        found += [_exits(names["reconstruct"], one.steps[f"{backend} reconstruct"], 0, (PRODUCT_FILE,))]
-        same_grid = object_of(made).shape == object_of(one.given).shape and made.pixel_size_m == one.given.pixel_size_m
-        same_places = np.array_equal(made.probe_positions_px, one.given.probe_positions_px)
-        shape = "{} x {} px".format(*object_of(made).shape)
-        found.append(Check.fact(names["grid"], bool(same_grid and same_places), shape))
-        losses = one.losses[backend]
-        equal = losses.shape == direct.losses.shape and np.allclose(losses, direct.losses, rtol=1e-6, atol=0)
-        found.append(Check.fact(names["losses"], bool(equal), f"{len(losses)} epochs"))
-        found.append(Check(names["same"], one.difference(backend), "<=", bounds.max_difference))
-        if one.scan.object_is_truth:
-            value = one.against_truth(backend).values["phase_correlation"]
-            found.append(Check(names["truth"], _measured(value), ">=", bounds.min_phase_correlation))
+        measured |= {_names(backend)[key]: value for key, value in _of_backend(one, backend).items()}
     between = one.between()
-    scale = abs(float(np.log(between.gauge.scale)))
-    return [
-        *found,
-        Check(AGREEMENT, _measured(between.values["phase_correlation"]), ">=", bounds.min_agreement),
-        Check(SCALE, scale, "<=", bounds.max_scale_difference),
-        _exits(STOCK, one.steps[STOCK], 0, ()),
-        _exits(REFUSED, one.steps[REFUSED], 1, (), f"{MISSPELT!r} is not available"),
-    ]
+    measured[AGREEMENT] = between.correlation("phase"), ""
+    measured[SCALE] = abs(float(np.log(between.gauge.scale))), ""
+    measured[STOCK] = _ended(one.steps[STOCK], 0, ())
+    measured[REFUSED] = _ended(one.steps[REFUSED], 1, (), f"{MISSPELT!r} is not available")
+    declared = bounds.declared(one.scan.object_is_truth)
+    return [criterion.measured(*measured[criterion.name]) for criterion in declared]
 
 
-def _exits(name: str, step: Step, code: int, files: tuple[str, ...], says: str = "") -> Check:
+def _of_backend(one: Agreement, backend: str) -> dict[str, tuple[float, str]]:
+    """What was measured of a backend, with a note, by the keys of its names; 1 for a fact that holds."""
+    made, given, losses = one.inside[backend], one.given, one.losses[backend]
+    same_grid = object_of(made).shape == object_of(given).shape and made.pixel_size_m == given.pixel_size_m
+    same_places = np.array_equal(made.probe_positions_px, given.probe_positions_px)
+    own = one.direct[backend].losses
+    same_losses = losses.shape == own.shape and np.allclose(losses, own, rtol=1e-6, atol=0)
+    measured = {
+        "train": _ended(one.steps[f"{backend} train"], 0, (MODEL_FILE,)),
+        "reconstruct": _ended(one.steps[f"{backend} reconstruct"], 0, (PRODUCT_FILE,)),
+        "grid": (float(same_grid and same_places), "{} x {} px".format(*object_of(made).shape)),
+        "losses": (float(same_losses), f"{len(losses)} epochs"),
+        "same": (one.difference(backend), ""),
+    }
+    truth = one.scan.object_is_truth
+    return {**measured, "truth": (one.against_truth(backend).correlation("phase"), "")} if truth else measured
+
+
+def _ended(step: Step, code: int, files: tuple[str, ...], says: str = "") -> tuple[float, str]:
+    """Whether a process ended with this exit code, left these files and said these words."""
     holds = (step.command["exit_code"], step.files) == (code, files) and says in step.log
-    return Check.fact(name, holds, f"exit code {step.command['exit_code']}, files {list(step.files)}")
-
-
-def _measured(value: float | None) -> float:
-    return float("nan") if value is None else value
+    return float(holds), f"exit code {step.command['exit_code']}, files {list(step.files)}"
 
 
 def main(pair: str, folder: str, config: str, M: str) -> None:

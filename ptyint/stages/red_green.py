@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
-from ptyint.evidence.checks import Check
-from ptyint.evidence.display import Table, number
+from ptyint.evidence import folder
+from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.manifest import sha256_of
-from ptyint.evidence.pytest_runs import AS_IS, CHECKOUT, EXPECTED_ERROR, NO_TORCH, NO_WIRING, Outcome, TestRun, command
-from ptyint.evidence.record import Record
+from ptyint.evidence.pytest_runs import AS_IS, CHECKOUT, EXPECTED_ERROR, NO_TORCH, NO_WIRING, Outcome, TestRun
+from ptyint.evidence.run import Job
+from ptyint.stages.request import Request, Stage
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 WORKFLOW, SELECTION = "tests/torch/test_integration_workflow_torch.py", "tests/torch/test_backend_selection.py"
 SUPPORT = "tests/full_cycle.py"
@@ -49,80 +53,79 @@ MUST_PASS = {NO_TORCH: (*GUARDS, REFUSAL), NO_WIRING: GUARDS}
 RED_FILE = "phase_e_red_integration.json"
 """What the red stage leaves for the green one."""
 
-COLLECTED = "pytest --collect-only tests/torch/ finds every one of these tests"
+RED_LOG, SUMMARY = "phase_e_red_integration.log", "red_phase.md"
+GREEN_LOGS = {WORKFLOW: "phase_e_integration_green.log", SELECTION: "phase_e_backend_green.log"}
+COLLECT_LOG = "phase_e_collect.log"
+COLLECTED = Criterion.fact("pytest --collect-only tests/torch/ finds every one of these tests")
 
 
-def red_names() -> list[str]:
-    """Names of the checks of :func:`red_checks`."""
-    return [
-        *(_red(state, test) for state, tests in MUST_FAIL.items() for test in tests),
-        *(_guard(state, test) for state, tests in MUST_PASS.items() for test in tests),
-    ]
+def red_jobs(request: Request) -> list[Job]:
+    """The notebook of stage E2.B."""
+    artifacts = (RED_LOG, SUMMARY, RED_FILE)
+    return [Job("e2b", "e2b", RED_STAGE.title, "e2b_red", {}, red_criteria(), artifacts, summary=SUMMARY)]
+
+
+def green_jobs(request: Request) -> list[Job]:
+    """The notebook of stage E2.C, after what was red in this run, else in the newest run whose red stage passed."""
+    parameters = {"red_file": _red_file(request)}
+    artifacts = (*GREEN_LOGS.values(), COLLECT_LOG)
+    return [Job("e2c", "e2c", GREEN_STAGE.title, "e2c_green", parameters, green_criteria(), artifacts)]
+
+
+def _red_file(request: Request) -> str:
+    if "e2b" in request.stages:
+        return RED_FILE
+    for manifest in folder.finished_runs(request.reports):
+        if any(entry["name"] == "e2b" and entry["verdict"] == "pass" for entry in manifest["notebooks"]):
+            return os.path.join("..", manifest["run"], RED_FILE)
+    raise EvidenceError(
+        f"Stage e2c needs the red evidence of stage e2b, and no run in {request.reports} has it: run both, "
+        "`ptyint run e2b e2c`."
+    )
+
+
+RED_STAGE = Stage("E2.B Red", "the integration tests fail where PyTorch is missing, for the right reason", red_jobs)
+GREEN_STAGE = Stage(
+    "E2.C Green",
+    "the tests that were red pass in the real environment",
+    green_jobs,
+    {"red_file": "it is the red stage's"},
+)
+
+
+def red_criteria() -> tuple[Criterion, ...]:
+    """In both red states every test fails that must, with the words that it must, and the guards pass."""
+    return (*(_red(*one) for one in _each(MUST_FAIL)), *(_guard(*one) for one in _each(MUST_PASS)))
 
 
 def red_checks(runs: Sequence[TestRun]) -> list[Check]:
-    """Whether every test failed that must, with the words that it must, and the guards passed.
-
-    Parameters
-    ----------
-    runs : sequence of TestRun
-        One for each of the two red states.
-
-    Returns
-    -------
-    list of Check
-        A skip, or a test that did not finish, is ``not run``.
-    """
-    found = {run.state: run.outcomes for run in runs}
-    checks = []
-    for state, tests in MUST_FAIL.items():
-        for test in tests:
-            outcome = found.get(state, {}).get(test)
-            checks.append(_ran(_red(state, test), outcome, outcome is not None and _is_red(outcome, state)))
-    for state, tests in MUST_PASS.items():
-        for test in tests:
-            outcome = found.get(state, {}).get(test)
-            checks.append(_ran(_guard(state, test), outcome, outcome is not None and outcome.outcome == "passed"))
-    return checks
+    """The checks of :func:`red_criteria`; a skip, or a test that did not finish, is ``not run``."""
+    ran = {run.state: run.outcomes for run in runs}
+    return [
+        *(_failed(_red(state, test), ran.get(state, {}).get(test), state) for state, test in _each(MUST_FAIL)),
+        *(_passed(_guard(state, test), ran.get(state, {}).get(test)) for state, test in _each(MUST_PASS)),
+    ]
 
 
-def green_names() -> list[str]:
-    """Names of the checks of :func:`green_checks`."""
-    return [*(_green(test) for test in (*RED, REFUSAL)), *(_guard(AS_IS, test) for test in GUARDS), COLLECTED]
+def green_criteria() -> tuple[Criterion, ...]:
+    """Every test that was red now passes, as do the guards, and pytest finds each of them."""
+    return (*map(_green, (*RED, REFUSAL)), *(_guard(AS_IS, test) for test in GUARDS), COLLECTED)
 
 
 def green_checks(runs: Sequence[TestRun], collected: Sequence[str], red: dict[str, Any]) -> list[Check]:
-    """Whether every test that was red now ran and passed.
+    """The checks of :func:`green_criteria`, from runs as is, the ids that pytest finds, and :func:`load_red`.
 
-    Parameters
-    ----------
-    runs : sequence of TestRun
-        In the real environment.
-    collected : sequence of str
-        Ids that pytest finds below ``tests/torch``.
-    red : dict
-        From :func:`load_red`.
-
-    Returns
-    -------
-    list of Check
-        A test that was never seen red, or whose file has changed since, is ``not run``: its green says nothing.
+    A test that was never seen red, or whose file has changed since, is ``not run``: its green says nothing.
     """
     outcomes = {test: outcome for run in runs for test, outcome in run.outcomes.items()}
     checks = []
     for test in (*RED, REFUSAL):
         why = _not_red(test, red)
-        outcome = outcomes.get(test)
-        if why:
-            checks.append(Check.fact(_green(test), None, why))
-        else:
-            checks.append(_ran(_green(test), outcome, outcome is not None and outcome.outcome == "passed"))
-    for test in GUARDS:
-        outcome = outcomes.get(test)
-        checks.append(_ran(_guard(AS_IS, test), outcome, outcome is not None and outcome.outcome == "passed"))
+        checks.append(_green(test).holds(None, why) if why else _passed(_green(test), outcomes.get(test)))
+    checks += [_passed(_guard(AS_IS, test), outcomes.get(test)) for test in GUARDS]
     missing = [test for test in (*RED, REFUSAL, *GUARDS) if test not in collected]
     note = f"{len(collected)} collected" + (f"; missing: {', '.join(missing)}" if missing else "")
-    return [*checks, Check.fact(COLLECTED, not missing, note)]
+    return [*checks, COLLECTED.holds(not missing, note)]
 
 
 def save_red(folder: str | os.PathLike[str], runs: Sequence[TestRun]) -> Path:
@@ -130,7 +133,7 @@ def save_red(folder: str | os.PathLike[str], runs: Sequence[TestRun]) -> Path:
     target = Path(folder) / RED_FILE
     content = {
         "tests_sha256": _tests_sha256(),
-        "red": {state: sorted(t for t, o in _of(runs, state).items() if _is_red(o, state)) for state in MUST_FAIL},
+        "red": {state: sorted(t for t, o in _of(runs, state).items() if is_red(o, state)) for state in MUST_FAIL},
     }
     with atomic_path(target) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
@@ -157,105 +160,60 @@ def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def headline_red(runs: Sequence[TestRun]) -> Table:
-    """What the red stage is about, and its numbers."""
-    checks = {check.name: check for check in red_checks(runs)}
-    failed = [_red(state, test) for state, tests in MUST_FAIL.items() for test in tests]
-    guards = [_guard(state, test) for state, tests in MUST_PASS.items() for test in tests]
-    skipped = sum(outcome.outcome == "skipped" for run in runs for outcome in run.outcomes.values())
-    compared = (
-        "The integration tests were run where PyTorch is missing, in two ways: torch cannot be imported, and the "
-        "dispatcher lacks the wiring. There they must fail, each with the advice that a user needs."
-    )
-    numbers = {
-        f"failed as they must, of {len(failed)}": float(sum(checks[name].passed for name in failed)),
-        f"TensorFlow guards passed, of {len(guards)}": float(sum(checks[name].passed for name in guards)),
-        "skipped": float(skipped),
-    }
-    return _headline(compared, numbers, runs)
+def outcomes(runs: Sequence[TestRun]) -> DataFrame:
+    """A row for every test of every run: what became of it, its own words, and whether it is red as it must be."""
+    import pandas as pd
 
-
-def headline_green(runs: Sequence[TestRun], checks: Sequence[Check]) -> Table:
-    """What the green stage is about, and its numbers."""
-    greens = [check for check in checks if check.name in {_green(test) for test in (*RED, REFUSAL)}]
-    guards = [check for check in checks if check.name in {_guard(AS_IS, test) for test in GUARDS}]
-    outcomes = [outcome.outcome for run in runs for outcome in run.outcomes.values()]
-    compared = "The same tests in the real environment: green counts only for a test that was seen red."
-    numbers = {
-        f"red before, passed now, of {len(greens)}": float(sum(check.passed for check in greens)),
-        f"TensorFlow guards passed, of {len(guards)}": float(sum(check.passed for check in guards)),
-        "skipped": float(outcomes.count("skipped")),
-    }
-    return _headline(compared, numbers, runs)
-
-
-def _headline(compared: str, numbers: dict[str, float], runs: Sequence[TestRun]) -> Table:
-    rows = [(name, number(value)) for name, value in numbers.items()]
-    record = Record(compared=compared, numbers=numbers, commands=tuple(command(run) for run in runs))
-    return Table("In short", ("what", "found"), rows, record)
-
-
-def outcomes_table(runs: Sequence[TestRun], caption: str = "Test by test") -> Table:
-    """Every test of every run: what became of it, how long it took, and its own words."""
+    columns = ("state", "test", "outcome", "seconds", "message", "red")
     rows = [
-        (outcome.id, run.state, outcome.outcome, f"{outcome.seconds:.1f}", last_words(outcome))
+        (
+            run.state,
+            one.id,
+            one.outcome,
+            one.seconds,
+            one.last_words(),
+            run.state in MUST_FAIL and is_red(one, run.state),
+        )
         for run in runs
-        for outcome in run.outcomes.values()
+        for one in run.outcomes.values()
     ]
-    return Table(caption, ("test", "state", "outcome", "seconds", "message"), rows)
+    return pd.DataFrame(rows, columns=columns)
 
 
-def red_table(runs: Sequence[TestRun]) -> Table:
-    """Each failure of the red stage: its message, and why it is the expected one."""
-    rows = []
-    for run in runs:
-        for test in MUST_FAIL.get(run.state, ()):
-            outcome = run.outcomes.get(test)
-            if outcome is None:
-                rows.append((test, run.state, "did not run", "-", "it is not: the test is missing"))
-            else:
-                why = (
-                    f"it says {EXPECTED_ERROR[run.state]!r}"
-                    if _is_red(outcome, run.state)
-                    else f"it is not: {EXPECTED_ERROR[run.state]!r} was expected"
-                )
-                rows.append((test, run.state, outcome.outcome, last_words(outcome), why))
-    return Table("Failures", ("test", "state", "outcome", "message", "why it is the expected one"), rows)
+def is_red(outcome: Outcome, state: str) -> bool:
+    """Whether a test failed in a red state with the words that it must."""
+    return outcome.outcome == "failed" and EXPECTED_ERROR[state] in outcome.message
 
 
-def last_words(outcome: Outcome, longest: int = 400) -> str:
-    """The last line of a test's message, where an exception says what it is."""
-    lines = [line for line in outcome.message.splitlines() if line.strip()]
-    return lines[-1].strip()[-longest:] if lines else "-"
+def _each(tests: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
+    return [(state, test) for state, names in tests.items() for test in names]
 
 
-def _red(state: str, test: str) -> str:
-    return f"red, {state}: {_short(test)}"
+def _red(state: str, test: str) -> Criterion:
+    return Criterion.fact(f"red, {state}: {_short(test)}")
 
 
-def _guard(state: str, test: str) -> str:
-    return f"passes, {state}: {_short(test)}"
+def _guard(state: str, test: str) -> Criterion:
+    return Criterion.fact(f"passes, {state}: {_short(test)}")
 
 
-def _green(test: str) -> str:
-    return f"was red, is green: {_short(test)}"
+def _green(test: str) -> Criterion:
+    return Criterion.fact(f"was red, is green: {_short(test)}")
 
 
 def _short(test: str) -> str:
     return test.removeprefix("tests/torch/")
 
 
-def _is_red(outcome: Outcome, state: str) -> bool:
-    return outcome.outcome == "failed" and EXPECTED_ERROR[state] in outcome.message
+def _failed(criterion: Criterion, outcome: Outcome | None, state: str) -> Check:
+    if outcome is None or outcome.passed is None:
+        return _passed(criterion, outcome)
+    return criterion.holds(is_red(outcome, state), outcome.words)
 
 
-def _ran(name: str, outcome: Outcome | None, holds: bool) -> Check:
-    """A check on a test: ``not run`` where the test was skipped, expected to fail, or did not finish."""
-    if outcome is None:
-        return Check.fact(name, None, "the test did not run")
-    ran = outcome.outcome in ("passed", "failed", "error")
-    words = "" if outcome.outcome == "passed" else f": {last_words(outcome, 200)}"
-    return Check.fact(name, holds if ran else None, f"{outcome.outcome}{words}")
+def _passed(criterion: Criterion, outcome: Outcome | None) -> Check:
+    """``not run`` where the test was skipped, expected to fail, or did not finish."""
+    return criterion.holds(outcome.passed, outcome.words) if outcome else criterion.holds(None, "the test did not run")
 
 
 def _not_red(test: str, red: dict[str, Any]) -> str:

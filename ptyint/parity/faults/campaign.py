@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -227,24 +227,20 @@ def _values(scratch: Path, name: str) -> dict[str, Any]:
 
 def skipped_test() -> str:
     """F20: what the evidence engine makes of a test that is skipped while pytest exits with 0."""
-    from ptyint.evidence.checks import worst
+    from ptyint.evidence.checks import Check, worst
     from ptyint.evidence.pytest_runs import run_tests
-    from ptyint.stages.full_cycle import GRIDSIZES, SELECTORS, Cycles, checks
 
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
-        test = scratch / "test_integration_workflow_torch.py"
-        test.write_text(
+        file = scratch / "test_integration_workflow_torch.py"
+        file.write_text(
             "import pytest\n\n@pytest.mark.skip(reason='torch was not there')\n"
             "@pytest.mark.parametrize('n', [1, 2], ids=['gridsize1', 'gridsize2'])\ndef test_full_cycle(n):\n    pass\n"
         )
-        run = run_tests([str(test), "-c", os.devnull, "--rootdir", str(scratch)], scratch / "log")
+        run = run_tests([str(file), "-c", os.devnull, "--rootdir", str(scratch)], scratch / "log")
         if run.exit_code != 0 or len(run.outcomes) != 2:
             return ""
-        ids = [f"{selector[0]}::test_full_cycle[gridsize{g}]" for selector in SELECTORS.values() for g in GRIDSIZES]
-        outcomes = dict(zip(ids, [*run.outcomes.values()] * 2, strict=True))
-        runs = {backend: replace(run, outcomes=outcomes) for backend in SELECTORS}
-        return worst(check.verdict for check in checks(Cycles(runs, dict.fromkeys(GRIDSIZES)))[: len(ids)])
+        return worst(Check.fact(test, one.passed, one.words).verdict for test, one in run.outcomes.items())
 
 
 def _save(done: Score, path: Path) -> None:

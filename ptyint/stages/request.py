@@ -1,0 +1,67 @@
+"""What was asked for, and what answers it: a stage makes notebooks with parameters of a request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ptyint.evidence.run import Job
+
+BACKENDS = ("tensorflow", "pytorch")
+"""Reference and candidate of every stage that compares the two."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for.
+
+    Attributes
+    ----------
+    stages : tuple of str
+    reports : Path
+    fixture : str
+        Of the stage ``scan``; empty: the default of ``reconstruct.ipynb``.
+    scan : Path, optional
+        A scan of the user's, instead of the fixture.
+    parameters : dict
+        Notebook parameters by name, for every notebook that has it, or by ``stage.name``, for one stage's.
+    timeout : float
+        Seconds for each notebook.
+    profile : {'quick', 'full'}
+    """
+
+    stages: tuple[str, ...]
+    reports: Path = Path("reports")
+    fixture: str = ""
+    scan: Path | None = None
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    timeout: float = 1800.0
+    profile: str = "quick"
+
+    def given(self, stage: str) -> dict[str, Any]:
+        """Parameters for one stage; what names the stage comes before what does not."""
+        common = {name: value for name, value in self.parameters.items() if "." not in name}
+        own = {name.partition(".")[2]: v for name, v in self.parameters.items() if name.partition(".")[0] == stage}
+        return {**common, **own}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage.
+
+    Attributes
+    ----------
+    title, about : str
+        Its name, and what it answers.
+    jobs : callable
+        Its notebooks for a request.
+    decided : dict of str to str
+        Notebook parameters that a run sets itself, and what is there instead.
+    """
+
+    title: str
+    about: str
+    jobs: Callable[[Request], list[Job]]
+    decided: Mapping[str, str] = field(default_factory=dict)
