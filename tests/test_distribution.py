@@ -1,0 +1,66 @@
+"""What is installed: the wheel alone does everything, and the sdist builds the same wheel."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from ptyint.evidence.ledger import HEADER
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*command: str | Path, cwd: Path) -> str:
+    """What a command prints, away from the checkout."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build(target: str, source: Path, folder: Path) -> Path:
+    run(sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", folder, cwd=source)
+    (built,) = folder.iterdir()
+    return built
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
+    with tarfile.open(build("sdist", ROOT, tmp_path / "sdist")) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (source,) = (tmp_path / "source").iterdir()
+    from_sdist = contents(build("wheel", source, tmp_path / "there"))
+    assert from_sdist == contents(build("wheel", ROOT, tmp_path / "here"))
+    carried = {"datasets/registry.toml", "notebooks/ladder.ipynb", "tests/full_cycle.py", "pyproject.toml"}
+    assert {f"ptyint/shipped/{name}" for name in carried} <= from_sdist.keys()
+    assert not [name for name in from_sdist if "__pycache__" in name or ".lock" in name]
+
+
+def test_the_installed_package_is_used_and_has_its_datasets(installed: Path, tmp_path: Path) -> None:
+    where = run(installed / "python", "-c", "import ptyint; print(ptyint.__file__)", cwd=tmp_path)
+    assert Path(where.strip()).is_relative_to(installed.parent)
+    listed = run(installed / "ptyint", "fixtures", cwd=tmp_path)
+    assert "tiny-64" in listed and "ptychodus-sim-64" in listed
+    load = "from ptyint import load_fixture; print(load_fixture('tiny-64').n, load_fixture('ptychodus-sim-64').n)"
+    assert run(installed / "python", "-c", load, cwd=tmp_path) == "16 306\n"
+
+
+@pytest.mark.parametrize("stage", ["e2c", "e2d"])
+def test_a_stage_passes_in_an_empty_folder(installed: Path, tmp_path: Path, stage: str) -> None:
+    """The stages that need the tests have them; test_quick_run.py runs all of the profile so."""
+    said = run(installed / "ptyint", "run", *(["e2b"] if stage == "e2c" else []), stage, cwd=tmp_path)
+    assert "PASS" in said and (tmp_path / "docs" / "fix_plan.md").is_file()
+
+
+def test_the_ledger_is_in_the_repository_from_the_start() -> None:
+    assert (ROOT / "docs" / "fix_plan.md").read_text().startswith(HEADER)
