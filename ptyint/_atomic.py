@@ -28,18 +28,7 @@ def shipped(kind: str = "") -> Path:
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it replaces `path`, on failure it is removed.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to write. Its folder must exist.
-
-    Yields
-    ------
-    Path
-        Where to write; same folder and same suffix, so that writers which look at the suffix behave.
-    """
+    """Yield a temporary path beside `path`, of its suffix; on success it replaces `path`, on failure it is removed."""
     target = Path(path)
     handle, name = tempfile.mkstemp(prefix=f".{target.stem}.", suffix=target.suffix, dir=target.parent)
     os.close(handle)

@@ -108,6 +108,17 @@ class ModelConfig:
     ------
     ConfigError
         A value is not allowed; the message names the field, the value and what is allowed.
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> ptyint.ModelConfig(gridsize=2).n_channels
+    4
+    >>> try:
+    ...     ptyint.ModelConfig(N=65)
+    ... except ptyint.ConfigError as error:
+    ...     print(error)
+    N is 65; must be one of [64, 128, 256].
     """
 
     N: int = 64
@@ -136,6 +147,7 @@ class TrainingConfig:
     Attributes
     ----------
     model : ModelConfig
+        The network.
     train_data_file, test_data_file : Path, optional
         Where the scan came from; kept for `params.cfg`.
     batch_size : int
@@ -150,6 +162,7 @@ class TrainingConfig:
     neighbor_count : int
         K nearest neighbours from which a group is drawn (gridsize 2).
     probe_trainable, intensity_scale_trainable : bool
+        Whether the optimiser moves the probe, and the scale between predicted and measured amplitudes.
     learning_rate : float
         Of Adam, for every weight.
     adam_beta1, adam_beta2, adam_epsilon : float
@@ -167,6 +180,7 @@ class TrainingConfig:
     seed : int
         Of the groups, the initial weights and the batch order.
     output_dir : Path
+        Kept for `params.cfg`; what writes files is told where.
     backend : str
         'tensorflow' unless asked otherwise; the dispatcher checks the name.
 
@@ -174,6 +188,13 @@ class TrainingConfig:
     ------
     ConfigError
         A value is not allowed.
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> config = ptyint.TrainingConfig(ptyint.ModelConfig(gridsize=2), nepochs=5, neighbor_count=6, backend="pytorch")
+    >>> config.scheduler, config.applied(M=12).neighbor_count
+    ('Default', 6)
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -223,6 +244,7 @@ class InferenceConfig:
     model_path : Path, optional
         The bundle, ``wts.h5.zip``, or the folder that holds it.
     test_data_file : Path, optional
+        Where the scan came from; kept for `params.cfg`.
     batch_size : int
         Groups per forward pass.
     n_groups, neighbor_count, seed
@@ -230,12 +252,23 @@ class InferenceConfig:
     M : int
         Edge of each patch's centre that is stitched, in pixels; even, at most N / 2.
     output_dir : Path
+        Kept for `params.cfg`; what writes files is told where.
     backend : str
+        As in :class:`TrainingConfig`; whichever trained the model.
 
     Raises
     ------
     ConfigError
         A value is not allowed.
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> try:
+    ...     ptyint.InferenceConfig(M=40)
+    ... except ptyint.ConfigError as error:
+    ...     print(error)
+    M is 40; must be even and at most N / 2 = 32.
     """
 
     model: ModelConfig = field(default_factory=ModelConfig)
@@ -257,19 +290,9 @@ class InferenceConfig:
 
 
 def from_mapping(cls: type[Config], values: Mapping[str, Any]) -> Config:
-    """Build a configuration from plain values, as JSON holds them.
+    """Build one of the three configurations from plain values, as JSON holds them; ``model`` may be a mapping itself.
 
-    Parameters
-    ----------
-    cls : type
-        One of the three dataclasses.
-    values : mapping
-        Field names to values; ``model`` may be a mapping itself.
-
-    Raises
-    ------
-    ConfigError
-        An unknown field (the near miss is named) or a value that is not allowed.
+    A ConfigError names an unknown field with its near miss, or a value that is not allowed.
     """
     fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     unknown = [name for name in values if name not in fields]

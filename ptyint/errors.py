@@ -15,7 +15,17 @@ def did_you_mean(name: object, known: Iterable[str]) -> str:
 
 
 class PtyintError(Exception):
-    """Base class: the message says what was found, what is allowed and what to do."""
+    """Base class: the message says what was found, what is allowed and what to do.
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> try:
+    ...     ptyint.TrainingConfig(nepochs=0)
+    ... except ptyint.PtyintError as error:
+    ...     print(type(error).__name__, isinstance(error, ValueError), error)
+    ConfigError True nepochs is 0; must be a whole number of at least 1.
+    """
 
 
 class ConfigError(PtyintError, ValueError):

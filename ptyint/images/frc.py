@@ -45,17 +45,12 @@ class FRC:
         return self.spatial_frequency_per_px / self._pixel_size_m()
 
     def threshold(self, threshold: Threshold) -> NDArray[np.float64]:
-        """The threshold curve over the rings.
+        """The threshold curve over the rings; a ConfigError unless it is one of :data:`THRESHOLDS`.
 
         "1/7" and "0.5" are constants. "1-bit" and "half-bit" follow van Heel & Schatz, J. Struct. Biol. 151 (2005)
         250: ``(S + 2 sqrt(S / n) + 1 / sqrt(n)) / (S + 1 + 2 sqrt(S / n))``, n pixels in the ring, with the
         signal-to-noise ratio S = 0.5 of each image (1 bit) or (sqrt(2) - 1) / 2 = 0.2071 (half a bit). n counts the
         ring as it is, with neither Friedel's symmetry nor the window's area taken off.
-
-        Raises
-        ------
-        ConfigError
-            The name is not one of :data:`THRESHOLDS`.
         """
         constants = {"1/7": 1 / 7, "0.5": 0.5}
         if threshold in constants:
@@ -69,14 +64,10 @@ class FRC:
         return np.asarray((ratio + cross + 1 / root) / (ratio + 1 + cross))
 
     def resolution_px(self, threshold: Threshold) -> float | None:
-        """Full period, in pixels, at which the correlation first falls below the threshold.
+        """Full period, in pixels, at which the correlation first falls below the threshold, between rings linearly.
 
-        Returns
-        -------
-        float or None
-            Linearly interpolated between rings. None: it never falls below, the images agree up to the Nyquist
-            frequency (a period of 2 px) and the data set no limit. ``inf``: it is below from the first ring on,
-            nothing is resolved.
+        None: it never falls below, the images agree up to the Nyquist frequency (a period of 2 px) and the data set no
+        limit. ``inf``: it is below from the first ring on, nothing is resolved.
         """
         excess = self.correlation - self.threshold(threshold)
         below = np.flatnonzero(excess < 0)
@@ -90,13 +81,7 @@ class FRC:
         return float(1 / (f[k - 1] + part * (f[k] - f[k - 1])))
 
     def resolution_m(self, threshold: Threshold) -> float | None:
-        """:meth:`resolution_px` in metres.
-
-        Raises
-        ------
-        ConfigError
-            The pixel size is not known.
-        """
+        """:meth:`resolution_px` in metres; a ConfigError where the pixel size is not known."""
         pixel_size = self._pixel_size_m()
         period = self.resolution_px(threshold)
         return None if period is None else period * pixel_size
@@ -115,24 +100,12 @@ def frc(
     pixel_size_m: float | None = None,
     taper: float = 0.125,
 ) -> FRC:
-    """Fourier ring correlation of two images, complex or real.
+    """Fourier ring correlation of two images (H, W), complex or real.
 
     ``Re(sum A conj(B)) / sqrt(sum |A|^2 sum |B|^2)`` over each ring (Saxton & Baumeister, J. Microsc. 127 (1982) 127;
     the real part, so that noise averages to 0 and a phase between the images counts as disagreement). Against the
     border: images are cropped to the mask's bounding box, their mean under the window taken off, and multiplied with a
-    raised cosine that falls to 0 at the mask's border.
-
-    Parameters
-    ----------
-    image_a, image_b : ndarray, (H, W)
-    mask : ndarray of bool, (H, W), optional
-    pixel_size_m : float, optional
-    taper : float
-        Width of the window's fall as a part of the shorter edge; 0 for none (periodic images).
-
-    Returns
-    -------
-    FRC
+    raised cosine that falls to 0 at the mask's border, over `taper` of the shorter edge; 0 for none (periodic images).
 
     Raises
     ------

@@ -85,6 +85,7 @@ def remove_gauge(
     Parameters
     ----------
     candidate, reference : ndarray of complex, (H, W)
+        Two objects on one grid.
     mask : ndarray of bool, (H, W), optional
         Where to compare; values outside do not matter and may be NaN. None: everywhere.
     max_shift_px : float
@@ -130,13 +131,7 @@ def remove_gauge(
 
 
 def checked_pair(a: NDArray[Any], b: NDArray[Any], mask: Mask | None) -> Mask:
-    """The mask (all True for None), once both images are known to be (H, W) and finite inside it.
-
-    Raises
-    ------
-    ComparisonError
-        Naming what was found.
-    """
+    """The mask (all True for None) of two images (H, W) that are finite inside it; a ComparisonError for any others."""
     if np.ndim(a) != 2 or np.shape(a) != np.shape(b):
         raise ComparisonError(f"The images have shapes {np.shape(a)} and {np.shape(b)}; both must be the same (H, W).")
     mask = np.ones(np.shape(a), dtype=bool) if mask is None else np.asarray(mask)
@@ -152,19 +147,9 @@ def checked_pair(a: NDArray[Any], b: NDArray[Any], mask: Mask | None) -> Mask:
 
 
 def soft_window(mask: Mask, taper_px: float) -> NDArray[np.float64]:
-    """1 inside the mask, falling to 0 at its border (and the array's) over `taper_px` as a raised cosine.
+    """1 inside the mask (H, W), falling to 0 at its border (and the array's) over `taper_px` as a raised cosine.
 
     A Tukey window for masks of any shape: half a Hann window of the Euclidean distance to the border.
-
-    Parameters
-    ----------
-    mask : ndarray of bool, (H, W)
-    taper_px : float
-        Width of the fall, in pixels.
-
-    Returns
-    -------
-    ndarray of float64, (H, W)
     """
     from scipy.ndimage import distance_transform_edt
 

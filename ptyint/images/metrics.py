@@ -24,13 +24,7 @@ _SSIM_WINDOW_PX = 7
 def ssim(candidate: Real, reference: Real, *, data_range: float, mask: Mask | None = None) -> float:
     """Structural similarity (Wang et al., IEEE Trans. Image Process. 13 (2004) 600), scikit-image's, 7 x 7 windows.
 
-    Parameters
-    ----------
-    candidate, reference : ndarray of float, (H, W)
-    data_range : float
-        Range that the values can span; it sets the stabilising constants.
-    mask : ndarray of bool, (H, W), optional
-        The mean is taken over the pixels whose whole window lies inside. None: scikit-image's own value.
+    The mean is taken over the pixels whose whole window lies inside the mask; `data_range` is what the values can span.
 
     Raises
     ------
@@ -108,12 +102,8 @@ def amplitude_correlation(candidate: Complex, reference: Complex, mask: Mask | N
 def relative_frobenius(candidate: NDArray[Any], reference: NDArray[Any]) -> float:
     """``|candidate - reference| / |reference|`` (Frobenius) of arrays of any one shape, computed in double precision.
 
-    NaN or infinity in either array gives NaN, as do two zero arrays; a zero reference alone gives inf.
-
-    Raises
-    ------
-    ComparisonError
-        Shapes differ or the arrays are empty.
+    NaN or infinity in either array gives NaN, as do two zero arrays; a zero reference alone gives inf. Unequal shapes
+    and empty arrays are a ComparisonError.
     """
     a, b = np.asarray(candidate), np.asarray(reference)
     if a.shape != b.shape or not a.size:
@@ -158,31 +148,14 @@ def compare_objects(
     pixel_size_m: float | None = None,
     max_shift_px: float = 8.0,
 ) -> ObjectComparison:
-    """Remove the gauge, then measure everything.
+    """Remove the gauge, then measure everything inside the mask, the scanned region.
 
-    Parameters
-    ----------
-    candidate, reference : ndarray of complex, (H, W)
-    mask : ndarray of bool, (H, W), optional
-        The scanned region.
-    pixel_size_m : float, optional
-    max_shift_px : float
-        As for :func:`ptyint.images.gauge.remove_gauge`.
-
-    Returns
-    -------
-    ObjectComparison
-        With the values ``relative_frobenius``, ``phase_error_rad``; ``correlation``, ``ssim``, ``psnr_db`` and
-        ``nrmse``, each as ``phase_...`` and ``amplitude_...``; ``frc_resolution_px_<threshold>`` for each of
-        :data:`THRESHOLDS`, and ``frc_resolution_m_<threshold>`` where the pixel size is known.
-        Phases are taken about the reference's mean phase with a data range of 2 pi. Amplitudes are compared after a
-        least-squares scale of their own (so that wrong phases do not count twice); the data range is the largest
-        amplitude of the reference.
-
-    Raises
-    ------
-    ComparisonError, ConfigError
-        As :func:`ptyint.images.gauge.remove_gauge` and :func:`frc`.
+    The values are ``relative_frobenius``, ``phase_error_rad``; ``correlation``, ``ssim``, ``psnr_db`` and ``nrmse``,
+    each as ``phase_...`` and ``amplitude_...``; ``frc_resolution_px_<threshold>`` for each of :data:`THRESHOLDS`, and
+    ``frc_resolution_m_<threshold>`` where the pixel size is known. Phases are taken about the reference's mean phase
+    with a data range of 2 pi. Amplitudes are compared after a least-squares scale of their own (so that wrong phases
+    do not count twice); the data range is the largest amplitude of the reference. Errors as in :func:`remove_gauge`
+    and :func:`frc`.
     """
     gauge = remove_gauge(candidate, reference, mask=mask, max_shift_px=max_shift_px)
     return measure(gauge, reference, pixel_size_m=pixel_size_m)

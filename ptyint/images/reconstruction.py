@@ -45,12 +45,18 @@ class Reconstruction:
     probe, initial_probe : ndarray of complex64, (modes, N, N)
         As the model ended with it, and as the scan gave it.
     positions_px : ndarray of float64, (n, 2)
+        ``(y, x)`` on the object's grid.
     losses, learning_rates, epoch_seconds : ndarray of float64, (epochs,)
+        Of each epoch of the training.
     facts : dict
         Plain values: backend and its description, scan name and sha256, configuration, digests of groups and initial
         weights, why training ended, seconds, peak memory in bytes, pixel size in metres.
     ground_truth : ndarray of complex64, (H, W), optional
         The object that made the patterns, where it is known.
+
+    See Also
+    --------
+    reconstruct : Makes one and saves it; its example loads it again.
     """
 
     object_: NDArray[np.complexfloating]
@@ -120,10 +126,24 @@ class Reconstruction:
     def load(cls, path: str | os.PathLike[str]) -> Reconstruction:
         """Read what :meth:`save` wrote.
 
+        Parameters
+        ----------
+        path : path-like
+            The file, or the folder that holds ``reconstruction.h5``.
+
         Raises
         ------
         ScanError
             The file does not exist, cannot be read, or lacks an array.
+
+        Examples
+        --------
+        >>> import ptyint
+        >>> try:
+        ...     ptyint.Reconstruction.load("nowhere.h5")
+        ... except ptyint.ScanError as error:
+        ...     print(str(error).partition(":")[0])
+        nowhere.h5 is not a readable reconstruction
         """
         import h5py
 

@@ -44,33 +44,12 @@ class Stitched:
 
 
 def stitch(patches: Complex, positions_px: Float, shape: tuple[int, int], *, M: int = 20) -> Stitched:
-    """Put the centre M x M of each patch at its position; divide by what covered each pixel.
+    """Put the centre M x M of each patch (k, N, N) at its position (k, 2); divide by what covered each pixel.
 
     A patch is resampled to the object's pixels bilinearly, and weighs in each by how much of the pixel its centre
     covers: 1 inside, a fraction along the rim. Resampling reads one pixel beyond the centre, so the rim is no worse
     than the inside; an object linear in (y, x) comes back exactly. What overhangs the object is dropped. NaN in a
-    patch stays NaN in the object.
-
-    Parameters
-    ----------
-    patches : ndarray of complex, (k, N, N)
-    positions_px : ndarray of float64, (k, 2)
-        ``(y, x)`` of patch pixel ``[N // 2, N // 2]`` in the object.
-    shape : tuple of int
-        ``(H, W)`` of the object.
-    M : int
-        Edge of the used centre: even, from 2 to N // 2.
-
-    Returns
-    -------
-    Stitched
-
-    Raises
-    ------
-    ScanError
-        Patches or positions have the wrong shape, or positions are not finite.
-    ConfigError
-        M or `shape` is out of range.
+    patch stays NaN in the object. A ScanError or ConfigError says which array or number is not what it must be.
     """
     pixels = int(np.prod(shape))
     total = np.zeros(pixels, dtype=np.complex128)
@@ -88,7 +67,7 @@ def stitch(patches: Complex, positions_px: Float, shape: tuple[int, int], *, M: 
 def synchronise_phases(
     patches: Complex, positions_px: Float, shape: tuple[int, int], labels: NDArray[np.integer[Any]], *, M: int = 20
 ) -> Float:
-    """Constant phase of each group of patches that makes overlapping patches agree.
+    """Constant phase in rad of each group of patches (n_groups,) that makes overlapping patches agree.
 
     A diffraction pattern fixes its exit wave up to one constant phase, and a group of patches that were reconstructed
     together has one such constant. Before stitching they are found by angular synchronisation (Singer, Appl. Comput.
@@ -98,23 +77,8 @@ def synchronise_phases(
     that matrix, normalised by its degrees, make the overlaps agree best. Groups that no chain of overlaps connects are
     solved apart, each with a mean phase of zero.
 
-    Parameters
-    ----------
-    patches, positions_px, shape, M
-        As for :func:`stitch`.
-    labels : ndarray of int, (k,)
-        Group of each patch, 0 to n_groups - 1.
-
-    Returns
-    -------
-    ndarray of float64, (n_groups,)
-        Phase in rad; multiply the patches of group g by ``exp(1j * phase[g])``. Zero where a group touches no other;
-        all zero where patches are not finite.
-
-    Raises
-    ------
-    ScanError, ConfigError
-        As :func:`stitch`.
+    Multiply the patches of group g, those with the label g, by ``exp(1j * phase[g])``. The phase is zero where a group
+    touches no other; all are zero where patches are not finite.
     """
     from scipy.sparse import coo_array, diags_array
     from scipy.sparse.csgraph import connected_components
@@ -155,27 +119,9 @@ def _leading_eigenvector(matrix: Any) -> NDArray[np.complex128]:
 
 
 def extract_patches(object_: Complex, positions_px: Float, N: int) -> Complex:
-    """Cut N x N patches out of an object, bilinearly at fractional positions.
+    """Cut N x N patches (k, N, N) out of an object (H, W), bilinearly at fractional positions (k, 2).
 
-    Parameters
-    ----------
-    object_ : ndarray of complex, (H, W)
-    positions_px : ndarray of float64, (k, 2)
-        ``(y, x)`` of patch pixel ``[N // 2, N // 2]``.
-    N : int
-        Edge of a patch.
-
-    Returns
-    -------
-    ndarray of complex, (k, N, N)
-        In the precision of `object_`.
-
-    Raises
-    ------
-    ScanError
-        A shape is wrong, positions are not finite, or a patch overhangs the object.
-    ConfigError
-        N is not positive.
+    In the precision of the object. A ScanError where a patch overhangs it.
     """
     object_ = np.asarray(object_)
     if object_.ndim != 2:

@@ -18,18 +18,9 @@ PATTERNS_PER_READ = 256
 
 
 def canvas_size(N: int, offsets_px: ArrayLike) -> int:
-    """Edge of the square region that holds all patches of a group at their offsets.
+    """Edge of the square region that holds all patches of a group at their offsets: ``N + 2 * ceil(max |offset|)``.
 
-    Parameters
-    ----------
-    N : int
-    offsets_px : array_like, (..., 2)
-        Of all groups, so that every batch shares one shape.
-
-    Returns
-    -------
-    int
-        ``N + 2 * ceil(max |offset|)``.
+    Give it the offsets (..., 2) of all groups, so that every batch has one shape.
     """
     offsets = np.asarray(offsets_px, np.float64)
     return N + 2 * int(np.ceil(np.abs(offsets).max(initial=0.0)))
@@ -62,15 +53,7 @@ class Batch:
 
 @dataclass(frozen=True, eq=False)
 class GroupedScan:
-    """A scan, its groups and the one scalar that normalises it.
-
-    Attributes
-    ----------
-    scan : Scan
-    groups : Groups
-    nphotons : float, optional
-        Rescale the counts to this mean per pattern; None takes them as they are.
-    """
+    """A scan, its groups, and the mean counts in a pattern that it is rescaled to, if any."""
 
     scan: Scan
     groups: Groups
@@ -78,13 +61,7 @@ class GroupedScan:
 
     @classmethod
     def from_config(cls, scan: Scan, config: TrainingConfig | InferenceConfig) -> GroupedScan:
-        """Group `scan` as `config` says.
-
-        Raises
-        ------
-        ConfigError
-            The pattern size of the model is not that of the scan, or the scan is too small for its groups.
-        """
+        """Group `scan` as `config` says; a ConfigError where the model's N is not the scan's, or the scan too small."""
         if config.model.N != scan.N:
             raise ConfigError(
                 f"model.N is {config.model.N}, but the patterns of {scan.name!r} have {scan.N} pixels; set N={scan.N}."
@@ -124,14 +101,7 @@ class GroupedScan:
         return canvas_size(self.scan.N, self.groups.offsets_px)
 
     def batch(self, index: NDArray[np.integer], precision: str = "float32") -> Batch:
-        """The groups at `index`, read from the scan now.
-
-        Parameters
-        ----------
-        index : ndarray of int, (B,)
-        precision : {'float32', 'float64'}
-            dtype of the arrays.
-        """
+        """The groups at `index` (B,), read from the scan now, in 'float32' or 'float64'."""
         patterns = self.groups.indices[index]
         unique, inverse = np.unique(patterns, return_inverse=True)
         counts = self.scan.counts(unique).astype(np.float64)[inverse.reshape(patterns.shape)]

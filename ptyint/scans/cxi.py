@@ -57,26 +57,7 @@ def is_cxi(path: Path) -> bool:
 
 
 def read_cxi(path: Path, *, product: Path | None, object_is_truth: bool | None) -> Scan:
-    """Read a CXI file.
-
-    Parameters
-    ----------
-    path : Path
-        The patterns.
-    product : Path, optional
-        The file with probe, object and positions; `path` if left out.
-    object_is_truth : bool, optional
-        What the file says if left out: False unless this package wrote it.
-
-    Returns
-    -------
-    Scan
-
-    Raises
-    ------
-    ScanError
-        Something that a scan needs is missing or cannot be understood.
-    """
+    """Read patterns from `path`; probe, object and positions from `product`, or from `path` if that is None."""
     notes = ["translation read as the place of the beam on the sample"]
     with hdf5.open_h5(path) as file, hdf5.open_h5(product or path) as second:
         patterns = hdf5.H5Patterns(path, _first(file, DATA))
@@ -153,18 +134,7 @@ def _positions(
 
 
 def write_cxi(scan: Scan, path: Path) -> None:
-    """Write a CXI file with the places that Ptychodus 1.7 reads too.
-
-    Parameters
-    ----------
-    scan : Scan
-    path : Path
-
-    Raises
-    ------
-    ScanError
-        Pixel size, wavelength or distance is unknown.
-    """
+    """Write a CXI file with the places that Ptychodus 1.7 reads too."""
     import h5py
 
     pixel_m, wavelength_m, distance_m, detector_pixel_m = hdf5.geometry(scan, path)

@@ -13,18 +13,7 @@ Complex = NDArray[np.complex128]
 
 
 def fourier_shift(array: ArrayLike, shift_yx: ArrayLike) -> Complex:
-    """Shift by a fraction of a pixel: multiply the spectrum by ``exp(-2 pi i k . shift)``.
-
-    Parameters
-    ----------
-    array : array_like, (..., N, N)
-    shift_yx : array_like, (..., 2)
-        Shift in px, positive towards larger indices; its leading axes broadcast against those of `array`.
-
-    Returns
-    -------
-    ndarray of complex128, (..., N, N)
-    """
+    """Shift arrays (..., N, N) by ``(y, x)`` (..., 2) in px: multiply the spectrum by ``exp(-2 pi i k . shift)``."""
     field = np.asarray(array, np.complex128)
     shift = np.asarray(shift_yx, np.float64)
     ky, kx = np.fft.fftfreq(field.shape[-2]), np.fft.fftfreq(field.shape[-1])
@@ -33,50 +22,22 @@ def fourier_shift(array: ArrayLike, shift_yx: ArrayLike) -> Complex:
 
 
 def propagate(exit_wave: ArrayLike) -> Complex:
-    """Far field of an exit wave: orthonormal FFT, zero frequency at the centre.
-
-    Parameters
-    ----------
-    exit_wave : array_like, (..., N, N)
-
-    Returns
-    -------
-    ndarray of complex128, (..., N, N)
-        ``fftshift(fft2(exit_wave)) / N``.
-    """
+    """Far field of exit waves (..., N, N): orthonormal FFT, ``fftshift(fft2(exit_wave)) / N``."""
     spectrum = np.fft.fft2(np.asarray(exit_wave, np.complex128), norm="ortho")
     return np.asarray(np.fft.fftshift(spectrum, axes=(-2, -1)))
 
 
 def illuminate(probe: ArrayLike, object_patches: ArrayLike) -> Complex:
-    """Exit waves: each probe mode times each object patch (projection approximation).
-
-    Parameters
-    ----------
-    probe : array_like, (modes, N, N) or (..., modes, N, N)
-    object_patches : array_like, (..., N, N)
-
-    Returns
-    -------
-    ndarray of complex128, (..., modes, N, N)
-    """
+    """Exit waves (..., modes, N, N): each mode of the probe (..., modes, N, N) times each object patch (..., N, N)."""
     patches = np.asarray(object_patches, np.complex128)
     return np.asarray(np.asarray(probe, np.complex128) * patches[..., None, :, :])
 
 
 def diffraction_amplitudes(probe: ArrayLike, object_patches: ArrayLike) -> Float:
-    """Amplitudes of the diffraction patterns; modes add incoherently.
+    """Amplitudes (k, N, N) of the patterns of object patches (k, N, N); modes of the probe add incoherently.
 
-    Parameters
-    ----------
-    probe : array_like, (modes, N, N), or one per pattern (k, modes, N, N)
-    object_patches : array_like, (k, N, N)
-
-    Returns
-    -------
-    ndarray of float64, (k, N, N)
-        ``sqrt(sum over modes |propagate(probe * patch)|**2)``; its square is the expected count where the probe
-        is photon-normalised.
+    ``sqrt(sum over modes |propagate(probe * patch)|**2)``; its square is the expected count where the probe,
+    (modes, N, N) or one per pattern (k, modes, N, N), is photon-normalised.
     """
     wave = propagate(illuminate(probe, object_patches))
     return np.asarray(np.sqrt((np.abs(wave) ** 2).sum(axis=-3)))
@@ -89,23 +50,10 @@ def probe_mask(N: int) -> Float:
 
 
 def normalise_probe(probe: ArrayLike, probe_scale: float) -> Complex:
-    """``p / (probe_scale * mean|mask * p|)``, as PtychoPINN's ``set_probe_guess``.
+    """``p / (probe_scale * mean|mask * p|)`` of a probe (modes, N, N), as PtychoPINN's ``set_probe_guess``.
 
-    Parameters
-    ----------
-    probe : array_like, (modes, N, N)
-    probe_scale : float
-        Dimensionless, positive.
-
-    Returns
-    -------
-    ndarray of complex128, (modes, N, N)
-        The mean runs over all N**2 pixels; several modes enter it as ``sqrt(sum |p|**2)``.
-
-    Raises
-    ------
-    ValueError
-        The probe vanishes inside the mask.
+    The mean runs over all N**2 pixels; several modes enter it as ``sqrt(sum |p|**2)``. A ValueError where the probe
+    vanishes inside the mask.
     """
     p = np.asarray(probe, np.complex128)
     magnitude = np.sqrt((np.abs(p) ** 2).sum(axis=0))

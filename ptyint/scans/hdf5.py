@@ -25,15 +25,9 @@ ELECTRON_VOLT_J = 1.602176634e-19
 
 
 class H5Patterns:
-    """Patterns in an HDF5 file. Each access opens the file, reads the asked rows and nothing else, and closes it.
+    """Patterns of an HDF5 file (m, H, W), or some `rows` of them in any order.
 
-    Parameters
-    ----------
-    path : Path
-    dataset : str
-        Name of a dataset of shape (m, H, W).
-    rows : ndarray of int, optional
-        Which of the m patterns, in which order. All of them if left out.
+    Each access opens the file, reads the asked rows and nothing else, and closes it.
     """
 
     def __init__(self, path: Path, dataset: str, rows: NDArray[np.int64] | None = None) -> None:
@@ -60,13 +54,7 @@ class H5Patterns:
 
 @contextmanager
 def open_h5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading.
-
-    Raises
-    ------
-    ScanError
-        It is missing, or no HDF5 file, or damaged.
-    """
+    """Open an HDF5 file for reading; a ScanError where it is missing, no HDF5 file, or damaged."""
     import h5py
 
     try:
@@ -81,13 +69,7 @@ def open_h5(path: Path) -> Iterator[Any]:
 
 
 def required(file: Any, dataset: str) -> Any:
-    """Return the dataset, or say which file lacks it.
-
-    Raises
-    ------
-    ScanError
-        There is no such dataset.
-    """
+    """Return the dataset, or a ScanError that says which file lacks it."""
     import h5py
 
     found = file.get(dataset)
@@ -97,13 +79,7 @@ def required(file: Any, dataset: str) -> Any:
 
 
 def number(file: Any, name: str, value: Any) -> float:
-    """Return the value of an attribute or scalar dataset that the caller looked up in `file` as `name`.
-
-    Raises
-    ------
-    ScanError
-        It is missing (None), or it is not one finite number.
-    """
+    """Return `value`, which the caller looked up in `file` as `name`; a ScanError unless it is one finite number."""
     if value is None:
         raise ScanError(f"{file.filename}: {name} is missing. Add it.")
     array = np.asarray(value)
@@ -129,13 +105,7 @@ def truth(file: Any, wish: bool | None) -> bool:
 
 
 def first_coherent(file: Any, dataset: str, notes: list[str]) -> NDArray[np.complex64]:
-    """Return the probe's incoherent modes (modes, N, N) for the first coherent one; notes the others' number.
-
-    Raises
-    ------
-    ScanError
-        The probe is not complex, or not (N, N), (modes, N, N), (coherent, modes, N, N).
-    """
+    """Return the probe's incoherent modes (modes, N, N) for the first coherent one; notes the others' number."""
     probe = required(file, dataset)[()]
     if probe.dtype.kind != "c" or probe.ndim not in (2, 3, 4):
         raise ScanError(
@@ -150,13 +120,7 @@ def first_coherent(file: Any, dataset: str, notes: list[str]) -> NDArray[np.comp
 
 
 def single_layer(file: Any, dataset: str) -> NDArray[np.complex64]:
-    """Return the object (H, W).
-
-    Raises
-    ------
-    ScanError
-        It is not complex, or has several layers.
-    """
+    """Return the complex object (H, W); a ScanError where it has several layers."""
     object_ = required(file, dataset)[()]
     layers = object_ if object_.ndim == 3 else object_[None]
     if layers.dtype.kind != "c" or layers.ndim != 3 or len(layers) != 1:
@@ -168,13 +132,7 @@ def single_layer(file: Any, dataset: str) -> NDArray[np.complex64]:
 
 
 def square_pixel(file: Any, what: str, width_m: float, height_m: float) -> float:
-    """Return the edge of a square pixel in metres.
-
-    Raises
-    ------
-    ScanError
-        It is not square (within 1e-6), or not positive.
-    """
+    """Return the edge of a pixel in metres; a ScanError where it is not square (within 1e-6) or not positive."""
     if not (width_m > 0 and abs(height_m / width_m - 1) < 1e-6):
         raise ScanError(
             f"{file.filename}: {what} pixels are {width_m} m wide and {height_m} m high; allowed: positive and square. "
@@ -204,12 +162,8 @@ def to_metres(positions_px: NDArray[np.float64], pixel_m: float, shape: tuple[in
 def geometry(scan: Scan, path: Path) -> tuple[float, float, float, float]:
     """Return what the HDF5 formats must know, in SI: object pixel, wavelength, distance, detector pixel.
 
-    The detector pixel follows from the far field: ``wavelength * distance / (N * object pixel)``.
-
-    Raises
-    ------
-    ScanError
-        One of them is unknown.
+    The last follows from the far field: ``wavelength * distance / (N * object pixel)``. A ScanError names what the scan
+    does not know.
     """
     known = {name: getattr(scan, name) for name in ("pixel_size_m", "wavelength_m", "detector_distance_m")}
     missing = [name for name, value in known.items() if value is None]
@@ -223,12 +177,7 @@ def geometry(scan: Scan, path: Path) -> tuple[float, float, float, float]:
 
 
 def write_patterns(group: Any, name: str, scan: Scan) -> Any:
-    """Write the stored patterns with their dtype, a chunk at a time, compressed as Ptychodus does.
-
-    Returns
-    -------
-    h5py.Dataset
-    """
+    """Write the stored patterns with their dtype, by chunks, compressed as Ptychodus does; return the dataset."""
     source = scan.diffraction_patterns
     chunk = (1, *source.shape[1:])  # one pattern: batches read patterns in any order
     data = group.create_dataset(name, tuple(source.shape), source.dtype, chunks=chunk, compression="lzf")

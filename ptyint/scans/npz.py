@@ -127,21 +127,6 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, object_is_
     contract. Other dtypes need `diffraction_kind`. A file with ``bad_pixels`` was exported by Ptychodus 1.7
     (``ptychodus.api.io.save_ptychopinn_training_data``): it holds intensities whatever their dtype, and positions of
     the middle between the pixels [N / 2 - 1] and [N / 2], half a pixel below those of :class:`Scan`.
-
-    Parameters
-    ----------
-    path : Path
-    diffraction_kind : {"amplitudes", "counts"} or None
-    object_is_truth : bool or None
-
-    Returns
-    -------
-    Scan
-
-    Raises
-    ------
-    ScanError
-        A required member is missing or pickled, or a shape or dtype cannot be read as the format's.
     """
     with _Archive(path) as archive:
         unread = sorted(archive.pickled - {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD})
@@ -254,11 +239,6 @@ def write_npz(scan: Scan, path: Path) -> None:
 
     ``diffraction`` is the amplitude in float32, so that counts come back within 2e-7 of themselves. Bad pixels are
     written as 0: PtychoPINN knows no mask.
-
-    Parameters
-    ----------
-    scan : Scan
-    path : Path
     """
     positions = scan.probe_positions_px.astype(np.float64)
     arrays: dict[str, ArrayLike] = {

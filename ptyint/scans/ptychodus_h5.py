@@ -40,28 +40,10 @@ DISTANCE, FAR_FIELD = "detector_object_distance_m", "far_field"
 
 
 def read_ptychodus(path: Path, *, product: Path | None, object_is_truth: bool | None) -> Scan:
-    """Read a pair.
+    """Read a folder's pair, or a diffraction file and its product (``product.h5`` beside it, unless given).
 
     Patterns without a position of the same index are left out, and said so in the notes (Ptychodus interpolates a
     position for them); several positions of one index are averaged, as Ptychodus does.
-
-    Parameters
-    ----------
-    path : Path
-        The folder, or the diffraction file.
-    product : Path, optional
-        ``product.h5`` beside the diffraction file if left out.
-    object_is_truth : bool, optional
-        What the product says if left out: False unless this package wrote it.
-
-    Returns
-    -------
-    Scan
-
-    Raises
-    ------
-    ScanError
-        Something is missing, several object layers, near field, no pattern with a position.
     """
     diffraction = path / DIFFRACTION_FILE if path.is_dir() else path
     product = product or diffraction.parent / PRODUCT_FILE
@@ -142,17 +124,6 @@ def write_ptychodus(scan: Scan, path: Path) -> None:
 
     A scan without an object gets a flat one that covers all patches, since a product must have one; positions keep
     their distances. ``probe_photon_count`` is the probe's energy, right where the probe is photon-normalised.
-
-    Parameters
-    ----------
-    scan : Scan
-    path : Path
-        Made if it is missing.
-
-    Raises
-    ------
-    ScanError
-        Pixel size, wavelength or distance is unknown, or `path` is a file.
     """
     pixel_m, wavelength_m, distance_m, detector_pixel_m = hdf5.geometry(scan, path)
     if path.is_file():

@@ -68,10 +68,21 @@ class Scan:
     pixel_size_m : float, optional
         Edge of an object pixel. None where the format does not tell.
     wavelength_m, detector_distance_m : float, optional
+        Of the light, and from the sample to the detector. None where the format does not tell.
     name : str
         The file or fixture, for messages.
     notes : tuple of str
         What the reader found and decided (a pickled field left unread, a swapped axis, ...).
+
+    Examples
+    --------
+    >>> import numpy as np, ptyint
+    >>> counts = np.random.default_rng(0).poisson(5, (4, 64, 64))
+    >>> positions = np.array([[32.0, 32.0], [32.0, 40.0], [40.0, 32.0], [40.0, 40.0]])
+    >>> scan = ptyint.Scan(counts, positions, np.ones((1, 64, 64), np.complex64))
+    >>> ptyint.validate_scan(scan)
+    >>> scan.n, scan.N, scan.counts([0, 3]).shape
+    (4, 64, (2, 64, 64))
     """
 
     diffraction_patterns: PatternSource
@@ -128,6 +139,7 @@ class Scan:
         Returns
         -------
         ndarray of float32, (k, N, N)
+            In photons per pixel.
         """
         counts = np.asarray(self.diffraction_patterns[index]).astype(np.float32)
         if self.good_pixels is not None:
@@ -136,17 +148,7 @@ class Scan:
 
 
 def pattern_slices(patterns: PatternSource) -> Iterator[slice]:
-    """Cut a stack into slices of at most `CHUNK_PIXELS`, for reading a file that is larger than the memory.
-
-    Parameters
-    ----------
-    patterns : PatternSource, (n, H, W)
-
-    Yields
-    ------
-    slice
-        Of the first axis; together they are the stack, in order.
-    """
+    """Cut a stack (n, H, W) into slices of at most `CHUNK_PIXELS`, for files that are larger than the memory."""
     n, height, width = patterns.shape
     step = max(1, CHUNK_PIXELS // max(1, height * width))
     for start in range(0, n, step):
@@ -161,13 +163,27 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
     Parameters
     ----------
     scan : Scan
+        Of any source.
     source : str, optional
-        What the messages call the scan; `scan.name` if left out.
+        What the messages call the scan; ``scan.name`` if left out.
 
     Raises
     ------
     ScanError
         Lists every violation, a line each: scan, field, value found, what is allowed, what to do.
+
+    Examples
+    --------
+    >>> import ptyint
+    >>> from dataclasses import replace
+    >>> scan = ptyint.load_fixture("tiny-64")
+    >>> ptyint.validate_scan(scan)
+    >>> try:
+    ...     ptyint.validate_scan(replace(scan, probe=abs(scan.probe)), source="mine")
+    ... except ptyint.ScanError as error:
+    ...     print(error)
+    mine breaks the data contract (DATA-001) in 1 place(s):
+    - mine: probe: found dtype float32; allowed: complex64. Convert it; a complex array must stay complex.
     """
     found = list(_violations(scan))
     if found:

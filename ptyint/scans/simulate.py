@@ -23,16 +23,9 @@ _CHUNK = 64
 
 
 def settle(array: ArrayLike) -> Complex64:
-    """Round real and imaginary part to 2**-20 of the power of two above the largest magnitude.
+    """Round real and imaginary part to 2**-20 of the power of two above the largest magnitude; in complex64.
 
-    Parameters
-    ----------
-    array : array_like of complex, any shape
-
-    Returns
-    -------
-    ndarray of complex64
-        Every value is exact in complex64; last-place differences of the input are gone.
+    Every value is exact in complex64; last-place differences of the input are gone.
     """
     values = np.asarray(array, np.complex128)
     _, exponent = np.frexp(np.abs(values).max())
@@ -44,24 +37,13 @@ def settle(array: ArrayLike) -> Complex64:
 
 
 def defocused_probe(N: int, *, diameter_px: float | None = None, astigmatism: float = 0.1) -> Complex64:
-    """Beam of a lens out of focus: a disk with Fresnel fringes, slightly longer along y than along x.
+    """Beam (1, N, N) of a lens out of focus: a disk with Fresnel fringes, slightly longer along y than along x.
 
     A soft-edged disk pupil of radius 1/8 cycles/px carries the defocus phase ``pi (D_y k_y**2 + D_x k_x**2)``: rays
     from the pupil's rim land ``D k`` off the axis (Fresnel propagator, Goodman, *Introduction to Fourier Optics*, 4.2).
-
-    Parameters
-    ----------
-    N : int
-    diameter_px : float, optional
-        Geometric diameter of the beam. Default: ``11/32 N``, 22 px for N = 64, where the modulus is
-        20 px wide at half maximum and 99.3 % of the energy lies in the central N/2 x N/2 pixels.
-    astigmatism : float
-        Relative difference of the two defocus distances from their mean.
-
-    Returns
-    -------
-    ndarray of complex64, (1, N, N)
-        Centre at ``[N // 2, N // 2]``; ``sum |p|**2`` is about 1.
+    `diameter_px` is the beam's geometric diameter; by default ``11/32 N``, 22 px for N = 64, where the modulus is 20 px
+    wide at half maximum and 99.3 % of the energy lies in the central N/2 x N/2 pixels. `astigmatism` is the relative
+    difference of the two defocus distances from their mean. ``sum |p|**2`` is about 1.
     """
     radius = 1 / 8
     defocus = (11 / 32 * N if diameter_px is None else diameter_px) / (2 * radius)
@@ -73,20 +55,10 @@ def defocused_probe(N: int, *, diameter_px: float | None = None, astigmatism: fl
 
 
 def gaussian_probe(N: int, *, fwhm_px: float | None = None, curvature: float = 0.02) -> Complex64:
-    """Gaussian beam with a curved wave front: ``exp(-4 ln2 r**2 / fwhm**2) exp(i curvature r**2)``.
+    """Gaussian beam (1, N, N), curved wave front: ``exp(-4 ln2 r**2 / fwhm**2) exp(i curvature r**2)``.
 
-    Parameters
-    ----------
-    N : int
-    fwhm_px : float, optional
-        Full width at half maximum of the modulus. Default: ``9/32 N``, 18 px for N = 64.
-    curvature : float
-        rad/px**2. The phase turns by ``2 curvature r`` rad/px: keep that below pi over the beam.
-
-    Returns
-    -------
-    ndarray of complex64, (1, N, N)
-        Centre at ``[N // 2, N // 2]``; ``sum |p|**2`` is about 1.
+    `fwhm_px`, of the modulus, is ``9/32 N`` by default, 18 px for N = 64. `curvature` is in rad/px**2: the phase turns
+    by ``2 curvature r`` rad/px; keep that below pi over the beam. ``sum |p|**2`` is about 1.
     """
     y, x = np.indices((N, N)) - N // 2
     squared = y**2 + x**2
@@ -104,16 +76,7 @@ def _unit_energy(probe: NDArray[np.complex128]) -> Complex64:
 def dead_leaves_object(shape: tuple[int, int], *, seed: int) -> Complex64:
     """Overlapping disks ("dead leaves"), drawn independently for amplitude (0.4 to 1) and phase (-0.6 to 0.6 rad).
 
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W).
-    seed : int
-
-    Returns
-    -------
-    ndarray of complex64, (H, W)
-        Edges are blurred by a Gaussian of 1.5 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
+    Edges are blurred by a Gaussian of 1.5 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
     """
     rng = np.random.RandomState(seed)
     amplitude = 0.4 + 0.6 * _dead_leaves(shape, rng)
@@ -124,21 +87,8 @@ def dead_leaves_object(shape: tuple[int, int], *, seed: int) -> Complex64:
 def siemens_star_object(shape: tuple[int, int], *, seed: int, spokes: int = 16) -> Complex64:
     """A Siemens star in phase (-0.6 to 0.6 rad) and, independent of it, dead leaves in amplitude (0.4 to 1).
 
-    What crosses from one into the other shows at a glance.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (H, W).
-    seed : int
-        Of the leaves.
-    spokes : int
-        The star ends inside where a spoke gets narrower than 4 px.
-
-    Returns
-    -------
-    ndarray of complex64, (H, W)
-        Edges are blurred by a Gaussian of 1.5 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
+    What crosses from one into the other shows at a glance. The star ends inside where a spoke gets narrower than 4 px.
+    Edges are blurred by a Gaussian of 1.5 px; an L-shaped mark (:func:`mark_orientation`) lies off the centre.
     """
     amplitude = 0.4 + 0.6 * _dead_leaves(shape, np.random.RandomState(seed))
     y, x = np.indices(shape) - (np.asarray(shape)[:, None, None] - 1) / 2
@@ -152,14 +102,6 @@ def mark_orientation(amplitude: Float, phase: Float) -> tuple[Float, Float]:
     """Draw a dark, phase-advanced L whose long arm points to smaller y, whose short arm points to larger x.
 
     It lies in the quadrant of small y and large x, so that every mirroring, transposition and rotation shows.
-
-    Parameters
-    ----------
-    amplitude, phase : ndarray, (H, W)
-
-    Returns
-    -------
-    tuple of two ndarrays, (H, W)
     """
     amplitude, phase = amplitude.copy(), phase.copy()
     H, W = phase.shape
@@ -198,22 +140,9 @@ def _smooth_object(amplitude: Float, phase: Float) -> Complex64:
 
 
 def grid_positions(shape: tuple[int, int], step_px: float, *, jitter_px: float = 0.0, seed: int = 0) -> Float:
-    """Raster of patch centres around (0, 0), row by row, each moved by up to `jitter_px` in y and in x.
+    """Raster (rows * columns, 2) of patch centres ``(y, x)`` around (0, 0), row by row; see :func:`place`.
 
-    Parameters
-    ----------
-    shape : tuple of int
-        Rows, columns.
-    step_px : float
-    jitter_px : float
-        Uniform within plus and minus this.
-    seed : int
-        Of the jitter.
-
-    Returns
-    -------
-    ndarray of float64, (rows * columns, 2)
-        ``(y, x)``, multiples of 2**-10 px; see :func:`place`.
+    Each is moved by up to `jitter_px` in y and in x, uniformly, then rounded to 2**-10 px.
     """
     rows, columns = ((np.arange(n) - (n - 1) / 2) * step_px for n in shape)
     raster = np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
@@ -221,19 +150,10 @@ def grid_positions(shape: tuple[int, int], step_px: float, *, jitter_px: float =
 
 
 def spiral_positions(n: int, step_px: float) -> Float:
-    """Fermat spiral around (0, 0): ``r = c sqrt(i)``, ``angle = i * golden angle``.
+    """Fermat spiral (n, 2) around (0, 0): ``r = c sqrt(i)``, ``angle = i * golden angle``; see :func:`place`.
 
-    Parameters
-    ----------
-    n : int
-    step_px : float
-        Edge of the square that each position has to itself on average: ``pi c**2 = step**2``
-        (Huang et al., Optics Express 22, 12634 (2014)).
-
-    Returns
-    -------
-    ndarray of float64, (n, 2)
-        ``(y, x)``, multiples of 2**-10 px; see :func:`place`.
+    Each position has a square of edge `step_px` to itself on average, ``pi c**2 = step**2``
+    (Huang et al., Optics Express 22, 12634 (2014)); ``(y, x)`` are multiples of 2**-10 px.
     """
     i = np.arange(n)
     angle = i * np.pi * (3 - np.sqrt(5))
@@ -246,23 +166,7 @@ def _settle_positions(positions_px: Float) -> Float:
 
 
 def place(positions_px: Float, N: int, *, margin_px: int = 2) -> tuple[Float, tuple[int, int]]:
-    """Move positions so that every patch fits, and tell the shape of the object that holds them.
-
-    Parameters
-    ----------
-    positions_px : ndarray, (n, 2)
-    N : int
-        Edge of a patch.
-    margin_px : int
-        Pixels left free on every side.
-
-    Returns
-    -------
-    positions_px : ndarray of float64, (n, 2)
-        Patch centres in object pixels, as :class:`ptyint.scans.scan.Scan` has them.
-    shape : tuple of int
-        (H, W) of the object.
-    """
+    """Positions (n, 2) moved so that every patch fits with a margin, and the shape (H, W) of the object around them."""
     low = positions_px.min(axis=0)
     height, width = np.ceil(positions_px.max(axis=0) - low).astype(int) + N + 2 * margin_px
     return positions_px - low + (N // 2 + margin_px), (int(height), int(width))
@@ -287,8 +191,9 @@ def simulate_scan(
     Parameters
     ----------
     object_ : ndarray of complex64, (H, W)
+        The truth, kept as the scan's object.
     probe : ndarray of complex64, (modes, N, N)
-        Modes add incoherently. Scaled so that `photons_per_pattern` holds.
+        Modes add incoherently. Scaled so that `photons_per_pattern` holds, and rounded by :func:`settle`.
     positions_px : ndarray of float64, (n, 2)
         Patch centres; see :class:`ptyint.scans.scan.Scan`.
     photons_per_pattern : float
@@ -296,12 +201,12 @@ def simulate_scan(
     seed : int
         Of the Poisson noise.
     name : str
+        For messages.
 
     Returns
     -------
     Scan
-        uint16 counts, or uint32 where these would overflow; `probe` is photon-normalised and rounded by
-        :func:`settle`, and made the patterns; `object_` is the truth.
+        uint16 counts, or uint32 where these would overflow.
 
     Raises
     ------
