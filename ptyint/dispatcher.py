@@ -86,6 +86,7 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     Parameters
     ----------
     scan : Scan
+        The data contract (:func:`ptyint.validate_scan`) is the caller's to check.
     config : TrainingConfig
         ``config.seed`` decides the groups, the initial weights and the order of the batches.
     on_epoch : callable, optional
@@ -94,6 +95,7 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     Returns
     -------
     TrainingResult
+        The weights, the history of the losses, and what really ran.
 
     Raises
     ------
@@ -127,13 +129,16 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     Parameters
     ----------
     scan : Scan
+        Its patterns have the model's size N.
     config : InferenceConfig
+        ``config.backend`` says who does it, whoever trained the model.
     weights : dict, optional
         Canonical weights. None: they are read from ``config.model_path``, whichever backend trained them.
 
     Returns
     -------
     InferenceResult
+        One object patch for each pattern of each group, in the network's own units.
 
     Raises
     ------

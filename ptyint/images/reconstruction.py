@@ -190,6 +190,7 @@ def assemble(inferred: dispatcher.InferenceResult) -> Assembled:
     Returns
     -------
     Assembled
+        The object, on the grid of the scan's object, with the patches that it was made of.
 
     Examples
     --------
@@ -239,6 +240,7 @@ def reconstruct(
     Parameters
     ----------
     scan : Scan
+        Checked by :func:`ptyint.validate_scan` first.
     config : TrainingConfig
         ``config.backend`` says who does it.
     folder : path-like
@@ -251,6 +253,7 @@ def reconstruct(
     Returns
     -------
     Reconstruction
+        What was written as ``reconstruction.h5``.
 
     Raises
     ------
