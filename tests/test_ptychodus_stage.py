@@ -20,14 +20,17 @@ from reconstructions import make
 from ptyint.config import TrainingConfig
 from ptyint.errors import PtychodusUnavailableError
 from ptyint.evidence import manifest
+from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.images.figures import Picture
 from ptyint.ptychodus import command
 from ptyint.ptychodus.settings import BACKENDS
 from ptyint.scans import fixtures
 from ptyint.scans.fixtures import load_fixture
 from ptyint.stages import PROFILES, jobs_of, ptychodus
-from ptyint.stages.ptychodus import Agreement, Bounds, Step
+from ptyint.stages.ptychodus import Agreement, Step
 from ptyint.stages.request import Request
+
+BOUNDS = parameter_defaults(notebook_path("ptychodus"))
 
 
 def agreed() -> Agreement:
@@ -53,17 +56,23 @@ def agreed() -> Agreement:
 
 
 def failures(one: Agreement) -> list[str]:
-    return [check.name for check in ptychodus.checks(one, Bounds()) if not check.passed]
+    return [check.name for check in ptychodus.checks(one, BOUNDS) if not check.passed]
 
 
 @pytest.mark.parametrize("truth", [True, False])
 def test_every_check_is_declared(truth: bool) -> None:
     one = agreed()
     one = replace(one, scan=replace(one.scan, object_is_truth=truth))
-    assert [check.name for check in ptychodus.checks(one, Bounds())] == [
-        criterion.name for criterion in Bounds().declared(truth)
+    assert [check.name for check in ptychodus.checks(one, BOUNDS)] == [
+        criterion.name for criterion in ptychodus.criteria(truth)
     ]
     assert failures(one) == []
+
+
+def test_a_bound_that_is_not_given_passes_nothing() -> None:
+    bounded = [criterion for criterion in ptychodus.criteria(truth=True) if criterion.parameter]
+    assert len(bounded) == 6 and {criterion.parameter for criterion in bounded} < BOUNDS.keys()
+    assert not any(criterion.measured(value).passed for criterion in bounded for value in (0.0, 1.0))
 
 
 def inside(one: Agreement, backend: str, **changes: Any) -> Agreement:
@@ -71,7 +80,7 @@ def inside(one: Agreement, backend: str, **changes: Any) -> Agreement:
 
 
 def test_each_check_can_fail() -> None:
-    one, names = agreed(), [criterion.name for criterion in Bounds().declared(truth=True)]
+    one, names = agreed(), [criterion.name for criterion in ptychodus.criteria(truth=True)]
     image, positions = ptychodus.object_of(one.given) * 0, one.given.probe_positions_px
     image[20, 20] = 1e-3
     image += ptychodus.object_of(one.inside["tensorflow"])
@@ -96,7 +105,7 @@ def test_it_is_in_the_full_profile_only_and_its_checks_follow_the_dataset(tmp_pa
     for dataset, truth in (("tiny-64", True), ("siemens-star-64", False)):
         for name in ("fixture", "ptychodus.fixture"):
             (job,) = jobs_of(Request(("ptychodus",), tmp_path, parameters={name: dataset}))
-            assert job.expects == Bounds().declared(truth) and job.parameters == {"fixture": dataset}
+            assert job.expects == ptychodus.criteria(truth) and job.parameters == {"fixture": dataset}
 
 
 @pytest.mark.parametrize("truth", [True, False])
@@ -107,7 +116,7 @@ def test_the_page_shows_both_ways_of_both_backends(truth: bool, monkeypatch: pyt
     monkeypatch.setattr(fixtures, "load_fixture", lambda _: scan)
     shown = run_cells("ptychodus")
     record = record_of(shown)
-    assert not failed(record.checks) and len(record.checks) == len(Bounds().declared(truth))
+    assert not failed(record.checks) and len(record.checks) == len(ptychodus.criteria(truth))
     assert list(record.numbers.values()) == [0, 0, pytest.approx(1)] and len(record.commands) == 8
     assert "Ptychodus 1.7.0" in record.compared and list(record.datasets) == ["tiny-64"]
     assert len(table_of(shown, "Processes").rows) == 8

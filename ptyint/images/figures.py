@@ -6,7 +6,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from textwrap import wrap
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -19,9 +19,6 @@ from ptyint.images.comparison import Comparison
 from ptyint.images.frc import FRC, THRESHOLDS
 from ptyint.images.reconstruction import Reconstruction
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
 STYLES: dict[str, dict[str, Any]] = {
     "tensorflow": {"color": "#c2560c", "linestyle": "-", "marker": "o"},
     "pytorch": {"color": "#1f5fa8", "linestyle": "--", "marker": "s"},
@@ -32,6 +29,7 @@ PHASE_MAP = "twilight_shifted"
 PHASE_HEADROOM = 2.0
 """Limits of the cyclic map over the largest phase shown: its two ends look alike, so phases stay off them."""
 
+NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
 DPI = 120
 
 Complex = NDArray[np.complexfloating]
@@ -83,37 +81,46 @@ def images_side_by_side(
     `how` says in the alt text what was done to them.
     """
     base = np.where(inside, next(iter(images.values())), 0)
-    rows, columns = _box(base != 0)
-    names = [*images, "difference"]
-    figure = Figure(figsize=(3.1 * len(names) + 0.4, 6.4), layout="constrained")
-    axes = figure.subplots(2, len(names), squeeze=False)
-    a, b = images[first], images[second]
-    differences = (np.where(inside, abs(b) - abs(a), 0), np.where(inside, np.angle(b * np.conj(a)), 0))
     mean = np.exp(-1j * np.angle(base.sum()))
-    parts = ({name: abs(x) for name, x in images.items()}, {name: np.angle(x * mean) for name, x in images.items()})
-    alts = []
-    for row, (what, unit) in enumerate((("amplitude", ""), ("phase", " / rad"))):
-        values = np.concatenate([image[inside] for image in parts[row].values()])
-        low, high = np.percentile(values, [0.5, 99.5])
-        if what == "phase":
-            high = min(np.pi, PHASE_HEADROOM * max(abs(low), abs(high)))
-            low = -high
-        for ax, (name, image) in zip(axes[row], parts[row].items(), strict=False):
-            shown = np.ma.array(image, mask=~inside)[rows, columns]
-            drawn = ax.imshow(shown, cmap="gray" if row == 0 else PHASE_MAP, vmin=low, vmax=high)
-            ax.set_title(f"{name}: {what}", fontsize=11)
-        figure.colorbar(drawn, ax=list(axes[row, :-1]), label=what + unit, shrink=0.85, pad=0.01)
-        span = (high - low) / 2
-        shown = np.ma.array(differences[row], mask=~inside)[rows, columns]
-        drawn = axes[row, -1].imshow(shown, cmap="RdBu_r", vmin=-span, vmax=span)
-        rms = float(np.sqrt((differences[row][inside] ** 2).mean()))
-        axes[row, -1].set_title(f"{second} - {first}: rms {rms:.3f}{unit.strip(' /') and ' rad'}", fontsize=11)
-        figure.colorbar(drawn, ax=axes[row, -1], label=f"difference{unit}", shrink=0.85, pad=0.01)
-        alts.append(f"{what} from {low:.2f} to {high:.2f}{unit}, difference {second} - {first} {rms:.3f} rms")
-    for ax in axes.flat:
-        ax.set_xticks([])
-        ax.set_yticks([])
+    a, b = images[first], images[second]
+    amplitudes: dict[str, Real] = {name: abs(image) for name, image in images.items()}
+    phases: dict[str, Real] = {name: np.angle(image * mean) for name, image in images.items()}
+    figure = Figure(figsize=(3.1 * len(images) + 3.5, 6.4), layout="constrained")
+    axes = figure.subplots(2, len(images) + 1, squeeze=False, subplot_kw=NO_TICKS)
+    pair, box = f"{second} - {first}", _box(base != 0)
+    alts = (
+        _row(axes[0], "amplitude", "", amplitudes, abs(b) - abs(a), pair, inside, box),
+        _row(axes[1], "phase", "rad", phases, np.angle(b * np.conj(a)), pair, inside, box),
+    )
     return Picture(figure, f"Side by side, {how}: {', '.join(images)}. " + "; ".join(alts) + ".")
+
+
+def _row(
+    axes: NDArray[Any],
+    what: str,
+    unit: str,
+    images: dict[str, Real],
+    difference: Real,
+    pair: str,
+    inside: NDArray[np.bool_],
+    box: tuple[slice, slice],
+) -> str:
+    """Images of one kind on shared limits, then their difference over half of these; the alt text of the row."""
+    low, high = np.percentile(np.concatenate([image[inside] for image in images.values()]), [0.5, 99.5])
+    if what == "phase":
+        high = min(np.pi, PHASE_HEADROOM * max(abs(low), abs(high)))
+        low = -high
+    cmap, in_unit = (PHASE_MAP, f" / {unit}") if unit else ("gray", "")
+    figure, span = axes[0].figure, (high - low) / 2
+    for ax, (name, image) in zip(axes, images.items(), strict=False):
+        drawn = ax.imshow(np.ma.array(image, mask=~inside)[box], cmap=cmap, vmin=low, vmax=high)
+        ax.set_title(f"{name}: {what}", fontsize=11)
+    figure.colorbar(drawn, ax=list(axes[:-1]), label=what + in_unit, shrink=0.85, pad=0.01)
+    drawn = axes[-1].imshow(np.ma.array(difference, mask=~inside)[box], cmap="RdBu_r", vmin=-span, vmax=span)
+    figure.colorbar(drawn, ax=axes[-1], label=f"difference{in_unit}", shrink=0.85, pad=0.01)
+    rms = float(np.sqrt((difference[inside] ** 2).mean()))
+    axes[-1].set_title(f"{pair}: rms {rms:.3f} {unit}".rstrip(), fontsize=11)
+    return f"{what} from {low:.2f} to {high:.2f}{in_unit}, difference {pair} {rms:.3f} rms"
 
 
 def _aligned(comparison: Comparison) -> tuple[dict[str, Complex], Complex]:
@@ -147,24 +154,17 @@ def rings(with_truth: dict[str, FRC], agreement: FRC) -> Picture:
     curves["backends with each other (agreement)"] = (agreement, {"color": "#222222", "linestyle": ":"})
     alts = []
     for label, (frc, line) in curves.items():
-        look = {**line, "markersize": 3.5}
-        ax.plot(frc.spatial_frequency_per_px, frc.correlation, label=label, **look)
+        ax.plot(frc.spatial_frequency_per_px, frc.correlation, label=label, **{**line, "markersize": 3.5})
         resolution = frc.resolution_px("half-bit")
         never = f"never crosses (lowest correlation {np.nanmin(frc.correlation):.2f})"
         crossing = never if resolution is None else f"crosses at a period of {resolution:.1f} px"
         alts.append(f"{label} {crossing}")
-    frc = agreement
     dashes: tuple[Any, ...] = ((0, (1, 1)), (0, (4, 2)), (0, (6, 1, 1, 1)), "-")
     for name, dash in zip(THRESHOLDS, dashes, strict=True):
-        ax.plot(
-            frc.spatial_frequency_per_px, frc.threshold(name), color="#999999", lw=1, ls=dash, label=f"{name} threshold"
-        )
-    ax.set(
-        xlabel="spatial frequency / cycles per pixel",
-        ylabel="Fourier ring correlation",
-        ylim=(-0.1, 1.05),
-        xlim=(0, 0.5),
-    )
+        limit = agreement.threshold(name)
+        ax.plot(agreement.spatial_frequency_per_px, limit, color="#999999", lw=1, ls=dash, label=f"{name} threshold")
+    ax.set(xlabel="spatial frequency / cycles per pixel", ylabel="Fourier ring correlation")
+    ax.set(xlim=(0, 0.5), ylim=(-0.1, 1.05))
     figure.legend(loc="outside lower center", fontsize=8, ncols=3)
     ax.grid(alpha=0.3)
     return Picture(figure, "Fourier ring correlation; half-bit threshold: " + "; ".join(alts) + ".")
@@ -194,7 +194,7 @@ def probes(*reconstructions: Reconstruction) -> Picture:
     shown = {"as given": reconstructions[0].initial_probe[0]}
     shown |= {title(one.backend): one.probe[0] for one in reconstructions}
     figure = Figure(figsize=(2.9 * len(shown) + 0.6, 5.4), layout="constrained")
-    axes = figure.subplots(2, len(shown), squeeze=False)
+    axes = figure.subplots(2, len(shown), squeeze=False, subplot_kw=NO_TICKS)
     top = max(float(abs(probe).max()) for probe in shown.values())
     given = shown["as given"]
     alts = []
@@ -209,9 +209,6 @@ def probes(*reconstructions: Reconstruction) -> Picture:
         alts.append(f"{name} {cosine:.3f}")
     figure.colorbar(amplitude, ax=list(axes[0]), label="amplitude", shrink=0.85)
     figure.colorbar(phase, ax=list(axes[1]), label="phase / rad\n(faded where dark)", shrink=0.85)
-    for ax in axes.flat:
-        ax.set_xticks([])
-        ax.set_yticks([])
     return Picture(figure, "Probes, amplitude above phase; overlap with the given one: " + ", ".join(alts) + ".")
 
 
@@ -219,7 +216,7 @@ def reconstruction(one: Reconstruction) -> Picture:
     """Amplitude and phase of one reconstruction in its scanned region, with the positions."""
     rows, columns = _box(one.scanned)
     figure = Figure(figsize=(10.5, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3)
+    axes = figure.subplots(1, 3, subplot_kw=NO_TICKS)
     inside = one.object_[one.scanned]
     low, high = np.percentile(abs(inside), [0.5, 99.5])
     phase = np.angle(one.object_ * np.exp(-1j * np.angle(inside.sum())))
@@ -233,14 +230,11 @@ def reconstruction(one: Reconstruction) -> Picture:
     for ax, (name, image, cmap, bottom, top) in zip(axes, panels, strict=True):
         drawn = ax.imshow(np.ma.array(image, mask=hidden)[rows, columns], cmap=cmap, vmin=bottom, vmax=top)
         ax.set_title(name, fontsize=11)
-        ax.set_xticks([])
-        ax.set_yticks([])
         figure.colorbar(drawn, ax=ax, shrink=0.85)
-    _mark_positions(axes[2], one, rows, columns)
-    alt = (
-        f"{title(one.backend)} reconstruction of {one.facts['scan']}: amplitude {low:.2f} to {high:.2f}, phase within "
-    )
-    return Picture(figure, f"{alt}{limit:.2f} rad, up to {one.coverage.max():.0f} patches a pixel.")
+    y, x = one.positions_px.T
+    axes[2].plot(x - columns.start, y - rows.start, ".", color="white", markersize=1.5)
+    about = f"{title(one.backend)} reconstruction of {one.facts['scan']}: amplitude {low:.2f} to {high:.2f}"
+    return Picture(figure, f"{about}, phase within {limit:.2f} rad, up to {one.coverage.max():.0f} patches a pixel.")
 
 
 def trend(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> Picture | None:
@@ -277,8 +271,3 @@ def trend(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> Picture | Non
         ax.set_axis_off()
     figure.supxlabel(f"run, oldest to newest ({len(runs)})", fontsize=9)
     return Picture(figure, "; ".join(alts) + ".")
-
-
-def _mark_positions(ax: Axes, one: Reconstruction, rows: slice, columns: slice) -> None:
-    y, x = one.positions_px.T
-    ax.plot(x - columns.start, y - rows.start, ".", color="white", markersize=1.5)

@@ -7,9 +7,11 @@ a framework or Ptychodus. Run as a program, this module is the direct call.
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,8 +50,8 @@ REFUSED = "ptyint-ptychodus with the same input exits 1, leaves an empty folder 
 def jobs(request: Request) -> list[Job]:
     """The notebook of this stage; its checks depend on whether the truth is known."""
     given = {**parameter_defaults(notebook_path("ptychodus")), **request.given("ptychodus")}
-    declared = Bounds().declared(fixture_info(str(given["fixture"])).truth_known)
-    return [Job("ptychodus", "ptychodus", STAGE.title, "ptychodus", expects=declared, artifacts=artifacts())]
+    expects = criteria(fixture_info(str(given["fixture"])).truth_known)
+    return [Job("ptychodus", "ptychodus", STAGE.title, "ptychodus", expects=expects, artifacts=artifacts())]
 
 
 STAGE = Stage("Ptychodus", "both backends in the real application, and the dispatcher directly", jobs)
@@ -60,44 +62,23 @@ def artifacts() -> tuple[str, ...]:
     return tuple(f"{FOLDER}/{backend}/{name}" for backend in BACKENDS for name in (MODEL_FILE, PRODUCT_FILE))
 
 
-@dataclass(frozen=True)
-class Bounds:
-    """Declared before anything is measured.
+def criteria(truth: bool) -> tuple[Criterion, ...]:
+    """Every criterion of the stage. Bounds are the notebook's parameters; without them nothing passes."""
+    each: list[Criterion] = []
+    for names in (_names(backend) for backend in BACKENDS):
+        each += [Criterion.fact(names[key]) for key in ("train", "reconstruct", "grid", "losses")]
+        each.append(_bounded(names["same"], "<=", "max_application_difference"))
+        each += [_bounded(names["truth"], ">=", "min_phase_correlation")] if truth else []
+    return (
+        *each,
+        _bounded(AGREEMENT, ">=", "min_agreement"),
+        _bounded(SCALE, "<=", "max_scale_difference"),
+        *map(Criterion.fact, (STOCK, REFUSED)),
+    )
 
-    Attributes
-    ----------
-    max_application_difference : float
-        Between the objects made directly and through Ptychodus, relative to the largest value: some units in the last
-        place of single precision.
-    min_phase_correlation : float
-        With the truth, where it is known.
-    min_agreement : float
-        Phase correlation of the backends with each other.
-    max_scale_difference : float
-        Logarithm of the amplitude scale between them.
-    """
 
-    max_application_difference: float = 1e-5
-    min_phase_correlation: float = 0.75
-    min_agreement: float = 0.9
-    max_scale_difference: float = 0.1
-
-    def declared(self, truth: bool) -> tuple[Criterion, ...]:
-        """Every criterion of the stage, in the order in which they are reported."""
-        criteria: list[Criterion] = []
-        for names in (_names(backend) for backend in BACKENDS):
-            criteria += [Criterion.fact(names[key]) for key in ("train", "reconstruct", "grid", "losses")]
-            criteria.append(self._bounded(names["same"], "<=", "max_application_difference"))
-            criteria += [self._bounded(names["truth"], ">=", "min_phase_correlation")] if truth else []
-        return (
-            *criteria,
-            self._bounded(AGREEMENT, ">=", "min_agreement"),
-            self._bounded(SCALE, "<=", "max_scale_difference"),
-            *map(Criterion.fact, (STOCK, REFUSED)),
-        )
-
-    def _bounded(self, name: str, relation: Relation, parameter: str) -> Criterion:
-        return Criterion(name, relation, getattr(self, parameter), parameter=parameter)
+def _bounded(name: str, relation: Relation, parameter: str) -> Criterion:
+    return Criterion(name, relation, math.nan, parameter=parameter)
 
 
 def _names(backend: str) -> dict[str, str]:
@@ -251,8 +232,8 @@ def _made(pair: Path, product: Path) -> tuple[Scan, NDArray[np.float64]]:
     return read_scan(pair / DIFFRACTION_FILE, product=product), losses
 
 
-def checks(one: Agreement, bounds: Bounds) -> list[Check]:
-    """Every declared criterion with what was measured."""
+def checks(one: Agreement, bounds: Mapping[str, float]) -> list[Check]:
+    """Every criterion with what was measured; `bounds` are the notebook's parameters of that name."""
     measured: dict[str, tuple[float, str]] = {}
     for backend in BACKENDS:
         measured |= {_names(backend)[key]: value for key, value in _of_backend(one, backend).items()}
@@ -261,7 +242,7 @@ def checks(one: Agreement, bounds: Bounds) -> list[Check]:
     measured[SCALE] = abs(float(np.log(between.gauge.scale))), ""
     measured[STOCK] = _ended(one.steps[STOCK], 0, ())
     measured[REFUSED] = _ended(one.steps[REFUSED], 1, (), f"{MISSPELT!r} is not available")
-    declared = bounds.declared(one.scan.object_is_truth)
+    declared = [criterion.at(bounds) for criterion in criteria(one.scan.object_is_truth)]
     return [criterion.measured(*measured[criterion.name]) for criterion in declared]
 
 
