@@ -2,194 +2,207 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ptyint.errors import PtyintError
+import click
+
+from ptyint.errors import PtyintError, did_you_mean
+from ptyint.evidence import history, verification
+from ptyint.evidence import run as runner
 from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.pages import SUMMARY
+from ptyint.stages import PROFILES, STAGES, jobs_of
+from ptyint.stages.request import Request
+from ptyint.stages.scan import default_fixture
+
+FOLDER = click.Path(path_type=Path)
+REPORTS = click.option("--reports", type=FOLDER, default=Path("reports"), show_default=True, help="Folder of the runs.")
+LEDGER = click.option(
+    "--ledger", type=FOLDER, help="The ledger, which has an entry for each run.  [default: docs/fix_plan.md beside "
+    "the folder of the runs]"
+)  # fmt: skip
+
+RUN_HELP = "\n\n".join(
+    [
+        "Run stages, judge every check, leave a run folder with one page to read.",
+        "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items()),
+        "\b\nWithout stages: all of the profile.\n"
+        + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items()),
+        "The page to read is reports/<time>/index.html. Exit code 0 only when every check ran and passed.",
+    ]
+)
+RUN_EXAMPLES = """\b
+Examples:
+  ptyint run                                     the plan, the ladder and the seeded faults, quickly
+  ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends
+  ptyint run e2d -p e2d.min_agreement 0.97       the parity stage only, with a tighter bound
+"""
 
 
-def parser() -> argparse.ArgumentParser:
-    """Every command with its options."""
-    top = argparse.ArgumentParser(
-        prog="ptyint", description="Does the PyTorch backend do the same science as the TensorFlow backend?"
-    )
-    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_run(commands)
-    verify = commands.add_parser(
-        "verify",
-        help="check that a run folder is what the run left, and that the run passed",
-        description="Hashes every file again, judges every check again and follows the chain of runs. "
-        "Exit code 0 only for an untouched folder of a run that passed.",
-    )
-    verify.add_argument("folder", type=Path, metavar="RUN", help="a run folder, such as reports/2026-01-31T120000Z")
-    verify.add_argument("--alone", action="store_true", help="the earlier runs and the ledger are not at hand")
-    verify.add_argument("--ledger", type=Path, help="the ledger (default: docs/fix_plan.md beside reports/)")
-    index = commands.add_parser("index", help="make reports/index.html and index.json again from the run folders")
-    index.add_argument(
-        "--reports", type=Path, default=Path("reports"), help="folder of the runs (default: %(default)s)"
-    )
-    commands.add_parser("backends", help="which backends are installed, their versions and devices, or why not")
-    check = commands.add_parser(
-        "check-backend",
-        help="does a backend keep the contract that it declares; for its author",
-        description="Calls everything that the backend declares on small arrays, in this process: names, shapes, "
-        "dtypes, what must not change. Values are the parity ladder's. Exit code 0 only when all of it holds.",
-    )
-    check.add_argument("name", metavar="NAME", help="the backend's name; `ptyint backends` lists them")
-    commands.add_parser("fixtures", help="list the datasets that go by name")
-    return top
+class Commands(click.Group):
+    """A group that names the near miss of a mistyped command."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Refuse an unknown command with the one that was meant."""
+        if args and args[0] not in self.commands:
+            hint = did_you_mean(args[0], self.commands) or f" Must be one of {list(self.commands)}."
+            ctx.fail(f"No such command {args[0]!r}.{hint}")
+        return super().resolve_command(ctx, args)
 
 
-def _add_run(commands: Any) -> None:
-    from ptyint.stages import PROFILES, STAGES
-    from ptyint.stages.scan import default_fixture
-
-    stages = "\n".join(f"  {name:5} {stage.title}: {stage.about}" for name, stage in STAGES.items())
-    run = commands.add_parser(
-        "run",
-        help="run stages, judge every check, leave a run folder with one page to read",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=f"Stages:\n{stages}\n\nWithout stages: all of the profile ("
-        + "; ".join(f"{name}: {' '.join(PROFILES[name])}" for name in PROFILES)
-        + ").\nThe page to read is reports/<time>/index.html. Exit code 0 only when every check ran and passed.",
-        epilog="examples:\n"
-        "  ptyint run                                     the plan, the ladder and the seeded faults, quickly\n"
-        "  ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends\n"
-        "  ptyint run e2d                                 the parity stage only",
-    )
-    run.add_argument("stages", nargs="*", metavar="STAGE", help="which stages to run (default: those of the profile)")
-    run.add_argument("--profile", choices=list(PROFILES), default="quick", help="how much (default: %(default)s)")
-    run.add_argument("--fixture", default="", help=f"dataset of the stage 'scan' (default: {default_fixture()})")
-    run.add_argument(
-        "--scan", type=Path, metavar="FILE", help="your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI"
-    )
-    run.add_argument(
-        "-p",
-        nargs=2,
-        action="append",
-        default=[],
-        metavar=("NAME", "VALUE"),
-        help="a parameter of the stages' notebooks; repeat it for more",
-    )
-    run.add_argument("--reports", type=Path, default=Path("reports"), help="folder of the runs (default: %(default)s)")
-    run.add_argument("--ledger", type=Path, help="file that gets an entry (default: docs/fix_plan.md beside reports/)")
-    run.add_argument(
-        "--timeout", type=float, default=1800.0, metavar="SECONDS", help="for each notebook (default: %(default)g)"
-    )
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="ptyint")
+def commands() -> None:
+    """Does the PyTorch backend do the same science as the TensorFlow backend?"""
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return the exit code: 0 only when everything passed."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    options = parser().parse_args(given)
-    try:
-        return COMMANDS[options.command](options, given)
-    except PtyintError as error:
-        print(f"ptyint: {error}", file=sys.stderr)
-        return 2
+@commands.command(help=RUN_HELP, epilog=RUN_EXAMPLES, short_help="Run stages, judge every check, leave a page to read.")
+@click.argument("stages", nargs=-1, metavar="[STAGE]...")
+@click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True, help="How much.")
+@click.option("--fixture", default="", help=f"Dataset of the stage 'scan'.  [default: {default_fixture()}]")
+@click.option(
+    "--scan", type=FOLDER, metavar="FILE", help="Your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI."
+)
+@click.option(
+    "-p",
+    "parameters",
+    type=(str, str),
+    multiple=True,
+    metavar="NAME VALUE",
+    help="A parameter of the stages' notebooks, or of one stage as STAGE.NAME; repeat it for more.",
+)
+@REPORTS
+@LEDGER
+@click.option("--timeout", type=float, default=1800.0, show_default=True, metavar="SECONDS", help="For each notebook.")
+@click.pass_context
+def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **given: Any) -> int:
+    """Run stages."""
+    from ptyint.backends.installed import describe
 
-
-def _run(options: argparse.Namespace, given: list[str]) -> int:
-    from ptyint import stages
-    from ptyint.evidence import index, run
-    from ptyint.evidence.pages import SUMMARY
-    from ptyint.stages.request import Request
-
-    names = tuple(options.stages) or stages.PROFILES[options.profile]
-    parameters = {name: _value(text) for name, text in options.p}
+    reports, profile = given["reports"], given["profile"]
     request = Request(
-        names, options.reports, options.fixture, options.scan, parameters, options.timeout, options.profile
+        stages or PROFILES[profile],
+        reports,
+        given["fixture"],
+        given["scan"],
+        {name: _value(text) for name, text in parameters},
+        given["timeout"],
+        profile,
     )
-    jobs = stages.jobs_of(request)
+    jobs = jobs_of(request)
     with _Progress() as progress:
-        done = run.run(
+        done = runner.run(
             jobs,
-            reports=options.reports,
-            ledger=_ledger(options),
-            argv=["ptyint", *given],
-            profile=options.profile,
+            reports=reports,
+            ledger=_ledger(given["ledger"], reports),
+            argv=["ptyint", *ctx.obj],
+            profile=profile,
+            backends=describe(),
             on_progress=progress.show,
         )
     for error in done.errors:
-        print(error, file=sys.stderr)
-    print(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}")
-    print(f"All runs: {done.folder.parent / index.PAGE}")
+        click.echo(error, err=True)
+    click.echo(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}")
+    click.echo(f"All runs: {done.folder.parent / history.PAGE}")
     return 0 if done.verdict == "pass" and not done.errors else 1
 
 
-def _verify(options: argparse.Namespace, given: list[str]) -> int:
-    from ptyint.evidence import manifest
+@commands.command()
+@click.argument("folder", type=FOLDER, metavar="RUN")
+@click.option("--alone", is_flag=True, help="The earlier runs and the ledger are not at hand.")
+@LEDGER
+def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
+    """Check that a run folder is what the run left, and that the run passed.
 
-    options.reports = options.folder.resolve().parent
-    ledger = None if options.alone else _ledger(options)
-    found = manifest.verify(options.folder, ledger, alone=options.alone)
-    for problem in found.problems:
-        print(f"{SIGNS['fail']} {problem}")
-    if found.verdict is None or found.problems:
-        print(f"{SIGNS['fail']} {found.run} is not the evidence that a run left.")
+    RUN is a run folder, such as reports/2026-01-31T120000Z. Hashes every file again, judges every check again and
+    follows the chain of runs. Exit code 0 only for an untouched folder of a run that passed.
+    """
+    beside = None if alone else _ledger(ledger, folder.resolve().parent)
+    said = verification.verify(folder, beside, alone=alone)
+    for problem in said.problems:
+        click.echo(f"{SIGNS['fail']} {problem}")
+    if said.verdict is None or said.problems:
+        click.echo(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
     else:
-        print(f"{SIGNS['pass']} {found.run} is as the run left it; its verdict: {SIGNS[found.verdict]} {found.verdict}")
-    return 0 if found.green else 1
+        sign = SIGNS[said.verdict]
+        click.echo(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {sign} {said.verdict}")
+    return 0 if said.green else 1
 
 
-def _index(options: argparse.Namespace, given: list[str]) -> int:
-    from ptyint.evidence import index
-
-    print(index.write(options.reports))
+@commands.command()
+@REPORTS
+def index(reports: Path) -> int:
+    """Make index.html and index.json of the runs again from the run folders."""
+    click.echo(history.write_index(reports))
     return 0
 
 
-def _backends(options: argparse.Namespace, given: list[str]) -> int:
-    from ptyint import backends
-    from ptyint.evidence.environment import describe_backends
+@commands.command()
+def backends() -> int:
+    """List the backends that are installed, their versions and devices, or why not."""
+    from ptyint.backends import BUILT_IN, names
+    from ptyint.backends.installed import describe
 
-    found = describe_backends(backends.names())
-    for name, facts in found.items():
+    described = describe(names())
+    for name, facts in described.items():
         if "unavailable" in facts:
-            print(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
+            click.echo(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
         else:
             shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
-            print(f"{name:21} {SIGNS['pass']} {shown}")
-    return 1 if any("unavailable" in found[name] for name in backends.BUILT_IN) else 0
+            click.echo(f"{name:21} {SIGNS['pass']} {shown}")
+    return 1 if any("unavailable" in described[name] for name in BUILT_IN) else 0
 
 
-def _check_backend(options: argparse.Namespace, given: list[str]) -> int:
+@commands.command()
+@click.argument("name")
+def check_backend(name: str) -> int:
+    """Check that a backend keeps the contract that it declares; for its author.
+
+    NAME is one of those that `ptyint backends` lists. Calls everything that the backend declares on small arrays, in
+    this process: names, shapes, dtypes, what must not change. Values are the parity ladder's. Exit code 0 only when
+    all of it holds.
+    """
     from ptyint.parity.conformance import check
 
-    found = check(options.name)
-    for one in found:
-        print(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else ""))
-    return 0 if all(one.verdict in ("pass", "not available") for one in found) else 1
+    checks = check(name)
+    for one in checks:
+        click.echo(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else ""))
+    return 0 if all(one.verdict in ("pass", "not available") for one in checks) else 1
 
 
-def _fixtures(options: argparse.Namespace, given: list[str]) -> int:
+@commands.command()
+def fixtures() -> int:
+    """List the datasets that go by name."""
     from ptyint.scans.fixtures import fixture_info, fixture_names
 
     for name in fixture_names():
         fixture = fixture_info(name)
-        print(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
+        click.echo(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
     return 0
 
 
-COMMANDS = {
-    "run": _run,
-    "verify": _verify,
-    "index": _index,
-    "backends": _backends,
-    "check-backend": _check_backend,
-    "fixtures": _fixtures,
-}
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return the exit code: 0 only when everything passed, 2 where the request cannot be."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return int(commands.main(given, prog_name="ptyint", standalone_mode=False, obj=given) or 0)
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except PtyintError as error:
+        click.echo(f"ptyint: {error}", err=True)
+        return 2
+    except click.Abort:
+        return 130
 
 
-def _ledger(options: argparse.Namespace) -> Path:
+def _ledger(given: Path | None, reports: Path) -> Path:
     """The given ledger, else ``docs/fix_plan.md`` beside the folder of the runs, where a checkout has both."""
-    beside = options.reports.resolve().parent / "docs" / "fix_plan.md"
-    return Path(options.ledger) if options.ledger else beside
+    return given or reports.resolve().parent / "docs" / "fix_plan.md"
 
 
 class _Progress:

@@ -9,13 +9,19 @@ import nbformat
 
 from ptyint.evidence import manifest
 from ptyint.evidence import run as runner
+from ptyint.evidence.checks import Criterion
+from ptyint.evidence.manifest import Manifest
 from ptyint.evidence.run import Finished, Job
+from ptyint.evidence.verification import verify
 
 PASSES = """
 from ptyint.evidence.checks import Check
 from ptyint.evidence.display import checks_table
 checks_table([Check("size", float(size), "<=", 10.0)])
 """
+CRITERIA = {"size": Criterion("size", "<=", 10.0)}
+"""What the notebooks here are asked, where it is more than a fact."""
+
 FILE = "open('made.txt', 'w').write('whole')"
 
 
@@ -31,12 +37,13 @@ def write(path: Path, *cells: str, parameters: str | None = "size = 3  # of it\n
     return path
 
 
-def job(path: Path, *expects: str, name: str = "small", **options: Any) -> Job:
+def job(path: Path, *expects: str | Criterion, name: str = "small", **options: Any) -> Job:
     """The notebook as a job that must report `expects`."""
-    return Job("test", name, "A small stage", path, expects=expects, **options)
+    named = (CRITERIA.get(one, Criterion.fact(one)) if isinstance(one, str) else one for one in expects)
+    return Job("test", name, "A small stage", path, expects=tuple(named), **options)
 
 
-def run(folder: Path, *jobs: Job) -> tuple[Finished, dict[str, Any], str]:
+def run(folder: Path, *jobs: Job) -> tuple[Finished, Manifest, str]:
     """Run jobs below `folder`; what came of it, the manifest, and the text of the first notebook's page."""
     done = runner.run(
         jobs, reports=folder / "reports", ledger=folder / "docs" / "fix_plan.md", argv=["ptyint", "run", "test"]
@@ -45,11 +52,11 @@ def run(folder: Path, *jobs: Job) -> tuple[Finished, dict[str, Any], str]:
     return done, manifest.read(done.folder), page.read_text(encoding="utf-8") if page.exists() else ""
 
 
-def verdicts(content: dict[str, Any]) -> dict[str, str]:
+def verdicts(content: Manifest) -> dict[str, str]:
     """Check to verdict."""
-    return {check["name"]: check["verdict"] for check in content["checks"]}
+    return {check.name: check.verdict for check in content.checks}
 
 
 def green(done: Finished) -> bool:
     """Whether the run verifies as a pass, with its ledger."""
-    return manifest.verify(done.folder, done.folder.parents[1] / "docs" / "fix_plan.md").green
+    return verify(done.folder, done.folder.parents[1] / "docs" / "fix_plan.md").green

@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-
 from ptyint.evidence.ledger import HEADER
 
 ROOT = Path(__file__).parents[1]

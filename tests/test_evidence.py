@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -18,8 +20,9 @@ import pytest
 from evidence_notebooks import FILE, PASSES, green, job, run, write
 
 from ptyint.errors import EvidenceError
-from ptyint.evidence import environment, folder, index, ledger, manifest
-from ptyint.evidence.changes import changes
+from ptyint.evidence import environment, folder, history, manifest, verification
+from ptyint.evidence.history import changes
+from ptyint.evidence.manifest import Manifest
 
 ROOT = Path(__file__).parents[1]
 
@@ -44,12 +47,12 @@ def runs(where: Path) -> list[Path]:
     return sorted(path for path in (where / "reports").iterdir() if manifest.RUN_NAME.fullmatch(path.name))
 
 
-def verify(where: Path, number: int = -1, **options: Any) -> manifest.Verification:
-    return manifest.verify(runs(where)[number], where / "docs" / "fix_plan.md", **options)
+def verify(where: Path, number: int = -1, **options: Any) -> verification.Verification:
+    return verification.verify(runs(where)[number], where / "docs" / "fix_plan.md", **options)
 
 
 def test_names_tell_the_time_and_nothing_hidden_stays(original: Path) -> None:
-    assert [manifest.read(path)["sequence"] for path in runs(original)] == [1, 2, 3]
+    assert [manifest.read(path).sequence for path in runs(original)] == [1, 2, 3]
     left = {path.name for path in (original / "reports").iterdir()} - {path.name for path in runs(original)}
     assert left == {".lock", "index.html", "index.json"}
     for path in runs(original):
@@ -58,18 +61,17 @@ def test_names_tell_the_time_and_nothing_hidden_stays(original: Path) -> None:
 
 def test_the_manifest_says_what_ran_where_with_what(original: Path) -> None:
     content = manifest.read(runs(original)[0])
-    facts = content["environment"]
-    assert content["state"] == "finished" and content["argv"] == ["ptyint", "run", "test"]
-    assert content["start"] < content["end"] and content["exit_code"] == 0
-    assert facts["packages"]["papermill"] and facts["python"].startswith("CPython 3") and facts["threads"] >= 1
-    for backend in ("tensorflow", "pytorch"):
-        assert {"version", "device", "threads", "deterministic"} <= facts["backends"][backend].keys()
-    (entry,) = content["notebooks"]
-    assert entry["argv"][:2] == ["papermill", str(original / "n.ipynb")] and entry["argv"][-3:] == ["-p", "size", "3"]
-    assert entry["asked"] == entry["echoed"] == {"size": 3, "name": "a"} and entry["exit_code"] == 0
+    facts = content.environment
+    assert content.state == "finished" and content.argv == ["ptyint", "run", "test"]
+    assert content.start < str(content.end) and content.exit_code == 0
+    assert facts.packages["papermill"] and facts.python.startswith("CPython 3") and facts.threads >= 1
+    assert facts.backends == {}
+    (entry,) = content.notebooks
+    assert entry.argv[:2] == ["papermill", str(original / "n.ipynb")] and entry.argv[-3:] == ["-p", "size", "3"]
+    assert entry.asked == entry.echoed == {"size": 3, "name": "a"} and entry.exit_code == 0
     files = {"small.ipynb", "small.html", "small.log", "made.txt", "index.html"}
-    assert set(content["artifacts"]) == files
-    assert content["git"]["commit"] == environment.git_state(ROOT)["commit"]
+    assert set(content.artifacts) == files
+    assert content.git.commit == environment.git_state(ROOT)["commit"]
 
 
 def test_checks_are_declared_before_anything_runs(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_what_a_run_left_verifies_and_only_a_pass_is_green(original: Path) -> No
 
 def test_a_changed_byte_is_named_wherever_it_is(chain: Path) -> None:
     target = runs(chain)[-1]
-    for name in [*manifest.read(target)["artifacts"], manifest.NAME, manifest.SEAL]:
+    for name in [*manifest.read(target).artifacts, manifest.NAME, manifest.SEAL]:
         path = target / name
         before = path.read_bytes()
         middle = len(before) // 2
@@ -112,19 +114,19 @@ def test_a_file_that_is_gone_added_or_linked_is_named(chain: Path) -> None:
     assert any(problem.startswith("link is a link") for problem in problems)
 
 
-def seal(target: Path, content: dict[str, Any]) -> None:
+def seal(target: Path, content: Manifest) -> None:
     """A forger's best: manifest and seal written again, by the book."""
-    content["artifacts"] = manifest.hash_artifacts(target)
+    content.artifacts = manifest.hash_artifacts(target)
     manifest.write(target, content)
 
 
 def test_a_forged_verdict_does_not_follow_from_the_notebooks(chain: Path) -> None:
     target = runs(chain)[1]
     content = manifest.read(target)
-    for check in content["checks"]:
-        check["verdict"] = "pass"
-    content |= {"verdict": "pass", "exit_code": 0}
-    content["notebooks"][0]["verdict"] = "pass"
+    for check in content.checks:
+        check.verdict = "pass"
+    content.verdict, content.exit_code = "pass", 0
+    content.notebooks[0].verdict = "pass"
     seal(target, content)
     found = verify(chain, 1, alone=True)
     assert any("'size', which the executed notebook does not bear out" in problem for problem in found.problems)
@@ -134,8 +136,8 @@ def test_a_forged_verdict_does_not_follow_from_the_notebooks(chain: Path) -> Non
 def test_a_check_taken_out_is_noticed(chain: Path) -> None:
     target = runs(chain)[1]
     content = manifest.read(target)
-    content["checks"] = [check for check in content["checks"] if check["verdict"] == "pass"]
-    content |= {"verdict": "pass", "exit_code": 0}
+    content.checks = [check for check in content.checks if check.verdict == "pass"]
+    content.verdict, content.exit_code = "pass", 0
     seal(target, content)
     assert any("leaves out small: 'size' (fail)" in problem for problem in verify(chain, 1).problems)
 
@@ -143,41 +145,69 @@ def test_a_check_taken_out_is_noticed(chain: Path) -> None:
 def test_the_chain_holds_the_earlier_runs(chain: Path) -> None:
     first = runs(chain)[0]
     content = manifest.read(first)
-    content["profile"] = "full"
+    content.profile = "full"
     seal(first, content)
     found = verify(chain)
     assert found.problems == (
         f"Chain: {first.name}/manifest.json was changed: sha256 {manifest.sha256_of(first / 'manifest.json')}, "
-        f"{runs(chain)[1].name} says {manifest.read(runs(chain)[1])['previous']['manifest_sha256']}.",
+        f"{runs(chain)[1].name} says {manifest.read(runs(chain)[1]).previous.manifest_sha256}.",
     )
     shutil.rmtree(first)
     (problem,) = verify(chain).problems
     assert f"the run {first.name} before" in problem and "is not there" in problem
-    assert manifest.verify(runs(chain)[-1], alone=True).green
+    assert verification.verify(runs(chain)[-1], alone=True).green
 
 
 def test_a_folder_under_another_name_is_not_that_run(chain: Path) -> None:
     target = runs(chain)[-1]
     other = target.rename(target.with_name("2020-01-01T000000Z"))
-    assert manifest.verify(other, alone=True).problems == (
+    assert verification.verify(other, alone=True).problems == (
         f"The folder is called 2020-01-01T000000Z, its run {target.name}.",
     )
 
 
-def test_the_schema_is_one_and_refuses_what_it_does_not_know(chain: Path) -> None:
-    import jsonschema
-
-    jsonschema.Draft202012Validator.check_schema(manifest.schema())
-    assert manifest.schema()["properties"]["schema"]["const"] == manifest.VERSION
-    content = manifest.read(runs(chain)[0])
+def test_the_schema_refuses_what_it_does_not_know(chain: Path) -> None:
+    assert manifest.schema()["properties"]["schema"] == {
+        "default": manifest.VERSION, "description": "Version of this schema.", "enum": [1, 2], "title": "Schema",
+        "type": "integer",
+    }  # fmt: skip
+    content = json.loads((runs(chain)[0] / manifest.NAME).read_text())
+    assert content["schema"] == manifest.VERSION
     for change, where in (
-        ({"verdict": "green"}, "$.verdict"),
-        ({"schema": 2}, "$.schema"),
-        ({"more": 1}, "$"),
-        ({"checks": []}, "$.checks"),
+        ({"verdict": "green"}, "verdict: Input should be 'pass'"),
+        ({"schema": 3}, "schema: Input should be 1 or 2"),
+        ({"more": 1}, "more: Extra inputs"),
+        ({"checks": []}, "checks: List should have at least 1"),
+        ({"checks": [{**content["checks"][0], "bound": "much"}]}, "checks.0.bound"),
     ):
         with pytest.raises(EvidenceError, match=re.escape(where)):
-            manifest.validate({**content, **change})
+            manifest.parse(json.dumps({**content, **change}))
+
+
+def test_numbers_that_are_not_finite_come_back(chain: Path) -> None:
+    content = manifest.read(runs(chain)[0])
+    for value, text in ((math.nan, '"nan"'), (math.inf, '"inf"'), (-math.inf, '"-inf"')):
+        content.checks[-1].measured = value
+        manifest.write(runs(chain)[0], content)
+        assert f'"measured": {text}' in (runs(chain)[0] / manifest.NAME).read_text()
+        assert repr(manifest.read(runs(chain)[0]).checks[-1].measured) == repr(value)
+
+
+def test_a_run_of_version_1_which_declared_names_alone_still_verifies_and_is_indexed(chain: Path) -> None:
+    """What a manifest of version 1 looks like: names without bounds, no unit, `available` only where it is false."""
+    target = runs(chain)[0]
+    content = json.loads((target / manifest.NAME).read_text())
+    content["schema"] = 1
+    for entry in content["notebooks"]:
+        entry["expects"] = [declared["name"] for declared in entry["expects"]]
+    for check in content["checks"]:
+        del check["available"], check["unit"]
+    text = json.dumps(content, indent=1, ensure_ascii=False) + "\n"
+    (target / manifest.NAME).write_text(text)
+    (target / manifest.SEAL).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}  {manifest.NAME}\n")
+    assert verification.verify(target, alone=True) == verification.Verification(target.name, "pass", ())
+    (one,) = (run for run in history.index(chain / "reports")["runs"] if run["run"] == target.name)
+    assert (one["state"], one["verdict"], one["passed"]) == ("finished", "pass", 4)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b'{"schema": 1}'])
@@ -185,7 +215,7 @@ def test_a_damaged_manifest_is_a_problem_not_a_traceback(content: bytes, chain: 
     (runs(chain)[-1] / manifest.NAME).write_bytes(content)
     found = verify(chain)
     assert found.verdict is None and not found.green and manifest.NAME in found.problems[0]
-    assert not manifest.verify(chain / "docs").green
+    assert not verification.verify(chain / "docs").green
 
 
 # The ledger
@@ -196,7 +226,7 @@ def test_each_run_has_an_entry_that_names_its_artifacts(original: Path) -> None:
     entries = text.split("### Attempt ")[1:]
     assert [entry.split(":")[0] for entry in entries] == [path.name for path in runs(original)]
     for entry, path in zip(entries, runs(original), strict=True):
-        for artifact in ["manifest.json", *manifest.read(path)["artifacts"]]:
+        for artifact in ["manifest.json", *manifest.read(path).artifacts]:
             assert f"- `reports/{path.name}/{artifact}`" in entry
     assert "- verdict: ✗ fail, 3 of 4 checks passed" in entries[1]
     assert "- fail: small: size" in entries[1]
@@ -208,19 +238,19 @@ def test_appending_alters_nothing_that_stands_there(tmp_path: Path) -> None:
     path = tmp_path / "fix_plan.md"
     before = b"# Mine\r\n\xff\xfe notes without an end"
     path.write_bytes(before)
-    ledger.append(path, "### one")
-    ledger.append(path, "### two")
+    history.append(path, "### one")
+    history.append(path, "### two")
     assert path.read_bytes() == before + b"\n\n### one\n\n### two\n"
 
 
 def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from ptyint.evidence import ledger\n"
-    code += "for n in range(20): ledger.append(Path(sys.argv[1]), f'### {sys.argv[2]}-{n}\\n' + 'x' * 5000)"
+    code = "import sys; from pathlib import Path; from ptyint.evidence import history\n"
+    code += "for n in range(20): history.append(Path(sys.argv[1]), f'### {sys.argv[2]}-{n}\\n' + 'x' * 5000)"
     path = tmp_path / "fix_plan.md"
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(number)]) for number in range(4)]
     assert [writer.wait(120) for writer in writers] == [0] * 4
     text = path.read_text()
-    assert text.startswith(ledger.HEADER)
+    assert text.startswith(history.HEADER)
     assert sorted(re.findall(r"^### (\d-\d+)$", text, re.MULTILINE)) == sorted(
         f"{writer}-{n}" for writer in range(4) for n in range(20)
     )
@@ -254,7 +284,7 @@ def test_the_index_lists_every_run_the_newest_first(chain: Path) -> None:
     interrupted, damaged = chain / "reports" / ".2020-01-01T000000Z.partial", runs(chain)[0]
     interrupted.mkdir()
     (damaged / manifest.NAME).write_text("{")
-    index.write(chain / "reports")
+    history.write_index(chain / "reports")
     found = json.loads((chain / "reports" / "index.json").read_text())["runs"]
     assert {run["run"]: run["state"] for run in found} == {
         interrupted.name[1:-8]: "interrupted", names[0]: "damaged", names[1]: "finished", names[2]: "finished"
@@ -268,22 +298,22 @@ def test_the_index_lists_every_run_the_newest_first(chain: Path) -> None:
 
 
 def test_an_index_of_nothing_says_so(tmp_path: Path) -> None:
-    assert "No run has finished yet" in index.write(tmp_path / "reports").read_text()
+    assert "No run has finished yet" in history.write_index(tmp_path / "reports").read_text()
     assert json.loads((tmp_path / "reports" / "index.json").read_text())["runs"] == []
 
 
 def test_a_loosened_bound_is_told(original: Path) -> None:
     newest = manifest.read(runs(original)[-1])
-    before = json.loads(json.dumps(newest))
-    newest["checks"][-1]["bound"] = 1000.0
+    before = newest.model_copy(deep=True)
+    newest.checks[-1].bound = 1000.0
     assert "bounds moved: size 10.0 → 1000.0" in changes(newest, [before])["small"]
 
 
 def test_a_loosened_tolerance_is_told(original: Path) -> None:
     newest = manifest.read(runs(original)[-1])
-    before = json.loads(json.dumps(newest))
+    before = newest.model_copy(deep=True)
     for one, value in ((before, 300.0), (newest, 3000.0)):
-        next(entry for entry in one["notebooks"] if entry["name"] == "small")["numbers"]["tolerance: forward"] = value
+        one.notebooks[0].numbers["tolerance: forward"] = value
     assert "tolerances moved: forward 300.0 → 3000.0" in changes(newest, [before])["small"]
 
 
@@ -295,9 +325,9 @@ def test_two_runs_at_once_get_two_folders_and_one_chain(tmp_path: Path) -> None:
     starting = [start_run(tmp_path) for _ in range(3)]
     assert [one.wait(120) for one in starting] == [0, 0, 0]
     found = folder.finished_runs(tmp_path / "reports")
-    assert sorted(one["sequence"] for one in found) == [1, 2, 3] and len({one["run"] for one in found}) == 3
+    assert sorted(one.sequence for one in found) == [1, 2, 3] and len({one.run for one in found}) == 3
     for one in found:
-        assert manifest.verify(tmp_path / "reports" / one["run"], tmp_path / "docs" / "fix_plan.md").green
+        assert verification.verify(tmp_path / "reports" / one.run, tmp_path / "docs" / "fix_plan.md").green
 
 
 def test_two_folders_in_the_same_second(tmp_path: Path) -> None:
@@ -313,8 +343,6 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from evidence_notebooks import job, run
 where = Path(sys.argv[2])
-from ptyint.evidence import environment
-environment._describe = lambda name: {"unavailable": "not asked here"}  # seconds that this test has no use for
 print("started", flush=True)
 run(where, job(where / "n.ipynb", "size"))
 """
@@ -333,7 +361,7 @@ def nothing_green_but(where: Path, finished: int) -> None:
     """Only the runs that reached their end are runs; whatever else lies there is recognised and verifies as nothing."""
     assert len(runs(where)) == finished
     for path in (where / "reports").glob(".*.partial"):
-        found = manifest.verify(path, alone=True)
+        found = verification.verify(path, alone=True)
         assert not found.green and not folder.is_busy(path)
         assert "interrupted" in found.problems[0] or "never began" in found.problems[0]
 
@@ -351,11 +379,11 @@ def test_sigkill_at_random_moments_never_leaves_a_green_run_and_the_next_run_wor
         process.wait()
         if len(runs(tmp_path)) > finished:  # it was quicker: then it is a whole run, ledger and chain included
             finished += 1
-            assert manifest.verify(runs(tmp_path)[-1], tmp_path / "docs" / "fix_plan.md").green
+            assert verification.verify(runs(tmp_path)[-1], tmp_path / "docs" / "fix_plan.md").green
         nothing_green_but(tmp_path, finished)
     done, _, _ = run(tmp_path, job(tmp_path / "n.ipynb", "size"))
     assert green(done)
-    states = [one["state"] for one in index.index(tmp_path / "reports")["runs"]]
+    states = [one["state"] for one in history.index(tmp_path / "reports")["runs"]]
     assert states.count("finished") == finished + 1 and "running" not in states
 
 
@@ -381,7 +409,7 @@ def test_sigkill_before_every_rename(tmp_path: Path) -> None:
         code = process.wait(120)
         if len(runs(tmp_path)) > finished:
             finished += 1
-            assert manifest.verify(runs(tmp_path)[-1], tmp_path / "docs" / "fix_plan.md").green
+            assert verification.verify(runs(tmp_path)[-1], tmp_path / "docs" / "fix_plan.md").green
         nothing_green_but(tmp_path, finished)
         if code == 0:
             break
@@ -400,9 +428,9 @@ def test_an_orderly_stop_leaves_a_red_run_that_says_so(number: signal.Signals, t
     process.wait(60)
     (path,) = runs(tmp_path)
     content = manifest.read(path)
-    assert content["verdict"] == "fail" and content["errors"] == [f"The run was interrupted by {number.name}."]
+    assert content.verdict == "fail" and content.errors == [f"The run was interrupted by {number.name}."]
     assert "The run was interrupted by" in (path / "index.html").read_text()
-    assert manifest.verify(path).problems == ()
+    assert verification.verify(path).problems == ()
 
 
 def test_a_killed_runner_takes_its_kernel_with_it(tmp_path: Path) -> None:

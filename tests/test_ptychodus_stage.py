@@ -142,14 +142,14 @@ def test_the_stage_passes_and_its_page_can_be_read(tmp_path: Path) -> None:
     done = subprocess.run(run, capture_output=True, text=True, env=dict(os.environ))
     (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
     content = manifest.read(folder)
-    assert done.returncode == 0, [check for check in content["checks"] if check["verdict"] != "pass"]
-    measured = {check["name"]: check["measured"] for check in content["checks"]}
+    assert done.returncode == 0, [check for check in content.checks if check.verdict != "pass"]
+    measured = {check.name: check.measured for check in content.checks}
     for backend in BACKENDS:
         assert (
             measured[f"{backend}: object through Ptychodus against called directly, largest relative difference"]
             <= 1e-5
         )
-    assert set(ptychodus.artifacts()) <= set(content["artifacts"]) and len(content["commands"]) == 8
+    assert set(ptychodus.artifacts()) <= set(content.artifacts) and len(content.commands) == 8
     page = folder / "ptychodus.html"
     shown = Page(page)
     assert len(shown.images) == 3 and all(re.search(r"\d", image["alt"] or "") for image in shown.images)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from browser import Page, accessibility_problems, overflow_px, requests_of
 
-from ptyint.evidence import manifest
+from ptyint.evidence import manifest, verification
 from ptyint.evidence.pytest_runs import AS_IS, collect_tests
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED
 from ptyint.parity.results import Ladder
@@ -50,7 +50,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
     done = subprocess.run(command, capture_output=True, text=True)
     seconds = time.monotonic() - start
     (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
-    wrong = [check for check in manifest.read(folder)["checks"] if check["verdict"] != "pass"]
+    wrong = [check for check in manifest.read(folder).checks if check.verdict != "pass"]
     assert done.returncode == 0, (wrong, done.stdout, done.stderr[-3000:])
     return folder, done.stdout, seconds
 
@@ -58,15 +58,15 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
 def test_all_stages_pass_and_verify(quick: tuple[Path, str, float]) -> None:
     folder, printed, seconds = quick
     content = manifest.read(folder)
-    assert [entry["name"] for entry in content["notebooks"]] == ["e2a", "e2b", "e2c", "ladder", "faults", "e2d"]
-    assert content["verdict"] == "pass" and "✓ PASS: read " in printed
-    assert manifest.verify(folder, folder.parents[1] / "docs" / "fix_plan.md").green
+    assert [entry.name for entry in content.notebooks] == ["e2a", "e2b", "e2c", "ladder", "faults", "e2d"]
+    assert content.verdict == "pass" and "✓ PASS: read " in printed
+    assert verification.verify(folder, folder.parents[1] / "docs" / "fix_plan.md").green
     assert seconds < 2 * MOST_SECONDS
 
 
 def test_every_deliverable_of_the_plan_is_there_by_its_name(quick: tuple[Path, str, float]) -> None:
     folder = quick[0]
-    declared = {name for entry in manifest.read(folder)["notebooks"] for name in entry["artifacts"]}
+    declared = {name for entry in manifest.read(folder).notebooks for name in entry.artifacts}
     assert declared >= DELIVERABLES
     ledger = (folder.parents[1] / "docs" / "fix_plan.md").read_text()
     for name in DELIVERABLES:
@@ -230,4 +230,4 @@ def test_the_checklist_points_at_artifacts_that_the_stages_make(tmp_path: Path) 
 def test_a_run_folder_reads_from_anywhere(quick: tuple[Path, str, float], tmp_path: Path) -> None:
     """From a USB stick: no earlier run, no ledger, no checkout beside it."""
     copy = shutil.copytree(quick[0], tmp_path / quick[0].name)
-    assert manifest.verify(copy, alone=True).green
+    assert verification.verify(copy, alone=True).green

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from browser import Page
 
 from ptyint.backends.bundle import load_bundle
 from ptyint.cli import main
-from ptyint.evidence import manifest
+from ptyint.evidence import manifest, verification
 from ptyint.images.reconstruction import Reconstruction
 
 
@@ -30,15 +31,15 @@ def scan_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[subprocess.Compl
 def test_an_unconverged_run_is_red_in_exit_code_file_and_page(scan_run) -> None:
     done, folder = scan_run
     content = manifest.read(folder)
-    assert done.returncode == 1 and content["verdict"] == "fail" and content["exit_code"] == 1
+    assert done.returncode == 1 and content.verdict == "fail" and content.exit_code == 1
     assert json.loads((folder / "comparison.json").read_text())["passed"] is False
     assert "✗ FAIL: read " in done.stdout
     for name in ("compare", "index"):
         text = Page(folder / f"{name}.html").text
         assert "✗ FAIL" in text and '<h2 id="errors">Errors</h2>' in text
         assert "✗ fail: phase correlation with the truth, tensorflow. measured" in text
-    assert [entry["verdict"] for entry in content["notebooks"]] == ["pass", "pass", "fail"]
-    assert manifest.verify(folder, folder.parents[1] / "docs" / "fix_plan.md").problems == ()
+    assert [entry.verdict for entry in content.notebooks] == ["pass", "pass", "fail"]
+    assert verification.verify(folder, folder.parents[1] / "docs" / "fix_plan.md").problems == ()
 
 
 def test_each_backend_left_model_and_reconstruction(scan_run) -> None:
@@ -85,7 +86,7 @@ def test_a_run_that_breaks_leaves_its_pages_and_a_red_exit_code(tmp_path: Path) 
         assert done.returncode == 2 and done.stderr.startswith("ptyint: ") and "Traceback" not in done.stderr
         return
     (folder,) = folders
-    assert done.returncode == 1 and manifest.read(folder)["verdict"] == "fail"
+    assert done.returncode == 1 and manifest.read(folder).verdict == "fail"
     for name in ("tensorflow", "pytorch", "compare", "index"):
         assert '<h2 id="errors">Errors</h2>' in (folder / f"{name}.html").read_text()
 
@@ -123,16 +124,16 @@ def test_fixtures_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_backends_are_described_or_said_to_be_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from ptyint.evidence import environment
+    from ptyint.backends import installed
 
     assert main(["backends"]) == 0
     assert re.search(r"pytorch +✓ version \d", capsys.readouterr().out)
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('broken install')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    environment._describe.cache_clear()
+    installed._describe.cache_clear()
     assert main(["backends"]) == 1
-    environment._describe.cache_clear()
+    installed._describe.cache_clear()
     listed = capsys.readouterr().out
     assert "broken install" in listed and "pip install torch" in listed and re.search(r"tensorflow +✓", listed)
 
@@ -145,8 +146,30 @@ def test_verify_on_the_command_line(scan_run, capsys: pytest.CaptureFixture[str]
     assert "it is not a run folder" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["run", "verify", "index", "backends", "fixtures"])
+@pytest.mark.parametrize("command", ["run", "verify", "index", "backends", "check-backend", "fixtures"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main([command, "--help"])
-    assert ended.value.code == 0 and f"usage: ptyint {command}" in capsys.readouterr().out
+    assert main([command, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"Usage: ptyint {command}")
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"ptyint, version {metadata.version('ptyint')}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["rum"], "No such command 'rum'. Did you mean 'run'?"),
+        (["zzz"], "No such command 'zzz'. Must be one of ['run', 'verify', 'index', 'backends', 'check-backend'"),
+        (["run", "--profil", "full"], "Did you mean '--profile'"),
+        (["run", "--profile", "slow"], "'slow' is not one of 'quick', 'full'"),
+        (["verify"], "Missing argument 'RUN'"),
+        (["run", "-p", "nepochs"], "Option '-p' requires 2 arguments"),
+    ],
+)
+def test_a_mistyped_command_line_is_refused_with_the_near_miss(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert says in capsys.readouterr().err

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -11,8 +12,10 @@ import pytest
 from evidence_notebooks import FILE, PASSES, green, job, run, verdicts, write
 
 from ptyint.errors import ConfigError
-from ptyint.evidence import execution
+from ptyint.evidence import execution, manifest
+from ptyint.evidence.checks import Criterion
 from ptyint.evidence.manifest import PARAMETERS, REACHED_END
+from ptyint.evidence.verification import verify
 
 DIES = "import os, signal\nprint('last words', flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
 
@@ -22,8 +25,8 @@ def test_a_run_in_which_everything_passed_is_green(tmp_path: Path) -> None:
     path = write(tmp_path / "n.ipynb", PASSES, FILE)
     done, content, page = run(tmp_path, job(path, "size", artifacts=("made.txt",), parameters={"size": 7}))
     assert verdicts(content) == dict.fromkeys((REACHED_END, PARAMETERS, "wrote made.txt", "size"), "pass")
-    assert done.verdict == "pass" and content["exit_code"] == 0 and green(done)
-    assert content["notebooks"][0]["echoed"] == {"size": 7, "name": "a"}
+    assert done.verdict == "pass" and content.exit_code == 0 and green(done)
+    assert content.notebooks[0].echoed == {"size": 7, "name": "a"}
     assert "✓ PASS: all 4 expected checks ran and passed." in page and "Errors" not in page
 
 
@@ -40,8 +43,8 @@ def test_a_run_in_which_everything_passed_is_green(tmp_path: Path) -> None:
 def test_an_early_exit_is_not_green(leaves: str, says: str, tmp_path: Path) -> None:
     done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", leaves, PASSES), "size"))
     assert verdicts(content)[REACHED_END] == "fail" and verdicts(content)["size"] == "not run"
-    assert done.verdict == "fail" and content["exit_code"] == 1 and not green(done)
-    assert says in content["notebooks"][0]["stopped"] and says in page
+    assert done.verdict == "fail" and content.exit_code == 1 and not green(done)
+    assert says in content.notebooks[0].stopped and says in page
     assert '<h2 id="errors">Errors</h2>' in page and "✗ FAIL" in page
 
 
@@ -54,7 +57,7 @@ def test_an_exit_after_the_checks_is_not_green_either(tmp_path: Path) -> None:
 def test_a_killed_kernel_leaves_a_red_run_with_what_was_written_and_marks_the_cell(tmp_path: Path) -> None:
     path = write(tmp_path / "n.ipynb", "print('before')", DIES, PASSES)
     done, content, page = run(tmp_path, job(path, "size", artifacts=("made.txt",)))
-    assert content["notebooks"][0]["exit_code"] == execution.KILLED
+    assert content.notebooks[0].exit_code == execution.KILLED
     assert verdicts(content) == {
         REACHED_END: "fail", PARAMETERS: "pass", "wrote made.txt": "not run", "size": "not run"
     }  # fmt: skip
@@ -78,7 +81,7 @@ def test_a_notebook_that_hangs_is_ended_and_red(tmp_path: Path) -> None:
 def test_a_failing_cell_is_red_and_the_next_notebook_runs_all_the_same(tmp_path: Path) -> None:
     bad, good = write(tmp_path / "bad.ipynb", "1 / 0", PASSES), write(tmp_path / "good.ipynb", PASSES)
     done, content, page = run(tmp_path, job(bad, "size", name="bad"), job(good, "size", name="good"))
-    assert [entry["verdict"] for entry in content["notebooks"]] == ["fail", "pass"]
+    assert [entry.verdict for entry in content.notebooks] == ["fail", "pass"]
     assert "ZeroDivisionError: division by zero" in page and done.verdict == "fail"
     summary = (done.folder / "index.html").read_text()
     assert "✗ FAIL" in summary and "ZeroDivisionError" in summary and '<h2 id="errors">' in summary
@@ -97,14 +100,14 @@ def test_a_tag_that_allows_errors_hides_none(hidden: str, tmp_path: Path) -> Non
 def test_a_check_that_was_not_reported_is_not_run(tmp_path: Path) -> None:
     done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", "print('no check here')"), "size", "weight"))
     assert {verdicts(content)[name] for name in ("size", "weight")} == {"not run"}
-    assert done.verdict == "not run" and content["exit_code"] == 1 and not green(done)
+    assert done.verdict == "not run" and content.exit_code == 1 and not green(done)
     assert "○ NOT RUN" in page and "○ not run: size. the notebook did not report it" in page
 
 
 def test_a_check_without_a_measurement_and_one_with_too_little_data_are_no_pass(tmp_path: Path) -> None:
     cell = PASSES.replace('Check("size", float(size), "<=", 10.0)', "{}")
-    unmeasured = write(tmp_path / "a.ipynb", cell.format('Check("size", None)'))
-    few = write(tmp_path / "b.ipynb", cell.format('Check("size", 1.0, decided=False)'))
+    unmeasured = write(tmp_path / "a.ipynb", cell.format('Check("size", None, "<=", 10.0)'))
+    few = write(tmp_path / "b.ipynb", cell.format('Check("size", 1.0, "<=", 10.0, decided=False)'))
     assert run(tmp_path, job(unmeasured, "size"))[0].verdict == "not run"
     done, _, page = run(tmp_path, job(few, "size"))
     assert done.verdict == "underpowered" and not green(done) and "≈ UNDERPOWERED" in page
@@ -115,7 +118,7 @@ def test_nan_and_infinity_fail(value: str, tmp_path: Path) -> None:
     path = write(tmp_path / "n.ipynb", PASSES.replace("float(size)", value))
     done, content, page = run(tmp_path, job(path, "size"))
     assert verdicts(content)["size"] == "fail" and done.verdict == "fail"
-    assert content["checks"][-1]["measured"] in ("nan", "inf") and "✗ fail: size" in page
+    assert not math.isfinite(content.checks[-1].measured or 0) and "✗ fail: size" in page
 
 
 def test_of_two_reports_under_one_name_the_worse_counts(tmp_path: Path) -> None:
@@ -127,7 +130,79 @@ def test_of_two_reports_under_one_name_the_worse_counts(tmp_path: Path) -> None:
 def test_a_check_that_nobody_declared_is_not_green(tmp_path: Path) -> None:
     done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES)))
     assert verdicts(content)["size"] == "fail" and done.verdict == "fail"
-    assert content["checks"][-1]["note"] == "reported, but not declared before the run"
+    assert content.checks[-1].note == "reported, but not declared before the run"
+
+
+@pytest.mark.parametrize(
+    ("reported", "said"),
+    [
+        ('Check("agreement", 0.2, ">=", 0.1)', "reported 0.2 against '>= 0.1'"),
+        ('Check("agreement", 0.95, ">=", 0.1)', "reported 0.95 against '>= 0.1'"),
+        ('Check("agreement", 0.2, "<=", 0.9)', "reported 0.2 against '<= 0.9'"),
+        ('Check("agreement", 0.95, ">=", 0.9, unit="rad")', "reported 0.95 against '>= 0.9 rad'"),
+        ('Check("agreement", None, ">=", 0.1, "no data")', "reported None against '>= 0.1'"),
+    ],
+    ids=["looser", "looser though it would hold", "relation", "unit", "unmeasured"],
+)
+def test_a_report_with_another_bound_than_declared_is_red_and_named_in_run_and_verify(
+    reported: str, said: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "n.ipynb", PASSES.replace('Check("size", float(size), "<=", 10.0)', reported))
+    done, content, page = run(tmp_path, job(path, Criterion("agreement", ">=", 0.9)))
+    (check,) = (check for check in content.checks if check.name == "agreement")
+    assert check.verdict == "fail" and done.verdict == "fail" and not green(done)
+    assert said in check.note and "declared before the run was '>= 0.9'" in check.note
+    assert (check.relation, check.bound, check.unit) == (">=", 0.9, "")
+    assert "✗ fail: agreement" in page and "declared before the run was" in page
+    check.verdict, check.measured = "pass", 0.95
+    content.verdict, content.exit_code, content.notebooks[0].verdict = "pass", 0, "pass"
+    manifest.write(done.folder, content)
+    assert (
+        "manifest.json says 'pass' of small: 'agreement', which the executed notebook does not bear out."
+        in verify(done.folder, alone=True).problems
+    )
+
+
+BOUND = """
+from ptyint.evidence.checks import Criterion
+from ptyint.evidence.display import checks_table
+checks_table([Criterion("error", "<=", max_error, "px", "max_error").measured(0.03)])
+"""
+ERROR = Criterion("error", "<=", unit="px", parameter="max_error")
+
+
+@pytest.mark.parametrize(
+    ("asked", "verdict", "moved"),
+    [
+        ({}, "fail", ""),
+        ({"max_error": 0.05}, "pass", "error: bound loosened from 0.02 to 0.05 by -p max_error"),
+        ({"max_error": 0.01}, "fail", "error: bound tightened from 0.02 to 0.01 by -p max_error"),
+    ],
+    ids=["default", "loosened", "tightened"],
+)
+def test_a_bound_moved_by_a_parameter_is_told_in_manifest_page_and_ledger(
+    asked: dict[str, object], verdict: str, moved: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "n.ipynb", BOUND, parameters="max_error = 0.02")
+    done, content, page = run(tmp_path, job(path, ERROR, parameters=asked))
+    (declared,) = content.notebooks[0].expects
+    bound = asked.get("max_error", 0.02)
+    assert (declared.relation, declared.bound, declared.unit) == ("<=", bound, "px")
+    assert (declared.parameter, declared.default) == ("max_error", 0.02)
+    assert verdicts(content)["error"] == done.verdict == verdict and green(done) == (verdict == "pass")
+    ledger = (tmp_path / "docs" / "fix_plan.md").read_text()
+    for text in (page, (done.folder / "index.html").read_text(), ledger):
+        assert moved in text if moved else "by -p" not in text
+
+
+def test_a_bound_whose_parameter_is_not_there_is_refused_before_anything_runs(tmp_path: Path) -> None:
+    for parameters in ("max_eror = 0.02", "max_error = 'much'"):
+        path = write(tmp_path / "n.ipynb", BOUND, parameters=parameters)
+        with pytest.raises(ConfigError, match="'error' is the parameter 'max_error', which is"):
+            run(tmp_path, job(path, ERROR))
+    with pytest.raises(ConfigError, match=r"small declares \['error'\] more than once"):
+        run(tmp_path, job(write(tmp_path / "n.ipynb", BOUND, parameters="max_error = 0.02"), ERROR, ERROR))
+    assert not (tmp_path / "reports").exists()
 
 
 def test_a_missing_or_empty_artifact_is_not_green(tmp_path: Path) -> None:
@@ -179,7 +254,7 @@ def test_a_parameter_that_the_notebook_overwrites_is_not_green(tmp_path: Path) -
     )
     assert verdicts(content)[PARAMETERS] == "fail" and done.verdict == "fail"
     assert "size is 3, asked for 4" in page
-    assert content["notebooks"][0]["asked"]["size"] == 4 and content["notebooks"][0]["echoed"]["size"] == 3
+    assert content.notebooks[0].asked["size"] == 4 and content.notebooks[0].echoed["size"] == 3
 
 
 def test_values_with_equal_signs_quotes_and_line_ends_pass_through(tmp_path: Path) -> None:
@@ -187,7 +262,7 @@ def test_values_with_equal_signs_quotes_and_line_ends_pass_through(tmp_path: Pat
     path = write(tmp_path / "n.ipynb", PASSES, parameters="size = 3\nname = 'x=y'")
     for given, held in (({}, "x=y"), ({"name": value}, value)):
         done, content, _ = run(tmp_path, job(path, "size", parameters=given))
-        assert done.verdict == "pass" and content["notebooks"][0]["echoed"]["name"] == held
+        assert done.verdict == "pass" and content.notebooks[0].echoed["name"] == held
 
 
 def test_what_an_earlier_run_left_in_the_notebook_reports_nothing(tmp_path: Path) -> None:
@@ -214,7 +289,7 @@ def test_the_page_of_a_notebook_that_cannot_be_shown_is_red_and_there(
 
     monkeypatch.setattr(HTMLExporter, "from_notebook_node", refuse)
     done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size"))
-    assert content["errors"] == ["small.ipynb cannot be shown: ValueError: no page today"]
+    assert content.errors == ["small.ipynb cannot be shown: ValueError: no page today"]
     assert done.verdict == "fail" and "no page today" in page and "✗ FAIL" in page and not green(done)
     assert "no page today" in (done.folder / "index.html").read_text()
 
@@ -223,7 +298,7 @@ def test_the_log_of_the_kernel_is_kept_whole(tmp_path: Path) -> None:
     cell = "import sys\nprint('out')\nprint('err', file=sys.stderr)"
     done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", cell, PASSES), "size"))
     log = (done.folder / "small.log").read_text()
-    assert "out" in log and "err" in log and "small.log" in content["artifacts"]
+    assert "out" in log and "err" in log and "small.log" in content.artifacts
 
 
 def test_json_of_the_manifest_is_strict(tmp_path: Path) -> None:
@@ -256,7 +331,7 @@ def test_a_summary_is_the_executed_notebook_in_markdown(tmp_path: Path) -> None:
     parts = ["# A small notebook", "*Two curves, 3 apart.*", "In words.", "## Sizes", "| a | 1 |", "## Checks"]
     places = [text.index(part) for part in parts]
     assert places == sorted(places) and "<" not in text.replace("<= 10", "") and "import" not in text
-    assert verdicts(content)["wrote red.md"] == "pass" and "red.md" in content["artifacts"] and green(done)
+    assert verdicts(content)["wrote red.md"] == "pass" and "red.md" in content.artifacts and green(done)
 
 
 def test_a_summary_that_cannot_be_made_is_not_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

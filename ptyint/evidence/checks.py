@@ -18,8 +18,6 @@ VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "not available", "underpower
 SIGNS = {"pass": "✓", "fail": "✗", "not run": "○", "not available": "⊘", "underpowered": "≈"}
 """What stands before a verdict wherever it is shown: colour alone tells a reader nothing."""
 
-_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
-
 
 @dataclass(frozen=True)
 class Check:
@@ -193,7 +191,7 @@ def to_json(value: float) -> float | str:
 
 def from_json(value: float | str) -> float:
     """A number, or the name of one that is not finite."""
-    return _NOT_FINITE[value] if isinstance(value, str) else float(value)
+    return float(value)
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ptyint._atomic import atomic_path
 from ptyint.evidence.checks import SIGNS, Check
 from ptyint.evidence.record import MIME, Record
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from matplotlib.figure import Figure
     from pandas import DataFrame
+
+DPI = 120
+"""Of pictures."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -81,6 +84,28 @@ class Table:
         return _bundle(self.html, self.markdown, self.record)
 
 
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """A figure and its alt text; displays as a PNG in a notebook."""
+
+    figure: Figure
+    alt: str
+
+    def png(self) -> bytes:
+        """The figure as a PNG."""
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=DPI)
+        return buffer.getvalue()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What Jupyter asks for: the PNG with the alt text in its metadata."""
+        width = int(self.figure.get_figwidth() * 100)
+        return (
+            {"image/png": self.png(), "text/plain": self.alt},
+            {"image/png": {"alt": self.alt, "width": width}},
+        )
+
+
 def _bundle(html: str, markdown: str, record: Record | None) -> dict[str, Any]:
     """What Jupyter keeps of an output: HTML for a page, Markdown for a summary file, the record for the runner."""
     bundle: dict[str, Any] = {"text/html": html}
@@ -126,24 +151,3 @@ def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
     ]
     heads = ("check", "measured", "required", "verdict", "seen")
     return Table(caption, heads, rows, Record(checks=tuple(checks)))
-
-
-def write_markdown(path: str | os.PathLike[str], title: str, *parts: str | Table) -> Path:
-    """Write a Markdown file made of paragraphs and tables, whole or not at all.
-
-    Parameters
-    ----------
-    path : path-like
-    title : str
-    *parts : str or Table
-
-    Returns
-    -------
-    Path
-        The file.
-    """
-    target = Path(path)
-    texts = [part if isinstance(part, str) else part.markdown for part in parts]
-    with atomic_path(target) as temporary:
-        temporary.write_text("\n".join([f"# {title}\n", *(f"{text.rstrip()}\n" for text in texts)]), encoding="utf-8")
-    return target

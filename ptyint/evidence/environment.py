@@ -1,20 +1,15 @@
-"""Where a run ran: git, Python, machine, packages, backends. Loads no framework."""
+"""Where and when a run ran: the clock, git, Python, machine, packages."""
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import subprocess
-import sys
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
-
-from ptyint import backends
 
 VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
@@ -32,15 +27,10 @@ VARIABLES = (
 )
 """Environment variables that change what is computed, or how fast."""
 
-DESCRIBE = """
-import json, sys
-from ptyint import backends
-try:
-    found = backends.load(sys.argv[1]).describe()
-except RuntimeError as error:
-    found = {"unavailable": str(error)}
-print(json.dumps(found))
-"""
+
+def now() -> str:
+    """The time, ISO 8601 in UTC, to the millisecond."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def git_state(checkout: Path | None, ignored: Sequence[Path] = ()) -> dict[str, Any]:
@@ -75,33 +65,8 @@ def _git(checkout: Path, *arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-def describe_backends(names: Sequence[str] = backends.BUILT_IN) -> dict[str, dict[str, Any]]:
-    """What each backend says of itself, each asked in a process of its own.
-
-    Returns
-    -------
-    dict of str to dict
-        Backend to its version, device, threads and determinism flags; or to ``{"unavailable": reason}``.
-    """
-    with ThreadPoolExecutor() as pool:
-        return dict(zip(names, pool.map(_describe, names), strict=True))
-
-
-@cache
-def _describe(name: str) -> dict[str, Any]:
-    try:
-        run = subprocess.run([sys.executable, "-c", DESCRIBE, name], capture_output=True, text=True, timeout=120)
-        found: dict[str, Any] = json.loads(run.stdout.strip().splitlines()[-1])
-        return found
-    except subprocess.TimeoutExpired:
-        return {"unavailable": "it did not answer within 120 s."}
-    except (IndexError, ValueError):
-        last = (run.stderr.strip().splitlines() or ["no message"])[-1]
-        return {"unavailable": f"its process ended with {run.returncode}: {last}"}
-
-
-def environment() -> dict[str, Any]:
-    """Everything about the machine and the installation that the manifest keeps."""
+def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Machine and installation, as the manifest keeps them; and what each backend says of itself."""
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
@@ -112,7 +77,7 @@ def environment() -> dict[str, Any]:
         "memory_bytes": _memory(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions() if d.name)),
-        "backends": describe_backends(),
+        "backends": dict(backends),
     }
 
 

@@ -1,29 +1,25 @@
-"""The strict runner: papermill, with everything that it lets pass made an answer.
-
-Parameters are checked before a kernel starts; the kernel says which values it held; a notebook that stops early, dies
-or hangs is reported as such, and the cell that it died in is marked.
-"""
+"""A notebook, its parameters, and its execution by the strict papermill engine (:mod:`ptyint.evidence.engine`)."""
 
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from ptyint._atomic import atomic_path, shipped
-from ptyint.errors import ConfigError
+from ptyint._atomic import shipped
+from ptyint.errors import ConfigError, EvidenceError, did_you_mean
 from ptyint.evidence.display import Table
-from ptyint.evidence.processes import PROGRESS_VARIABLE
+from ptyint.evidence.environment import now
 from ptyint.evidence.record import Record
 
 FOLDER = shipped("notebooks")
+
+ENGINE = "ptyint"
+"""Name of the papermill engine."""
 
 ECHO_TAG = "ptyint-echo"
 """Tag of the two cells that the runner adds: the kernel says which parameters it holds, at the start and at the end."""
@@ -53,32 +49,69 @@ def notebook_path(name: str | os.PathLike[str]) -> Path:
 
 
 def parameter_defaults(path: Path) -> dict[str, Any]:
-    """Parameters of a notebook and their defaults.
-
-    Parameters
-    ----------
-    path : Path
-
-    Returns
-    -------
-    dict of str to object
+    """Parameters of a notebook file and their defaults.
 
     Raises
     ------
     ConfigError
-        The notebook cannot be read; has no cell, or several, tagged ``parameters``; or that cell holds anything but
-        names set to literal values. (papermill would run such a notebook with other values than its metadata says.)
+        The file cannot be read, or see :func:`check_parameters`.
+    """
+    return check_parameters(read_notebook(path), {}, path.name)
+
+
+def read_notebook(path: Path) -> Any:
+    """A notebook file (nbformat 4).
+
+    Raises
+    ------
+    ConfigError
+        It cannot be read.
     """
     import nbformat
 
     try:
-        cells = nbformat.read(path, as_version=4).cells
+        return nbformat.read(path, as_version=4)
     except (OSError, ValueError, AttributeError, nbformat.reader.NotJSONError) as error:
         raise ConfigError(f"{path.name} is not a readable notebook ({error}).") from error
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+
+
+def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Every parameter with the value that it must have in the kernel: the given one, else the default.
+
+    Parameters
+    ----------
+    notebook : NotebookNode
+    parameters : mapping
+        The given ones.
+    name : str
+        Of the file, for messages.
+
+    Raises
+    ------
+    ConfigError
+        A parameter that the notebook does not declare (the near miss is named) or of another type than its default;
+        no cell tagged ``parameters``, or several; or that cell holds anything but names set to literal values.
+        (papermill would run such a notebook with other values than its metadata says.)
+    """
+    defaults = _defaults(notebook, name)
+    for key, value in parameters.items():
+        if key not in defaults:
+            hint = did_you_mean(key, defaults) or f" It has {sorted(defaults)}."
+            raise ConfigError(f"{name} has no parameter {key!r}.{hint}")
+        default = defaults[key]
+        if not _fits(value, default):
+            raise ConfigError(
+                f"{name}: {key} is {value!r}, a {type(value).__name__}; must be a {type(default).__name__}, "
+                f"as its default {default!r} is."
+            )
+    return {**defaults, **parameters}
+
+
+def _defaults(notebook: Any, name: str) -> dict[str, Any]:
+    tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise ConfigError(
-            f"{path.name} has {len(tagged)} cells tagged 'parameters'; must have one. Tag the cell with the defaults: "
+            f"{name} has {len(tagged)} cells tagged 'parameters'; must have one. Tag the cell with the defaults: "
             "without it papermill sets the values at the top and the notebook overwrites them with its own."
         )
     defaults = {}
@@ -92,44 +125,11 @@ def parameter_defaults(path: Path) -> dict[str, Any]:
             defaults[target.id] = ast.literal_eval(statement.value)
         except ValueError:
             raise ConfigError(
-                f"{path.name}: {ast.unparse(statement)!r} in the parameters cell; only names set to literal values "
+                f"{name}: {ast.unparse(statement)!r} in the parameters cell; only names set to literal values "
                 "belong there. What depends on a parameter is computed in a later cell: papermill sets parameters "
                 "after this one and computes nothing again."
             ) from None
     return defaults
-
-
-def check_parameters(path: Path, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Refuse parameters that the notebook does not declare, or of another type than its defaults.
-
-    Parameters
-    ----------
-    path : Path
-    parameters : mapping
-
-    Returns
-    -------
-    dict of str to object
-        Every parameter with the value that it must have in the kernel: the given one, else the default.
-
-    Raises
-    ------
-    ConfigError
-        Names the unknown parameter and the near miss, or the value and the type that it must have.
-    """
-    defaults = parameter_defaults(path)
-    for name, value in parameters.items():
-        if name not in defaults:
-            near = difflib.get_close_matches(name, defaults, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"It has {sorted(defaults)}."
-            raise ConfigError(f"{path.name} has no parameter {name!r}. {hint}")
-        default = defaults[name]
-        if not _fits(value, default):
-            raise ConfigError(
-                f"{path.name}: {name} is {value!r}, a {type(value).__name__}; must be a {type(default).__name__}, "
-                f"as its default {default!r} is."
-            )
-    return {**defaults, **parameters}
 
 
 def _fits(value: Any, default: Any) -> bool:
@@ -153,11 +153,11 @@ class Execution:
     Attributes
     ----------
     argv : list of str
-        The plain papermill command that does the same.
+        The papermill command that does the same.
     start, end : str
         ISO 8601, UTC.
     exit_code : int
-        What that command ends with: 0 whenever no cell raised, which is not yet a pass.
+        What that command ends with: 0 where the notebook reached its end and no check is red.
     stopped : str
         Why it did not reach its end; empty when it did.
     """
@@ -175,7 +175,7 @@ def execute(
     parameters: Mapping[str, Any],
     *,
     timeout: float | None = None,
-    on_cell: Callable[[int, int], None] | None = None,
+    on_cell: Callable[[int, int], None] = lambda done, cells: None,
 ) -> Execution:
     """Run a notebook in a kernel of its own, in the folder of `output`.
 
@@ -189,7 +189,7 @@ def execute(
         Values for the notebook's parameters cell.
     timeout : float, optional
         Seconds for the whole notebook.
-    on_cell : callable, optional
+    on_cell : callable
         Called with (cells done, cells in all) before each cell and at the end.
 
     Returns
@@ -202,56 +202,54 @@ def execute(
     ConfigError
         Unknown notebook, or parameters that it cannot take; no kernel was started.
     """
-    import nbformat
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill.exceptions import PapermillExecutionError
+    from nbclient.exceptions import DeadKernelError
+    from papermill.engines import papermill_engines
 
+    from ptyint.evidence.engine import StrictEngine
+
+    papermill_engines.register(ENGINE, StrictEngine)
     path, target = notebook_path(name), Path(output)
-    names = list(check_parameters(path, parameters))
-    notebook = _with_echoes(nbformat.read(path, as_version=4), names)
-    started: list[str] = []
-    deadline = None if timeout is None else time.monotonic() + timeout
-
-    def on_cell_start(cell: Any, cell_index: int) -> None:
-        started.append(cell.id)
-        if on_cell is not None:
-            on_cell(cell_index, len(notebook.cells) + 1)
-
-    os.environ[PROGRESS_VARIABLE] = "text"
-    argv = ["papermill", str(path), str(target)]
-    for key, value in parameters.items():
-        argv += ["-p", key, str(value)]
-    start, exit_code, stopped, died = _now(), 0, "", False
+    notebook = read_notebook(path)
+    check_parameters(notebook, parameters, path.name)
+    cells = len(notebook.cells) + 2 + bool(parameters)  # the engine's two, and papermill's
+    argv = ["papermill", str(path), str(target), "--engine", ENGINE]
+    argv += [part for key, value in parameters.items() for part in ("-p", key, str(value))]
+    start, exit_code, trouble = now(), 0, ""
     with target.with_suffix(".log").open("a", encoding="utf-8") as log:
         try:
             papermill.execute_notebook(
-                notebook,
+                str(path),
                 str(target),
                 parameters=dict(parameters),
+                engine_name=ENGINE,
                 kernel_name="python3",
                 cwd=str(target.parent),
                 progress_bar=False,
                 stdout_file=log,
                 stderr_file=log,
-                on_cell_start=on_cell_start,
-                timeout_func=None if deadline is None else lambda cell: max(1, deadline - time.monotonic()),
+                on_cell_start=lambda cell, cell_index: on_cell(cell_index, cells),
+                notebook_timeout=timeout,
                 shutdown_kernel="immediate",
             )
-        except PapermillExecutionError as error:
-            exit_code, stopped = 1, f"{error.ename}: {error.evalue}"
         except DeadKernelError:
-            exit_code, stopped, died = KILLED, "the kernel died (killed, out of memory, or a crash)", True
-        except CellTimeoutError:
-            exit_code, stopped, died = 1, f"it took longer than its {timeout:g} s", True
+            exit_code = KILLED
+        except EvidenceError:  # the engine's answer, which the executed notebook gives too
+            exit_code = 1
         except Exception as error:  # the kernel did not start, the disk is full, ...: a red run, not a lost one
-            exit_code, stopped = 1, f"{type(error).__name__}: {error}"
-        stopped = _mark(target, started[-1] if died and started else None, stopped)
+            exit_code, trouble = 1, f"{type(error).__name__}: {error}"
+        stopped = trouble or _stopped(target)
         if stopped:
             log.write(f"\n{path.name} stopped: {stopped}\n")
-    if on_cell is not None:
-        on_cell(len(notebook.cells) + 1, len(notebook.cells) + 1)
-    return Execution(argv, start, _now(), exit_code, stopped)
+    on_cell(cells, cells)
+    return Execution(argv, start, now(), exit_code, stopped)
+
+
+def _stopped(target: Path) -> str:
+    try:
+        return unfinished(read_notebook(target))
+    except ConfigError as error:
+        return str(error)
 
 
 def unfinished(notebook: Any) -> str:
@@ -280,54 +278,12 @@ def unfinished(notebook: Any) -> str:
     return ""
 
 
-def _with_echoes(notebook: Any, names: list[str]) -> Any:
-    """Add the two cells in which the kernel says what it holds: after the parameters, and at the end."""
-    import nbformat
-
-    arguments = ", ".join(f"{name}={name}" for name in names)
-    source = f"from ptyint.evidence.execution import echo\n\necho({arguments})"
-    first, last = (
-        nbformat.v4.new_code_cell(source, metadata={"tags": [ECHO_TAG]}, id=f"{ECHO_TAG}-{n}") for n in (1, 2)
-    )
-    position = next(n for n, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", []))
-    notebook.cells = [*notebook.cells[: position + 1], first, *notebook.cells[position + 1 :], last]
-    return notebook
-
-
-def _mark(target: Path, died: str | None, stopped: str) -> str:
-    """Mark in the executed notebook where it died and what never ran; return why it stopped, or nothing."""
-    import nbformat
-
-    try:
-        notebook = nbformat.read(target, as_version=4)
-    except (OSError, ValueError) as error:
-        return stopped or f"{target.name} cannot be read ({error})"
-    notebook.cells = [c for c in notebook.cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
-    stopped = stopped or unfinished(notebook)
-    over = False
-    for cell in notebook.cells:
-        if cell.cell_type != "code":
-            continue
-        failed = any(output.output_type == "error" for output in cell.outputs)
-        if cell.id == died or failed:
-            cell.metadata["ptyint"], over = {"state": DIED, "reason": stopped}, True
-        elif over or cell.execution_count is None:
-            cell.metadata["ptyint"] = {"state": NOT_RUN}
-    with atomic_path(target) as temporary:
-        nbformat.write(notebook, temporary)
-    return stopped
-
-
 def same_values(asked: Mapping[str, Any], held: Mapping[str, Any]) -> str:
     """Which parameters the kernel held with another value than asked, in words; empty when none."""
     text = {name: json.dumps(value, sort_keys=True, default=repr) for name, value in asked.items()}
-    found = {name: json.dumps(value, sort_keys=True, default=repr) for name, value in held.items()}
+    kernel = {name: json.dumps(value, sort_keys=True, default=repr) for name, value in held.items()}
     return "; ".join(
-        f"{name} is {found.get(name, 'not there')}, asked for {text[name]}"
+        f"{name} is {kernel.get(name, 'not there')}, asked for {text[name]}"
         for name in asked
-        if found.get(name) != text[name]
+        if kernel.get(name) != text[name]
     )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

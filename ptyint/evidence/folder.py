@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from ptyint.errors import EvidenceError
-from ptyint.evidence import ledger, manifest
-from ptyint.evidence.changes import changes
+from ptyint.evidence.manifest import RUN_NAME, Manifest, read
 
 LOCK = ".lock"
 
@@ -68,7 +65,7 @@ def partial(reports: Path, run: str) -> Path:
 def run_name(path: Path) -> str:
     """Name of the run that a folder belongs to, finished or not; empty for anything else."""
     name = path.name.removeprefix(".").removesuffix(".partial")
-    return name if manifest.RUN_NAME.fullmatch(name) and path.name in (name, f".{name}.partial") else ""
+    return name if RUN_NAME.fullmatch(name) and path.name in (name, f".{name}.partial") else ""
 
 
 def is_busy(working: Path) -> bool:
@@ -86,63 +83,14 @@ def _busy(working: Path) -> Path:
     return working.with_name(f".{run_name(working)}.busy")
 
 
-def finished_runs(reports: Path) -> list[dict[str, Any]]:
+def finished_runs(reports: Path) -> list[Manifest]:
     """Manifests of all finished runs that can be read, in the order of the chain, the newest first."""
-    found = []
+    manifests = []
     for path in reports.iterdir() if reports.is_dir() else ():
-        if manifest.RUN_NAME.fullmatch(path.name):
+        if RUN_NAME.fullmatch(path.name):
             try:
-                found.append(manifest.read(path))
+                manifests.append(read(path))
             except EvidenceError:
                 continue  # the index and `ptyint verify` name it
-    return sorted((m for m in found if m["state"] == "finished"), key=lambda m: m["sequence"], reverse=True)
-
-
-def finish(
-    working: Path,
-    content: dict[str, Any],
-    ledger_path: Path,
-    write_pages: Callable[[dict[str, Any], dict[str, list[str]]], list[str]],
-) -> Path:
-    """End a run, passed or not: place in the chain, pages, digests, ledger, and as the last step the final name.
-
-    Parameters
-    ----------
-    working : Path
-        From :func:`claim`.
-    content : dict
-        The manifest; gets ``sequence``, ``previous``, ``artifacts`` and the state ``finished``.
-    ledger_path : Path
-    write_pages : callable
-        Called with the manifest and what changed (see :func:`ptyint.evidence.changes.changes`); returns what went
-        wrong, in words, which makes a run red.
-
-    Returns
-    -------
-    Path
-        The run folder.
-    """
-    root = working.parent
-    with FileLock(root / LOCK):
-        earlier = finished_runs(root)
-        content["sequence"] = earlier[0]["sequence"] + 1 if earlier else 1
-        content["previous"] = None
-        if earlier:
-            name = earlier[0]["run"]
-            content["previous"] = {"run": name, "manifest_sha256": manifest.sha256_of(root / name / manifest.NAME)}
-        since = changes(content, earlier)
-        errors = write_pages(content, since)
-        if errors:
-            content["errors"] += errors
-            content["verdict"] = manifest.verdict_of(content)
-            content["exit_code"] = 1
-        for link in [path for path in working.rglob("*") if path.is_symlink()]:
-            link.unlink()
-        content["artifacts"] = manifest.hash_artifacts(working)
-        content["state"] = "finished"
-        digest = manifest.write(working, content)
-        final = root / str(content["run"])
-        where = Path(os.path.relpath(final, ledger_path.resolve().parent.parent)).as_posix()
-        ledger.append(ledger_path, ledger.attempt(content, digest, where, since[""]))
-        os.replace(working, final)
-    return final
+    finished = [one for one in manifests if one.state == "finished"]
+    return sorted(finished, key=lambda one: one.sequence or 0, reverse=True)

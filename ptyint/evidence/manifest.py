@@ -1,34 +1,240 @@
 """``manifest.json``: what a run promised, what came of it, and the sha256 of every file; and the check of all that.
 
-The schema beside this file says what every field means. `manifest.sha256` (the format of ``sha256sum``) holds the
-manifest's own digest, as do the ledger and the next run's manifest: nobody changes it unseen.
+The models below say what every field means; :func:`schema` is made of them. `manifest.sha256` (the format of
+``sha256sum``) holds the manifest's own digest, as do the ledger and the next run's manifest: nobody changes it unseen.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError, model_validator
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
-from ptyint.evidence.checks import Check, Verdict, worst
+from ptyint.evidence.checks import Check, Criterion, Relation, Verdict, to_json, worst
 from ptyint.evidence.execution import same_values, unfinished
 from ptyint.evidence.record import Record, collect
 
 NAME, SEAL = "manifest.json", "manifest.sha256"
-VERSION = 1
-"""Of the schema."""
+VERSION: Literal[2] = 2
+"""Of the schema. Version 1, which declared checks by name alone, can still be read, verified and indexed."""
 
 RUN_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z(-\d+)?")
 
 REACHED_END = "notebook ran to its end"
 PARAMETERS = "parameters as asked"
+
+Number = Annotated[float, PlainSerializer(to_json, return_type=float | str)]
+"""A number; one that is not finite is "nan", "inf" or "-inf" in the file."""
+
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Model(BaseModel):
+    """Refuses what it does not know."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class Declared(_Model):
+    """A check that a notebook must report, declared before anything ran."""
+
+    name: str
+    relation: Relation = "=="
+    bound: Number | None = Field(default=None, description="null: version 1, which declared the name alone.")
+    unit: str = ""
+    parameter: str = Field(default="", description="The notebook parameter that holds the bound.")
+    default: Number | None = Field(default=None, description="The bound that the notebook itself gives this parameter.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_1(cls, values: Any) -> Any:
+        return {"name": values} if isinstance(values, str) else values
+
+    @classmethod
+    def of(cls, criterion: Criterion, asked: Mapping[str, Any], defaults: Mapping[str, Any]) -> Declared:
+        """A criterion with the bound that was asked for, and the one that the notebook has by default."""
+        default = criterion.at(defaults).bound if criterion.parameter else None
+        return cls(**asdict(criterion.at(asked)), default=default)
+
+    @property
+    def moved(self) -> str:
+        """How the bound differs from the notebook's own, in words; empty where it does not."""
+        if self.bound is None or self.default is None or self.bound == self.default:
+            return ""
+        how = "loosened" if (self.bound > self.default) == (self.relation == "<=") else "tightened"
+        how = "moved" if self.relation == "==" else how
+        return f"{self.name}: bound {how} from {self.default:g} to {self.bound:g} by -p {self.parameter}"
+
+    def check(self, measured: float | None, note: str) -> Check:
+        """The declared check with an answer."""
+        bound = 1.0 if self.bound is None else self.bound
+        return Check(self.name, measured, self.relation, bound, note, unit=self.unit)
+
+    def answer(self, report: Check) -> Check:
+        """A report as it stands; one with another bound, relation or unit than was declared fails and says so."""
+        said, meant = _required(report), _required(self)
+        if self.bound is None or said == meant:
+            return report
+        note = f"reported {report.measured} against {said!r}, declared before the run was {meant!r}. {report.note}"
+        return self.check(math.nan, note.strip())
+
+
+def _required(one: Check | Declared) -> str:
+    return f"{one.relation} {one.bound!r} {one.unit}".strip()
+
+
+class Judged(_Model):
+    """A check and what came of it."""
+
+    stage: str
+    notebook: str = Field(description="Name of the notebook that was to report it.")
+    name: str
+    verdict: Verdict
+    measured: Number | None
+    relation: Relation
+    bound: Number
+    decided: bool
+    note: str
+    available: bool = Field(default=True, description="false: something lacks what the check needs; never a pass.")
+    unit: str = ""
+
+    @classmethod
+    def of(cls, entry: Notebook, check: Check) -> Judged:
+        """A check of one notebook."""
+        return cls(stage=entry.stage, notebook=entry.name, verdict=check.verdict, **asdict(check))
+
+
+class Notebook(_Model):
+    """A notebook of the run: what it was to do, and how it went."""
+
+    stage: str
+    name: str = Field(description="<name>.ipynb is the executed notebook, <name>.html its page, <name>.log its log.")
+    notebook: str = Field(description="The notebook that was executed.")
+    title: str
+    source_sha256: Sha256
+    asked: dict[str, Any] = Field(description="Every parameter with the value that it was to have.")
+    echoed: dict[str, Any] = Field(
+        default_factory=dict, description="Every parameter with the value that the kernel held at its end."
+    )
+    expects: list[Declared]
+    artifacts: list[str] = Field(description="Files that it must write, relative to the run folder.")
+    timeout: float = Field(gt=0, description="Seconds.")
+    argv: list[str] = Field(
+        default_factory=list, description="The papermill command that does the same; empty: never started."
+    )
+    start: str = ""
+    end: str = ""
+    exit_code: int | None = None
+    stopped: str = Field(default="it was not started", description="Why it did not reach its end; empty when it did.")
+    verdict: Verdict = "not run"
+    compared: str = ""
+    numbers: dict[str, Number] = {}
+
+    @property
+    def moved(self) -> list[str]:
+        """Every bound that differs from the notebook's own, in words."""
+        return [declared.moved for declared in self.expects if declared.moved]
+
+
+class Git(_Model):
+    """The checkout; `commit` null: not a git checkout."""
+
+    commit: str | None
+    dirty: bool | None = Field(description="Whether files differ from the commit; reports and ledger do not count.")
+    changed: list[str]
+
+
+class Surroundings(_Model):
+    """Machine and installation."""
+
+    python: str
+    platform: str
+    cpu: str
+    cores: int | None
+    threads: int = Field(description="CPUs that this process may use.")
+    memory_bytes: int | None
+    variables: dict[str, str] = Field(description="Environment variables that change how the frameworks compute.")
+    packages: dict[str, str] = Field(description="Installed distribution to version.")
+    backends: dict[str, dict[str, Any]] = Field(description="Backend to what it says of itself, or why it is missing.")
+
+
+class Previous(_Model):
+    """The run before this one in the chain."""
+
+    run: str
+    manifest_sha256: Sha256
+
+
+class Command(_Model):
+    """A process that a notebook ran."""
+
+    argv: list[str]
+    exit_code: int | None
+    start: str
+    end: str
+    log: str
+
+
+class Artifact(_Model):
+    """A file of the run folder."""
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+
+
+class Manifest(_Model):
+    """Written before anything runs, with every expected check as "not run", and again after each notebook.
+
+    The run is over when `state` is "finished" and the folder bears the name in `run`.
+    """
+
+    version: Literal[1, 2] = Field(default=VERSION, alias="schema", description="Version of this schema.")
+    run: str = Field(pattern=f"^{RUN_NAME.pattern}$", description="Name of the folder when the run is over, in UTC.")
+    sequence: int | None = Field(
+        default=None, ge=1, description="Place in the chain of runs, in the order of their ends."
+    )
+    previous: Previous | None = None
+    state: Literal["running", "finished"] = "running"
+    verdict: Verdict = Field(default="not run", description="The worst of all checks.")
+    profile: Literal["quick", "full"]
+    argv: list[str] = Field(min_length=1, description="The command that made this run.")
+    start: str
+    end: str | None = None
+    exit_code: int | None = Field(
+        default=None, description="What that command ends with: 0 only when the verdict is pass."
+    )
+    git: Git
+    environment: Surroundings
+    notebooks: list[Notebook] = Field(min_length=1)
+    checks: list[Judged] = Field(min_length=1)
+    numbers: dict[str, Number] = Field(
+        default_factory=dict, description="Of all notebooks, '<notebook>: <name>' to value."
+    )
+    commands: list[Command] = []
+    datasets: dict[str, Sha256] = Field(
+        default_factory=dict, description="Dataset to the sha256 of the arrays that were used."
+    )
+    artifacts: dict[str, Artifact] = Field(
+        default_factory=dict, description="Every file of the folder but this one and its seal."
+    )
+    errors: list[str] = Field(default_factory=list, description="What went wrong with the run itself, in words.")
+
+    def of(self, notebook: str) -> list[Judged]:
+        """The checks of one notebook."""
+        return [check for check in self.checks if check.notebook == notebook]
+
+    def decide(self) -> Verdict:
+        """The worst of the checks; a run with errors of its own is never a pass."""
+        verdict = worst(check.verdict for check in self.checks)
+        return "fail" if verdict == "pass" and self.errors else verdict
 
 
 def wrote(artifact: str) -> str:
@@ -36,103 +242,76 @@ def wrote(artifact: str) -> str:
     return f"wrote {artifact}"
 
 
-def expected(entry: dict[str, Any]) -> list[str]:
-    """Names of all checks of a notebook, as one of the manifest's ``notebooks`` declares it."""
-    return [REACHED_END, PARAMETERS, *map(wrote, entry["artifacts"]), *entry["expects"]]
+def declare(entry: Notebook) -> list[Judged]:
+    """The checks of a notebook before it ran."""
+    facts = [REACHED_END, PARAMETERS, *map(wrote, entry.artifacts)]
+    checks = [Check(name, None, note="not run yet") for name in facts]
+    checks += [declared.check(None, "not run yet") for declared in entry.expects]
+    return [Judged.of(entry, check) for check in checks]
 
 
-def declare(entries: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The manifest's ``checks`` before anything ran."""
-    return [
-        {"stage": entry["stage"], "notebook": entry["name"], **Check(name, None, note="not run yet").to_mapping()}
-        for entry in entries
-        for name in expected(entry)
-    ]
+def judge(folder: Path, entry: Notebook) -> tuple[list[Check], Record]:
+    """Every declared check of one notebook against what its executed copy in `folder` reports, and all that it reports.
 
-
-def judge(folder: Path, entry: dict[str, Any]) -> tuple[list[Check], Record]:
-    """Every declared check of one notebook against what its executed copy in `folder` reports.
-
-    What was declared and not reported is ``not run``; what was reported and not declared is a failure; of several
-    reports under one name the worst counts. The runner decides with it, and :func:`verify` decides again.
-
-    Parameters
-    ----------
-    folder : Path
-    entry : dict
-        One of the manifest's ``notebooks``.
-
-    Returns
-    -------
-    checks : list of Check
-    record : Record
-        Everything that the notebook reported.
+    What was declared and not reported is ``not run``; what was reported and not declared, or with another bound, is a
+    failure; of several reports under one name the worst counts. The runner and :func:`verify` both decide with it.
     """
-    import nbformat
-
-    try:
-        notebook = nbformat.read(folder / f"{entry['name']}.ipynb", as_version=4)
-        record, stopped = collect(notebook), entry["stopped"] or unfinished(notebook)
-    except Exception as error:  # unreadable or malformed evidence is no evidence, whatever is wrong with it
-        record, stopped = Record(), entry["stopped"] or f"its executed copy cannot be read ({error})"
-    never_started = not entry["argv"]
-    differs = same_values(entry["asked"], record.parameters) if record.parameters else "the kernel did not say"
+    record, stopped = _reports(folder, entry)
+    differs = same_values(entry.asked, record.parameters) if record.parameters else "the kernel did not say"
     checks = [
-        Check.fact(REACHED_END, None if never_started else not stopped, stopped),
+        Check.fact(REACHED_END, not stopped if entry.argv else None, stopped),
         Check.fact(PARAMETERS, not differs if record.parameters else None, differs),
     ]
-    for artifact in entry["artifacts"]:
+    for artifact in entry.artifacts:
         path = folder / artifact
         there = path.is_file() and path.stat().st_size > 0
         checks.append(Check.fact(wrote(artifact), there or (None if stopped else False), "" if there else "not there"))
     reason = f"not reported: {stopped}" if stopped else "the notebook did not report it"
-    for name in entry["expects"]:
-        reports = [check for check in record.checks if check.name == name]
-        verdict = worst(check.verdict for check in reports)
-        checks.append(next((check for check in reports if check.verdict == verdict), Check(name, None, note=reason)))
-    undeclared = {check.name for check in record.checks} - set(entry["expects"])
+    for declared in entry.expects:
+        answers = [declared.answer(check) for check in record.checks if check.name == declared.name]
+        verdict = worst(check.verdict for check in answers)
+        checks.append(next((a for a in answers if a.verdict == verdict), declared.check(None, reason)))
+    undeclared = {check.name for check in record.checks} - {declared.name for declared in entry.expects}
     checks += [Check.fact(name, False, "reported, but not declared before the run") for name in sorted(undeclared)]
     return checks, record
 
 
-def verdict_of(manifest: dict[str, Any]) -> Verdict:
-    """The worst of the manifest's checks; a run with errors of its own is never a pass."""
-    verdict = worst(check["verdict"] for check in manifest["checks"])
-    return "fail" if verdict == "pass" and manifest["errors"] else verdict
+def _reports(folder: Path, entry: Notebook) -> tuple[Record, str]:
+    """What the executed notebook reports, and why it stopped."""
+    import nbformat
+
+    try:
+        notebook = nbformat.read(folder / f"{entry.name}.ipynb", as_version=4)
+        return collect(notebook), entry.stopped or unfinished(notebook)
+    except Exception as error:  # unreadable or malformed evidence is no evidence, whatever is wrong with it
+        return Record(), entry.stopped or f"its executed copy cannot be read ({error})"
 
 
-@cache
 def schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of the manifest."""
-    loaded: dict[str, Any] = json.loads(Path(__file__).with_name("manifest.schema.json").read_text(encoding="utf-8"))
-    return loaded
+    return Manifest.model_json_schema(mode="serialization")
 
 
-def validate(manifest: Any) -> None:
-    """Check a manifest against :func:`schema`.
+def parse(text: str | bytes) -> Manifest:
+    """A manifest from its JSON.
 
     Raises
     ------
     EvidenceError
         Names the field and what is wrong with it.
     """
-    import jsonschema
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the whole"
+        raise EvidenceError(f"{NAME}: {where}: {first['msg'][:300]}") from error
 
-    error = jsonschema.exceptions.best_match(jsonschema.Draft202012Validator(schema()).iter_errors(manifest))
-    if error is not None:
-        raise EvidenceError(f"{NAME}: {error.json_path}: {error.message[:300]}")
 
-
-def write(folder: Path, manifest: dict[str, Any]) -> str:
-    """Write manifest and seal into `folder`, each whole or not at all; return the manifest's sha256.
-
-    Raises
-    ------
-    EvidenceError
-        The manifest does not keep the schema.
-    """
-    validate(manifest)
-    text = json.dumps(manifest, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+def write(folder: Path, manifest: Manifest) -> str:
+    """Write manifest and seal into `folder`, each whole or not at all; return the manifest's sha256."""
+    text = manifest.model_dump_json(indent=1, by_alias=True) + "\n"
+    parse(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     for name, content in ((NAME, text), (SEAL, f"{digest}  {NAME}\n")):
         with atomic_path(folder / name) as temporary:
@@ -140,7 +319,7 @@ def write(folder: Path, manifest: dict[str, Any]) -> str:
     return digest
 
 
-def read(folder: Path) -> dict[str, Any]:
+def read(folder: Path) -> Manifest:
     """The manifest of a run folder, validated.
 
     Raises
@@ -150,13 +329,11 @@ def read(folder: Path) -> dict[str, Any]:
     """
     path = folder / NAME
     try:
-        manifest: dict[str, Any] = json.loads(path.read_bytes())
+        return parse(path.read_bytes())
     except FileNotFoundError:
         raise EvidenceError(f"{folder} has no {NAME}: it is not a run folder, or its run never began.") from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise EvidenceError(f"{path} is damaged: {error}.") from error
-    validate(manifest)
-    return manifest
 
 
 def sha256_of(path: Path) -> str:
@@ -165,140 +342,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def hash_artifacts(folder: Path) -> dict[str, dict[str, Any]]:
+def hash_artifacts(folder: Path) -> dict[str, Artifact]:
     """Size and sha256 of every regular file in `folder` but manifest and seal, by path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return {
-        path.relative_to(folder).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+        path.relative_to(folder).as_posix(): Artifact(sha256=sha256_of(path), bytes=path.stat().st_size)
         for path in files
         if path.relative_to(folder).as_posix() not in (NAME, SEAL)
     }
-
-
-@dataclass(frozen=True)
-class Verification:
-    """What :func:`verify` found: the run's verdict (None where it cannot be told), and everything that is wrong."""
-
-    run: str
-    verdict: Verdict | None
-    problems: tuple[str, ...]
-
-    @property
-    def green(self) -> bool:
-        """Whether the folder is what the run left, and the run passed."""
-        return self.verdict == "pass" and not self.problems
-
-
-def verify(folder: Path, ledger: Path | None = None, *, alone: bool = False) -> Verification:
-    """Hash everything again, judge every check again, follow the chain.
-
-    Parameters
-    ----------
-    folder : Path
-        A run folder.
-    ledger : Path, optional
-        The ledger, if the run's entry there is to be compared too.
-    alone : bool
-        The earlier runs are not beside the folder: leave the chain out.
-
-    Returns
-    -------
-    Verification
-    """
-    folder = folder.resolve()
-    try:
-        manifest = read(folder)
-    except EvidenceError as error:
-        return Verification(folder.name, None, (str(error),))
-    problems = [*_state(folder, manifest), *_files(folder, manifest), *_checks(folder, manifest)]
-    digest = sha256_of(folder / NAME)
-    seal = folder / SEAL
-    if not seal.is_file() or seal.read_text(errors="replace").split() != [digest, NAME]:
-        problems.append(f"{NAME} has the sha256 {digest}, {SEAL} says something else: one of them was changed.")
-    if ledger is not None:
-        problems += _in_ledger(ledger, manifest["run"], digest)
-    if not alone:
-        problems += _chain(folder.parent, manifest)
-    return Verification(folder.name, manifest["verdict"], tuple(problems))
-
-
-def _state(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    if manifest["state"] != "finished" or folder.name != manifest["run"]:
-        if RUN_NAME.fullmatch(folder.name) and manifest["state"] == "finished":
-            return [f"The folder is called {folder.name}, its run {manifest['run']}."]
-        return [f"The run {manifest['run']} was interrupted, or is still going on: it never reached its last step."]
-    return []
-
-
-def _files(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    found, promised = hash_artifacts(folder), manifest["artifacts"]
-    problems = [f"{name} is missing." for name in sorted(promised.keys() - found.keys())]
-    problems += [f"{name} was added after the run." for name in sorted(found.keys() - promised.keys())]
-    problems += [
-        f"{name} was changed: sha256 {found[name]['sha256']}, the manifest says {promised[name]['sha256']}."
-        for name in sorted(found.keys() & promised.keys())
-        if found[name] != promised[name]
-    ]
-    links = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink())
-    return problems + [f"{name} is a link; a run folder holds its own files." for name in sorted(links)]
-
-
-def _checks(folder: Path, manifest: dict[str, Any]) -> list[str]:
-    """Whether the checks follow from the executed notebooks, and the verdict from the checks."""
-    problems, listed = [], [{k: v for k, v in check.items() if k != "stage"} for check in manifest["checks"]]
-    again = [
-        {"notebook": entry["name"], **check.to_mapping()}
-        for entry in manifest["notebooks"]
-        for check in judge(folder, entry)[0]
-    ]
-    for check in listed:
-        if check not in again:
-            name = f"{check['notebook']}: {check['name']!r}"
-            problems.append(
-                f"{NAME} says {check['verdict']!r} of {name}, which the executed notebook does not bear out."
-            )
-    problems += [
-        f"{NAME} leaves out {check['notebook']}: {check['name']!r} ({check['verdict']})."
-        for check in again
-        if check not in listed
-    ]
-    if manifest["verdict"] != verdict_of(manifest):
-        problems.append(f"{NAME} says {manifest['verdict']!r}; its checks say {verdict_of(manifest)!r}.")
-    if (manifest["exit_code"] == 0) != (manifest["verdict"] == "pass"):
-        problems.append(f"{NAME}: exit code {manifest['exit_code']} with the verdict {manifest['verdict']!r}.")
-    return problems
-
-
-def _in_ledger(ledger: Path, run: str, digest: str) -> list[str]:
-    try:
-        text = ledger.read_text(encoding="utf-8")
-    except OSError as error:
-        return [f"The ledger {ledger.name} cannot be read: {error}."]
-    found = re.findall(rf"^- manifest of {re.escape(run)}: sha256 `([0-9a-f]+)`$", text, re.MULTILINE)
-    if found != [digest]:
-        said = ", ".join(found) or "nothing"
-        return [f"{NAME} has the sha256 {digest}; the ledger {ledger.name} says {said} of {run}."]
-    return []
-
-
-def _chain(reports: Path, manifest: dict[str, Any]) -> list[str]:
-    seen = {manifest["run"]}
-    while manifest["previous"] is not None:
-        previous, digest = manifest["previous"]["run"], manifest["previous"]["manifest_sha256"]
-        path = reports / previous / NAME
-        if previous in seen or not RUN_NAME.fullmatch(previous):
-            return [f"Chain: {manifest['run']} names {previous} as the run before it, which cannot be."]
-        if not path.is_file():
-            return [f"Chain: the run {previous} before {manifest['run']} is not there, so it cannot be checked."]
-        if sha256_of(path) != digest:
-            return [f"Chain: {previous}/{NAME} was changed: sha256 {sha256_of(path)}, {manifest['run']} says {digest}."]
-        seen.add(previous)
-        try:
-            manifest = read(path.parent)
-        except EvidenceError as error:
-            return [f"Chain: {previous}: {error}"]
-    return (
-        []
-        if manifest["sequence"] in (1, None)
-        else [f"Chain: {manifest['run']} has no run before it, and is not the first."]
-    )

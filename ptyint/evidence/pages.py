@@ -5,17 +5,22 @@ A page is one file: no script, no request, pictures inside, readable from a USB 
 
 from __future__ import annotations
 
+import math
 import re
 import shlex
 from base64 import b64encode
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 from ptyint._atomic import atomic_path
-from ptyint.evidence.checks import SIGNS, from_json
-from ptyint.evidence.display import TEMPLATES, Table, number, render
+from ptyint.evidence.checks import SIGNS, VERDICTS, from_json
+from ptyint.evidence.display import TEMPLATES, Picture, Table, number, render
 from ptyint.evidence.execution import ECHO_TAG
+from ptyint.evidence.manifest import Command, Judged, Manifest, Notebook
 from ptyint.evidence.record import MIME
 
 SUMMARY = "index.html"
@@ -28,60 +33,59 @@ CREDENTIAL = "faults"
 """The notebook that says what the others are worth: its sentence stands on top of the run's page."""
 
 
-def write_run(folder: Path, manifest: dict[str, Any], since: dict[str, list[str]]) -> list[str]:
-    """Write every page of a run.
+def bodies(folder: Path, manifest: Manifest) -> tuple[dict[str, str], dict[str, str]]:
+    """Every executed notebook of a run folder as HTML, by name; and, of those that cannot be shown, why."""
+    shown, problems = {}, {}
+    for entry in manifest.notebooks:
+        if entry.argv:
+            try:
+                shown[entry.name] = notebook_body(folder / f"{entry.name}.ipynb")
+            except Exception as error:  # nbconvert on a damaged notebook: its page is written all the same, and says so
+                problems[entry.name] = f"{entry.name}.ipynb cannot be shown: {type(error).__name__}: {error}"
+    return shown, problems
+
+
+def write_run(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: Mapping[str, list[str]]) -> None:
+    """Write every page of a run; verdicts and errors are the manifest's.
 
     Parameters
     ----------
     folder : Path
         The run folder, with the executed notebooks.
-    manifest : dict
-    since : dict of str to list of str
-        From :func:`ptyint.evidence.changes.changes`.
-
-    Returns
-    -------
-    list of str
-        What went wrong, in words. A page whose notebook cannot be shown is written without it.
+    manifest : Manifest
+    bodies : mapping of str to str
+        From :func:`bodies`.
+    since : mapping of str to list of str
+        From :func:`ptyint.evidence.history.changes`.
     """
-    problems = []
-    for entry in manifest["notebooks"]:
-        if entry["argv"]:
-            problems += _write_notebook(folder, manifest, entry, since[entry["name"]])
-    manifest = {**manifest, "errors": [*manifest["errors"], *problems]}
+    for entry in manifest.notebooks:
+        if entry.argv:
+            _write_notebook(folder, manifest, entry, bodies.get(entry.name, ""), since[entry.name])
     _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, since[""]))
-    return problems
 
 
-def _write_notebook(folder: Path, manifest: dict[str, Any], entry: dict[str, Any], since: list[str]) -> list[str]:
-    name, problems = entry["name"], []
-    try:
-        body = notebook_body(folder / f"{name}.ipynb")
-    except Exception as error:  # nbconvert on a damaged notebook: the page is written all the same, and says so
-        problems.append(f"{name}.ipynb cannot be shown: {type(error).__name__}: {error}")
-        body = ""
-    checks = [check for check in manifest["checks"] if check["notebook"] == name]
-    errors = [*_errors(entry, checks), *problems]
-    verdict = "fail" if problems and entry["verdict"] == "pass" else entry["verdict"]
+def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str, since: list[str]) -> None:
+    name = entry.name
+    errors = [*_errors(entry, manifest.of(name)), *(e for e in manifest.errors if e.startswith(f"{name}.ipynb"))]
     log = folder / f"{name}.log"
     tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
     _write(
         folder / f"{name}.html",
         "notebook.html.j2",
-        title=entry["title"],
-        home=(SUMMARY, f"run {manifest['run']}"),
-        verdict=verdict,
-        sentence=_sentence(checks),
-        compared=entry["compared"],
-        numbers=_numbers(entry["numbers"]),
+        title=entry.title,
+        home=(SUMMARY, f"run {manifest.run}"),
+        verdict=entry.verdict,
+        sentence=_sentence(manifest.of(name)),
+        compared=entry.compared,
+        numbers=_numbers(entry.numbers),
+        bounds=entry.moved,
         changes=since,
-        command=shlex.join(manifest["argv"]),
+        command=shlex.join(manifest.argv),
         errors=errors,
         log="\n".join(tail) if errors else "",
         body=body,
-        files=[file for file in (*entry["artifacts"], f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()],
+        files=[file for file in (*entry.artifacts, f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()],
     )
-    return problems
 
 
 def notebook_body(path: Path) -> str:
@@ -129,130 +133,113 @@ def write_summary(notebook: Path, target: Path) -> None:
         temporary.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
 
 
-def _summary(folder: Path, manifest: dict[str, Any], since: list[str]) -> dict[str, Any]:
-    notebooks = manifest["notebooks"]
-    errors = [f"{entry['name']}: {error}" for entry in notebooks for error in _errors(entry, _of(manifest, entry))]
-    done = [entry for entry in notebooks if entry["compared"]]
-    shown = [entry for entry in done if entry["name"] in MAIN] or done
+def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, Any]:
+    notebooks = manifest.notebooks
+    errors = [f"{entry.name}: {error}" for entry in notebooks for error in _errors(entry, manifest.of(entry.name))]
+    done = [entry for entry in notebooks if entry.compared]
+    shown = [entry for entry in done if entry.name in MAIN] or done
     main = shown[-1] if shown else None
     pictures = [
-        {**picture, "title": entry["title"], "page": f"{entry['name']}.html"}
+        {**picture, "title": entry.title, "page": f"{entry.name}.html"}
         for entry in shown
-        if (picture := _first_picture(folder / f"{entry['name']}.ipynb"))
+        if (picture := _first_picture(folder / f"{entry.name}.ipynb"))
     ]
-    made = [artifact for entry in notebooks for artifact in entry["artifacts"] if (folder / artifact).is_file()]
+    made = [artifact for entry in notebooks for artifact in entry.artifacts if (folder / artifact).is_file()]
     return {
-        "title": f"ptyint run {manifest['run']}",
+        "title": f"ptyint run {manifest.run}",
         "home": ("../index.html", "all runs"),
-        "verdict": "fail" if errors and manifest["verdict"] == "pass" else manifest["verdict"],
-        "sentence": _sentence(manifest["checks"]),
-        "compared": main["compared"] if main else "",
-        "numbers": _numbers(main["numbers"]) if main else [],
-        "credentials": [e["compared"] for e in done if e["name"] == CREDENTIAL and e is not main],
+        "verdict": manifest.verdict,
+        "sentence": _sentence(manifest.checks),
+        "compared": main.compared if main else "",
+        "numbers": _numbers(main.numbers) if main else [],
+        "credentials": [entry.compared for entry in done if entry.name == CREDENTIAL and entry is not main],
+        "bounds": [f"{entry.name}: {moved}" for entry in notebooks for moved in entry.moved],
         "changes": since,
-        "command": shlex.join(manifest["argv"]),
-        "errors": [*manifest["errors"], *errors],
+        "command": shlex.join(manifest.argv),
+        "errors": [*manifest.errors, *errors],
         "log": "",
-        "stages": _stages(manifest),
+        "stages": [_stage(entry, manifest.of(entry.name)) for entry in notebooks],
         "pictures": pictures,
-        "files": ["manifest.json", *dict.fromkeys(made), *(f"{e['name']}.log" for e in notebooks if e["argv"])],
+        "files": ["manifest.json", *dict.fromkeys(made), *(f"{e.name}.log" for e in notebooks if e.argv)],
         "tables": [table.html for table in (_datasets(manifest), _commands(manifest), _environment(manifest))],
     }
 
 
-def _of(manifest: dict[str, Any], entry: dict[str, Any]) -> list[dict[str, Any]]:
-    return [check for check in manifest["checks"] if check["notebook"] == entry["name"]]
-
-
-def _sentence(checks: list[dict[str, Any]]) -> str:
-    counts = {verdict: sum(check["verdict"] == verdict for check in checks) for verdict in SIGNS}
+def _sentence(checks: Sequence[Judged]) -> str:
+    counts = Counter(check.verdict for check in checks)
     if counts["pass"] == len(checks):
         return f"all {len(checks)} expected checks ran and passed."
-    others = ", ".join(f"{n} {verdict}" for verdict, n in counts.items() if n and verdict != "pass")
+    others = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS[:-1] if counts[verdict])
     return f"only {counts['pass']} of {len(checks)} expected checks passed ({others})."
 
 
-def _errors(entry: dict[str, Any], checks: list[dict[str, Any]]) -> list[str]:
+def _errors(entry: Notebook, checks: Sequence[Judged]) -> list[str]:
     """Everything that is not a pass, the reason why the notebook stopped first."""
-    errors = [f"The notebook stopped: {entry['stopped']}."] if entry["stopped"] else []
+    errors = [f"The notebook stopped: {entry.stopped}."] if entry.stopped else []
     for check in checks:
-        if check["verdict"] != "pass":
-            measured = f"measured {_measured(check)}, required {check['relation']} {check['bound']:g}. "
-            note = check["note"] if check["measured"] is None or check["note"] else ""
-            shown = measured if check["measured"] is not None else ""
-            errors.append(f"{SIGNS[check['verdict']]} {check['verdict']}: {check['name']}. {shown}{note}")
+        if check.verdict != "pass":
+            required = f"{check.relation} {check.bound:g} {check.unit}".rstrip()
+            measured = "" if check.measured is None else f"measured {number(check.measured)}, required {required}. "
+            errors.append(f"{SIGNS[check.verdict]} {check.verdict}: {check.name}. {measured}{check.note}")
     return errors
 
 
-def _measured(check: dict[str, Any]) -> str:
-    return number(from_json(check["measured"])) if check["measured"] is not None else "nothing"
+def _numbers(numbers: Mapping[str, float]) -> list[tuple[str, str]]:
+    return [(name, number(value)) for name, value in list(numbers.items())[:NUMBERS_ON_TOP]]
 
 
-def _numbers(numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    return [(name, number(from_json(value))) for name, value in list(numbers.items())[:NUMBERS_ON_TOP]]
+def _stage(entry: Notebook, checks: Sequence[Judged]) -> dict[str, Any]:
+    return {
+        "title": entry.title,
+        "verdict": entry.verdict,
+        "compared": entry.compared,
+        "passed": sum(check.verdict == "pass" for check in checks),
+        "checks": len(checks),
+        "seconds": _seconds(entry),
+        "page": f"{entry.name}.html" if entry.argv else "",
+    }
 
 
-def _stages(manifest: dict[str, Any]) -> list[dict[str, Any]]:
-    rows = []
-    for entry in manifest["notebooks"]:
-        checks = _of(manifest, entry)
-        row = {name: entry[name] for name in ("title", "verdict", "compared")}
-        row |= {"passed": sum(check["verdict"] == "pass" for check in checks), "checks": len(checks)}
-        row |= {
-            "seconds": _seconds(entry["start"], entry["end"]),
-            "page": f"{entry['name']}.html" if entry["argv"] else "",
-        }
-        rows.append(row)
-    return rows
-
-
-def _seconds(start: str, end: str) -> str:
+def _seconds(one: Notebook | Command) -> str:
+    start, end = one.start, one.end
     return f"{(datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds():.0f}" if end else "-"
 
 
-def _datasets(manifest: dict[str, Any]) -> Table:
-    return Table("Datasets", ("dataset", "sha256 of its arrays"), list(manifest["datasets"].items()))
+def _datasets(manifest: Manifest) -> Table:
+    return Table("Datasets", ("dataset", "sha256 of its arrays"), list(manifest.datasets.items()))
 
 
-def _commands(manifest: dict[str, Any]) -> Table:
-    entries = [e for e in manifest["notebooks"] if e["argv"]]
-    rows = [
-        (shlex.join(c["argv"]), str(c["exit_code"]), _seconds(c["start"], c["end"]))
-        for c in [*entries, *manifest["commands"]]
-    ]
+def _commands(manifest: Manifest) -> Table:
+    ran: list[Notebook | Command] = [*(entry for entry in manifest.notebooks if entry.argv), *manifest.commands]
+    rows = [(shlex.join(one.argv), str(one.exit_code), _seconds(one)) for one in ran]
     return Table("Commands", ("command", "exit code", "seconds"), rows)
 
 
-def _environment(manifest: dict[str, Any]) -> Table:
-    found, git = manifest["environment"], manifest["git"]
+def _environment(manifest: Manifest) -> Table:
+    machine, git = manifest.environment, manifest.git
+    memory = "unknown" if machine.memory_bytes is None else f"{machine.memory_bytes / 2**30:.1f}"
     rows = [
-        (
-            "commit",
-            f"{git['commit']}" + (f", uncommitted changes in {', '.join(git['changed'])}" if git["dirty"] else ""),
-        ),
-        *((name, str(found[name])) for name in ("python", "platform", "cpu", "cores", "threads")),
-        ("memory / GiB", "unknown" if found["memory_bytes"] is None else f"{found['memory_bytes'] / 2**30:.1f}"),
-        ("environment variables", ", ".join(f"{k}={v}" for k, v in found["variables"].items()) or "none set"),
-        *((name, ", ".join(f"{k}: {v}" for k, v in facts.items())) for name, facts in found["backends"].items()),
-        ("run", f"{manifest['start']} to {manifest['end']}, profile {manifest['profile']}"),
+        ("commit", f"{git.commit}" + (f", uncommitted changes in {', '.join(git.changed)}" if git.dirty else "")),
+        *((name, str(getattr(machine, name))) for name in ("python", "platform", "cpu", "cores", "threads")),
+        ("memory / GiB", memory),
+        ("environment variables", ", ".join(f"{k}={v}" for k, v in machine.variables.items()) or "none set"),
+        *((name, ", ".join(f"{k}: {v}" for k, v in facts.items())) for name, facts in machine.backends.items()),
+        ("run", f"{manifest.start} to {manifest.end}, profile {manifest.profile}"),
     ]
     return Table("Environment", ("what", "value"), rows)
 
 
-def write_history(path: Path, index: dict[str, Any], since: list[str]) -> None:
+def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str]) -> None:
     """Write the page of all runs.
 
     Parameters
     ----------
     path : Path
-    index : dict
-        From :func:`ptyint.evidence.index.index`.
+    runs : sequence of mapping
+        From :func:`ptyint.evidence.history.index`, the newest first.
     since : list of str
         What changed between the last two finished runs.
     """
-    from ptyint.images.figures import trend
-
-    runs = index["runs"]
     finished = [run for run in runs if run["state"] == "finished"]
     names = dict.fromkeys(name for run in finished for name in run["numbers"])
     main = ([name for name in names if name.startswith(f"{notebook}: ")][:NUMBERS_ON_TOP] for notebook in MAIN)
@@ -267,6 +254,33 @@ def write_history(path: Path, index: dict[str, Any], since: list[str]) -> None:
         changes=since,
         picture=None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt},
     )
+
+
+def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | None:
+    """How `names` among the runs' ``numbers`` went, the oldest run first; None where there is nothing to show."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    series = {name: [from_json(run["numbers"].get(name, "nan")) for run in runs] for name in names}
+    if not series:
+        return None
+    rows = -(-len(series) // 3)
+    figure = Figure(figsize=(10.8, 2.3 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, 3, squeeze=False).ravel()
+    alts = []
+    for ax, (name, values) in zip(axes, series.items(), strict=False):
+        ax.plot(range(1, len(runs) + 1), values, "o-", color="#1f5fa8", markersize=4)
+        ax.set_title("\n".join(wrap(name, 44)), fontsize=9)
+        ax.set_xlim(0.5, len(runs) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=min(len(runs), 8), integer=True, min_n_ticks=1))
+        ax.ticklabel_format(axis="y", useOffset=False)
+        ax.grid(alpha=0.3)
+        finite = [value for value in values if math.isfinite(value)]
+        alts.append(f"{name}: " + (f"{finite[0]:.4g} first, {finite[-1]:.4g} last" if finite else "never measured"))
+    for ax in axes[len(series) :]:
+        ax.set_axis_off()
+    figure.supxlabel(f"run, oldest to newest ({len(runs)})", fontsize=9)
+    return Picture(figure, "; ".join(alts) + ".")
 
 
 def _first_picture(path: Path) -> dict[str, str] | None:

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from ptyint._atomic import shipped
 from ptyint.errors import ConfigError
 from ptyint.evidence.display import Fragment
+from ptyint.evidence.environment import now
 from ptyint.evidence.processes import follow_parent, run_group
 
 if TYPE_CHECKING:
@@ -175,13 +175,13 @@ def run_tests(
         options = ["-p", "no:cacheprovider", "-p", __name__, "--color=no"]
         options += [f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
         argv = [sys.executable, "-m", "pytest", *options, *arguments]
-        start = _now()
+        start = now()
         with log.open("ab") as file:
             typed = shlex.join(["pytest", *arguments])
             file.write(f"=== state: {state}\n=== command: {typed}\n=== start: {start}\n".encode())
             file.flush()
             exit_code, timed_out = run_group(argv, folder, env, file, timeout)
-            end = _now()
+            end = now()
             reason = f" (killed after {timeout:g} s)" if timed_out else ""
             file.write(f"=== exit code: {exit_code}{reason}\n=== end: {end}\n\n".encode())
         outcomes, collected = _read_report(report)
@@ -251,10 +251,6 @@ def command(run: TestRun) -> dict[str, Any]:
         "end": run.end,
         "log": run.log.name,
     }
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _enter(state: str, scratch: Path) -> tuple[Path, list[Path]]:

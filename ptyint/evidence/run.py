@@ -5,19 +5,21 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
+
+from filelock import FileLock
 
 from ptyint._atomic import checkout
 from ptyint.errors import ConfigError
-from ptyint.evidence import execution, folder, index, manifest, pages
-from ptyint.evidence.checks import Criterion, Verdict, to_json, worst
-from ptyint.evidence.environment import environment, git_state
+from ptyint.evidence import execution, folder, history, manifest, pages
+from ptyint.evidence.checks import Criterion, Verdict, worst
+from ptyint.evidence.environment import environment, git_state, now
+from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, Notebook, Previous, Surroundings
 from ptyint.evidence.record import merge
 
 OnProgress = Callable[[str, int, int, int, int], None]
@@ -37,7 +39,7 @@ class Job:
     parameters : dict
         Values for its parameters cell.
     expects : tuple of Criterion
-        Checks that it must report. (A bare name, until every stage declares its bounds.)
+        Checks that it must report.
     artifacts : tuple of str
         Files that it must write, relative to the run folder.
     summary : str
@@ -51,7 +53,7 @@ class Job:
     title: str
     notebook: str | Path
     parameters: dict[str, Any] = field(default_factory=dict)
-    expects: tuple[Criterion | str, ...] = ()
+    expects: tuple[Criterion, ...] = ()
     artifacts: tuple[str, ...] = ()
     timeout: float = 900.0
     summary: str = ""
@@ -76,7 +78,8 @@ def run(
     reports: Path,
     ledger: Path,
     argv: Sequence[str],
-    profile: str = "quick",
+    profile: Literal["quick", "full"] = "quick",
+    backends: Mapping[str, dict[str, Any]] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Finished:
     """Execute notebooks into a fresh run folder.
@@ -90,6 +93,8 @@ def run(
     argv : sequence of str
         The command that asked for the run; the page tells its reader to repeat it.
     profile : {'quick', 'full'}
+    backends : mapping, optional
+        What each backend says of itself, for the manifest.
     on_progress : callable, optional
 
     Returns
@@ -105,30 +110,19 @@ def run(
     if not jobs or len(set(names)) < len(names):
         raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
     entries = [_entry(job) for job in jobs]
-    start, surroundings = _now(), environment()
+    start, surroundings = now(), Surroundings(**environment(backends or {}))
     with folder.claim(reports) as working:
-        content: dict[str, Any] = {
-            "schema": manifest.VERSION,
-            "run": folder.run_name(working),
-            "sequence": None,
-            "previous": None,
-            "state": "running",
-            "verdict": "not run",
-            "profile": profile,
-            "argv": list(argv),
-            "start": start,
-            "end": None,
-            "exit_code": None,
-            "git": git_state(checkout(), ignored=[ledger.resolve(), working.parent]),
-            "environment": surroundings,
-            "notebooks": entries,
-            "checks": manifest.declare(entries),
-            "numbers": {},
-            "commands": [],
-            "datasets": {},
-            "artifacts": {},
-            "errors": [],
-        }
+        git = git_state(checkout(), ignored=[ledger.resolve(), working.parent])
+        content = Manifest(
+            run=folder.run_name(working),
+            profile=profile,
+            argv=list(argv),
+            start=start,
+            git=Git(**git),
+            environment=surroundings,
+            notebooks=entries,
+            checks=[check for entry in entries for check in manifest.declare(entry)],
+        )
         manifest.write(working, content)
         try:
             with _signals(_interrupt):
@@ -137,81 +131,101 @@ def run(
                     _judge(working, content)
                     manifest.write(working, content)
         except Interrupted as error:
-            content["errors"].append(f"The run was interrupted by {error}.")
+            content.errors.append(f"The run was interrupted by {error}.")
             for entry in entries:
-                if entry["argv"] and not entry["end"]:
-                    entry["stopped"] = "the run was interrupted"
+                if entry.argv and not entry.end:
+                    entry.stopped = "the run was interrupted"
         with _signals(signal.SIG_IGN):
-            content["end"] = _now()
+            content.end = now()
             _judge(working, content)
-            content["exit_code"] = 0 if content["verdict"] == "pass" else 1
-            final = folder.finish(working, content, ledger, lambda m, since: pages.write_run(working, m, since))
-    index.write(final.parent)
-    return Finished(final, content["verdict"], tuple(content["errors"]))
+            final = _finish(working, content, ledger)
+    history.write_index(final.parent)
+    return Finished(final, content.verdict, tuple(content.errors))
 
 
-def _entry(job: Job) -> dict[str, Any]:
+def _entry(job: Job) -> Notebook:
     """The manifest's entry of a notebook, before it ran."""
     path = execution.notebook_path(job.notebook)
-    return {
-        "stage": job.stage,
-        "name": job.name,
-        "title": job.title,
-        "notebook": path.name,
-        "source_sha256": manifest.sha256_of(path),
-        "asked": execution.check_parameters(path, job.parameters),
-        "echoed": {},
-        "expects": [one if isinstance(one, str) else one.name for one in job.expects],
-        "artifacts": list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
-        "timeout": float(job.timeout),
-        "argv": [],
-        "start": "",
-        "end": "",
-        "exit_code": None,
-        "stopped": "it was not started",
-        "verdict": "not run",
-        "compared": "",
-        "numbers": {},
-    }
-
-
-def _execute(working: Path, job: Job, entry: dict[str, Any], on_cell: Callable[[int, int], None]) -> None:
-    entry["argv"] = ["papermill", entry["notebook"]]  # from here on it was started
-    done = execution.execute(
-        job.notebook, working / f"{job.name}.ipynb", job.parameters, timeout=job.timeout, on_cell=on_cell
+    notebook = execution.read_notebook(path)
+    asked = execution.check_parameters(notebook, job.parameters, path.name)
+    defaults = execution.check_parameters(notebook, {}, path.name)
+    expects = [Declared(name=one) if isinstance(one, str) else Declared.of(one, asked, defaults) for one in job.expects]
+    names = [declared.name for declared in expects]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"{job.name} declares {twice} more than once; each check needs a name of its own.")
+    return Notebook(
+        stage=job.stage,
+        name=job.name,
+        title=job.title,
+        notebook=path.name,
+        source_sha256=manifest.sha256_of(path),
+        asked=asked,
+        expects=expects,
+        artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
+        timeout=job.timeout,
     )
+
+
+def _execute(working: Path, job: Job, entry: Notebook, on_cell: Callable[[int, int], None]) -> None:
+    entry.argv = ["papermill", entry.notebook]  # from here on it was started
+    executed = working / f"{job.name}.ipynb"
+    done = execution.execute(job.notebook, executed, job.parameters, timeout=job.timeout, on_cell=on_cell)
     if job.summary:
-        pages.write_summary(working / f"{job.name}.ipynb", working / job.summary)
-    where = str(working)
-    entry |= {
-        "argv": [argument.replace(where + os.sep, "") for argument in done.argv],
-        "start": done.start,
-        "end": done.end,
-        "exit_code": done.exit_code,
-        "stopped": done.stopped,
-    }
+        pages.write_summary(executed, working / job.summary)
+    entry.argv = [argument.replace(str(working) + os.sep, "") for argument in done.argv]
+    entry.start, entry.end = done.start, done.end
+    entry.exit_code, entry.stopped = done.exit_code, done.stopped
 
 
-def _judge(working: Path, content: dict[str, Any]) -> None:
+def _judge(working: Path, content: Manifest) -> None:
     """Judge every notebook that was started; the checks of the others stay as they were declared."""
-    checks, records = [], {}
-    for entry in content["notebooks"]:
-        if not entry["argv"]:
-            checks += manifest.declare([entry])
+    checks, records = [], []
+    for entry in content.notebooks:
+        if not entry.argv:
+            checks += manifest.declare(entry)
             continue
         judged, record = manifest.judge(working, entry)
-        entry["verdict"] = worst(check.verdict for check in judged)
-        entry["echoed"], entry["compared"] = record.parameters, record.compared
-        entry["numbers"] = {name: to_json(value) for name, value in record.numbers.items()}
-        records[entry["name"]] = record
-        checks += [{"stage": entry["stage"], "notebook": entry["name"], **check.to_mapping()} for check in judged]
-    content["checks"] = checks
-    together = merge(records.values())
-    content["commands"], content["datasets"] = list(together.commands), together.datasets
-    content["numbers"] = {
-        f"{entry['name']}: {name}": value for entry in content["notebooks"] for name, value in entry["numbers"].items()
+        entry.verdict = worst(check.verdict for check in judged)
+        entry.echoed, entry.compared, entry.numbers = record.parameters, record.compared, record.numbers
+        records.append(record)
+        checks += [Judged.of(entry, check) for check in judged]
+    content.checks = checks
+    together = merge(records)
+    content.commands = [Command(**command) for command in together.commands]
+    content.datasets = together.datasets
+    content.numbers = {
+        f"{entry.name}: {name}": value for entry in content.notebooks for name, value in entry.numbers.items()
     }
-    content["verdict"] = manifest.verdict_of(content)
+    content.verdict = content.decide()
+
+
+def _finish(working: Path, content: Manifest, ledger: Path) -> Path:
+    """End a run, passed or not: place in the chain, pages, digests, ledger, and as the last step the final name."""
+    root = working.parent
+    with FileLock(root / folder.LOCK):
+        earlier = folder.finished_runs(root)
+        content.sequence = (earlier[0].sequence or 0) + 1 if earlier else 1
+        if earlier:
+            digest = manifest.sha256_of(root / earlier[0].run / manifest.NAME)
+            content.previous = Previous(run=earlier[0].run, manifest_sha256=digest)
+        bodies, problems = pages.bodies(working, content)
+        content.errors += problems.values()
+        for entry in content.notebooks:
+            entry.verdict = worst([entry.verdict, "fail"]) if entry.name in problems else entry.verdict
+        content.verdict = content.decide()
+        content.exit_code = 0 if content.verdict == "pass" else 1
+        since = history.changes(content, earlier)
+        pages.write_run(working, content, bodies, since)
+        for link in [path for path in working.rglob("*") if path.is_symlink()]:
+            link.unlink()
+        content.artifacts = manifest.hash_artifacts(working)
+        content.state = "finished"
+        digest = manifest.write(working, content)
+        final = root / content.run
+        where = Path(os.path.relpath(final, ledger.resolve().parent.parent)).as_posix()
+        history.append(ledger, history.attempt(content, digest, where, since[""]))
+        os.replace(working, final)
+    return final
 
 
 def _report(on_progress: OnProgress | None, name: str, number: int, total: int) -> Callable[[int, int], None]:
@@ -238,7 +252,3 @@ def _signals(handler: Any) -> Iterator[None]:
     finally:
         for one, old in before.items():
             signal.signal(one, old)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from textwrap import wrap
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ptyint.backends import title
-from ptyint.evidence.checks import from_json
+from ptyint.evidence.display import Picture as Picture
 from ptyint.images.comparison import Comparison
 from ptyint.images.frc import FRC, THRESHOLDS
 from ptyint.images.reconstruction import Reconstruction
@@ -30,32 +25,9 @@ PHASE_HEADROOM = 2.0
 """Limits of the cyclic map over the largest phase shown: its two ends look alike, so phases stay off them."""
 
 NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
-DPI = 120
 
 Complex = NDArray[np.complexfloating]
 Real = NDArray[np.floating]
-
-
-@dataclass(frozen=True, eq=False)
-class Picture:
-    """A figure and its alt text; displays as a PNG in a notebook."""
-
-    figure: Figure
-    alt: str
-
-    def png(self) -> bytes:
-        """The figure as a PNG."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI)
-        return buffer.getvalue()
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What Jupyter asks for: the PNG with the alt text in its metadata."""
-        width = int(self.figure.get_figwidth() * 100)
-        return (
-            {"image/png": self.png(), "text/plain": self.alt},
-            {"image/png": {"alt": self.alt, "width": width}},
-        )
 
 
 def style(backend: str) -> dict[str, Any]:
@@ -235,39 +207,3 @@ def reconstruction(one: Reconstruction) -> Picture:
     axes[2].plot(x - columns.start, y - rows.start, ".", color="white", markersize=1.5)
     about = f"{title(one.backend)} reconstruction of {one.facts['scan']}: amplitude {low:.2f} to {high:.2f}"
     return Picture(figure, f"{about}, phase within {limit:.2f} rad, up to {one.coverage.max():.0f} patches a pixel.")
-
-
-def trend(runs: Sequence[dict[str, Any]], names: Sequence[str]) -> Picture | None:
-    """How numbers went from run to run; None where there is nothing to show.
-
-    Parameters
-    ----------
-    runs : sequence of dict
-        Of :func:`ptyint.evidence.index.index`, the oldest first.
-    names : sequence of str
-        Which of their ``numbers``.
-
-    Returns
-    -------
-    Picture or None
-    """
-    series = {name: [from_json(run["numbers"].get(name, "nan")) for run in runs] for name in names}
-    if not series:
-        return None
-    rows = -(-len(series) // 3)
-    figure = Figure(figsize=(10.8, 2.3 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, 3, squeeze=False).ravel()
-    alts = []
-    for ax, (name, values) in zip(axes, series.items(), strict=False):
-        ax.plot(range(1, len(runs) + 1), values, "o-", color="#1f5fa8", markersize=4)
-        ax.set_title("\n".join(wrap(name, 44)), fontsize=9)
-        ax.set_xlim(0.5, len(runs) + 0.5)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=min(len(runs), 8), integer=True, min_n_ticks=1))
-        ax.ticklabel_format(axis="y", useOffset=False)
-        ax.grid(alpha=0.3)
-        finite = [value for value in values if np.isfinite(value)]
-        alts.append(f"{name}: " + (f"{finite[0]:.4g} first, {finite[-1]:.4g} last" if finite else "never measured"))
-    for ax in axes[len(series) :]:
-        ax.set_axis_off()
-    figure.supxlabel(f"run, oldest to newest ({len(runs)})", fontsize=9)
-    return Picture(figure, "; ".join(alts) + ".")

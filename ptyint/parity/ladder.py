@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +18,7 @@ import numpy as np
 from ptyint import backends
 from ptyint._atomic import write_arrays
 from ptyint.errors import ConfigError
+from ptyint.evidence.environment import now
 from ptyint.evidence.processes import run_group
 from ptyint.parity import reproducers
 from ptyint.parity.capabilities import Offer
@@ -59,12 +59,12 @@ class Process:
     def run(self, folder: Path, timeout: float) -> dict[str, Any]:
         """Run with one thread; what a run's record keeps of it."""
         argv = [sys.executable, "-m", self.module, *self.arguments]
-        start = datetime.now(UTC).isoformat(timespec="milliseconds")
+        start = now()
         with (folder / self.log).open("wb") as file:
             exit_code, timed_out = run_group(argv, folder, {**os.environ, **ONE_THREAD}, file, timeout)
             if timed_out:
                 file.write(f"killed after {timeout:g} s\n".encode())
-        end = datetime.now(UTC).isoformat(timespec="milliseconds")
+        end = now()
         shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
         return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": self.log}
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from ptyint.errors import ConfigError
+from ptyint.errors import ConfigError, did_you_mean
+from ptyint.evidence.checks import Criterion
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
-from ptyint.parity import results
 from ptyint.parity.faults import campaign
-from ptyint.stages import fixtures, full_cycle, ptychodus, red_green, scan
+from ptyint.stages import fixtures, full_cycle, ladder, ptychodus, red_green, scan
 from ptyint.stages.request import Request, Stage
 
 PROFILES = {
@@ -41,9 +41,13 @@ def jobs_of(request: Request) -> list[Job]:
         raise ConfigError(f"--scan {request.scan} and --fixture {request.fixture}: give one of them.")
     _refuse_decided(request)
     jobs = [job for name in dict.fromkeys(request.stages) for job in STAGES[name].jobs(request)]
-    known = {job.name: parameter_defaults(notebook_path(job.notebook)).keys() for job in jobs}
-    _refuse_unknown(request, jobs, known)
-    given = {job.name: {n: v for n, v in request.given(job.stage).items() if n in known[job.name]} for job in jobs}
+    defaults = {job.name: parameter_defaults(notebook_path(job.notebook)) for job in jobs}
+    for name in request.parameters:
+        stages, own = _addressed(request, name)
+        _refuse_unknown(own, [job for job in jobs if job.stage in stages], defaults)
+        if "." not in name:
+            _refuse_unlike_bounds(name, jobs, defaults)
+    given = {job.name: {n: v for n, v in request.given(job.stage).items() if n in defaults[job.name]} for job in jobs}
     return [replace(job, parameters={**job.parameters, **given[job.name]}, timeout=request.timeout) for job in jobs]
 
 
@@ -63,24 +67,32 @@ def _refuse_decided(request: Request) -> None:
                 raise ConfigError(f"-p {name} cannot be given to a run: {instead}.")
 
 
-def _refuse_unknown(request: Request, jobs: list[Job], known: Mapping[str, Collection[str]]) -> None:
-    for name in request.parameters:
-        stages, own = _addressed(request, name)
-        here = {one for job in jobs if job.stage in stages for one in known[job.name]}
-        everything = sorted(here - {one for stage in stages for one in {**DECIDED, **STAGES[stage].decided}})
-        if own not in everything:
-            near = difflib.get_close_matches(own, everything, 1)
-            hint = f"Did you mean {near[0]!r}?" if near else f"They have {everything}."
-            raise ConfigError(f"None of the notebooks of {', '.join(stages)} has a parameter {own!r}. {hint}")
+def _refuse_unknown(name: str, jobs: Sequence[Job], defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    stages = list(dict.fromkeys(job.stage for job in jobs))
+    decided = {one for stage in stages for one in {**DECIDED, **STAGES[stage].decided}}
+    known = sorted({one for job in jobs for one in defaults[job.name]} - decided)
+    if name not in known:
+        hint = did_you_mean(name, known) or f" They have {known}."
+        raise ConfigError(f"None of the notebooks of {', '.join(stages)} has a parameter {name!r}.{hint}")
 
 
-def _ladder(request: Request) -> list[Job]:
-    parameters, expects = {"profile": request.profile}, results.criteria(request.profile)
-    return [Job("ladder", "ladder", STAGES["ladder"].title, "ladder", parameters, expects, ("ladder.json",))]
+def _refuse_unlike_bounds(name: str, jobs: Sequence[Job], defaults: Mapping[str, Mapping[str, Any]]) -> None:
+    """A bound that is one thing here and another there is not moved in both by one word."""
+    holders = [job for job in jobs if name in defaults[job.name]]
+    meanings = {
+        (defaults[job.name][name], *sorted((one.relation, one.unit) for one in job.expects if one.parameter == name))
+        for job in holders
+    }
+    if len(meanings) > 1 and any(one.parameter == name for job in holders for one in job.expects):
+        bounds = {f"-p {job.stage}.{name}": defaults[job.name][name] for job in holders}
+        said = ", ".join(f"{spelling} (now {value})" for spelling, value in bounds.items())
+        raise ConfigError(f"-p {name} is a bound that differs from stage to stage; say which is meant: {said}.")
 
 
 def _faults(request: Request) -> list[Job]:
-    expects = tuple(campaign.check_names(str(request.given("faults").get("faults", ""))))
+    names = campaign.check_names(str(request.given("faults").get("faults", "")))
+    places = Criterion(campaign.PLACES, ">=", campaign.RIGHT)
+    expects = tuple(places if name == places.name else Criterion.fact(name) for name in names)
     title = STAGES["faults"].title
     return [Job("faults", "faults", title, "sensitivity", expects=expects, artifacts=("sensitivity.json",))]
 
@@ -90,12 +102,7 @@ STAGES = {
     "e2b": red_green.RED_STAGE,
     "e2c": red_green.GREEN_STAGE,
     "scan": scan.STAGE,
-    "ladder": Stage(
-        "Parity ladder",
-        "operators, layers, gradients, steps: each rung within its tolerance",
-        _ladder,
-        {"profile": "--profile is for that"},
-    ),
+    "ladder": ladder.STAGE,
     "faults": Stage("Seeded faults", "real porting faults, put in: does the ladder go red, and where", _faults),
     "ptychodus": ptychodus.STAGE,
     "e2d": full_cycle.STAGE,

@@ -10,7 +10,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from ptyint import backends
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError, FixtureError
 from ptyint.evidence.checks import Check, Criterion
+from ptyint.evidence.environment import now
 from ptyint.evidence.processes import follow_parent, run_group
 from ptyint.evidence.run import Job
 from ptyint.images.reconstruction import reconstruct
@@ -327,15 +327,14 @@ def measure_budget(
     with tempfile.TemporaryDirectory() as folder:
         argv = [sys.executable, "-c", call, backend, str(nepochs), folder]
         target = Path(log) if log else Path(folder, "log")
-        begin, start = datetime.now(UTC), time.perf_counter()
+        begin, start = now(), time.perf_counter()
         with target.open("wb") as output:
             code, timed_out = run_group(argv, Path.cwd(), os.environ, output, timeout)
-        wall, end = time.perf_counter() - start, datetime.now(UTC)
+        wall, end = time.perf_counter() - start, now()
         result = Path(folder, "result.json")
         values = json.loads(result.read_text()) if code == 0 and result.is_file() else {}
         error = "" if values else f"{_ended(code, timed_out, timeout)}: {_last_line(target)}"
-    stamps = {"start": begin.isoformat(timespec="seconds"), "end": end.isoformat(timespec="seconds")}
-    command = {"argv": argv, "exit_code": code, **stamps, "log": target.name if log else ""}
+    command = {"argv": argv, "exit_code": code, "start": begin, "end": end, "log": target.name if log else ""}
     start_s = wall - values.pop("inside_s", math.nan)
     return Budget(backend, nepochs, start_s=start_s, wall_s=wall, error=error, command=command, **values)
 

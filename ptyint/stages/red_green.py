@@ -76,8 +76,8 @@ def _red_file(request: Request) -> str:
     if "e2b" in request.stages:
         return RED_FILE
     for manifest in folder.finished_runs(request.reports):
-        if any(entry["name"] == "e2b" and entry["verdict"] == "pass" for entry in manifest["notebooks"]):
-            return os.path.join("..", manifest["run"], RED_FILE)
+        if any(entry.name == "e2b" and entry.verdict == "pass" for entry in manifest.notebooks):
+            return os.path.join("..", manifest.run, RED_FILE)
     raise EvidenceError(
         f"Stage e2c needs the red evidence of stage e2b, and no run in {request.reports} has it: run both, "
         "`ptyint run e2b e2c`."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ptyint.evidence.run import Job
 
@@ -38,7 +38,7 @@ class Request:
     scan: Path | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 1800.0
-    profile: str = "quick"
+    profile: Literal["quick", "full"] = "quick"
 
     def given(self, stage: str) -> dict[str, Any]:
         """Parameters for one stage; what names the stage comes before what does not."""

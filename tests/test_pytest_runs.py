@@ -275,7 +275,7 @@ def test_a_state_must_be_known_and_there_must_be_tests(tmp_path: Path, monkeypat
 
 
 def test_pytest_does_not_take_the_library_for_tests(tmp_path: Path) -> None:
-    ids = collect_tests(["tests/test_testruns.py"], tmp_path / "log")
+    ids = collect_tests(["tests/test_pytest_runs.py"], tmp_path / "log")
     assert ids and not [name for name in ids if "TestRun" in name]
     assert "PytestCollectionWarning" not in (tmp_path / "log").read_text()
 

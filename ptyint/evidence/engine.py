@@ -1,0 +1,124 @@
+"""The strict papermill engine, ``papermill --engine ptyint``: what papermill lets pass is refused, or is an error.
+
+Parameters are checked before a kernel starts; the kernel says which values it held, at the start and at the end; a
+notebook that stops early, dies or hangs, or whose checks are not all green, ends in an error, and is kept.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from papermill.clientwrap import PapermillNotebookClient
+from papermill.engines import NBClientEngine
+from papermill.iorw import write_ipynb
+from papermill.log import logger
+
+from ptyint.errors import EvidenceError
+from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, check_parameters, same_values, unfinished
+from ptyint.evidence.processes import PROGRESS_VARIABLE
+from ptyint.evidence.record import collect
+
+KEPT = ("stdout_file", "stderr_file", "log_output", "on_cell_start", "shutdown_kernel")
+"""Options that go on to the client as they are."""
+
+
+class StrictEngine(NBClientEngine):  # type: ignore[misc]
+    """Executes a notebook of this project and raises where its evidence is not green."""
+
+    @classmethod
+    def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **options: Any) -> Any:
+        """Execute; the executed notebook is written before anything is raised.
+
+        Raises
+        ------
+        ConfigError
+            Parameters that the notebook cannot take, or no parameters cell; no kernel was started.
+        EvidenceError
+            It stopped before its end, or a check is not green.
+        DeadKernelError
+        """
+        name = Path(str(nb.metadata.papermill["input_path"] or "the notebook")).name
+        asked = check_parameters(nb, nb.metadata.papermill["parameters"], name)
+        _add_echoes(nb, list(asked))
+        cut: Exception | None = None
+        try:
+            super().execute_notebook(nb, kernel_name, output_path, **options)
+        except (CellTimeoutError, DeadKernelError) as error:
+            cut = error
+        stopped = _mark(nb, _why(cut, options))
+        write_ipynb(nb, nb.metadata.papermill["output_path"])
+        if isinstance(cut, DeadKernelError):
+            raise cut
+        if problem := stopped or _not_green(nb, asked):
+            raise EvidenceError(f"{name}: {problem}") from cut
+        return nb
+
+    @classmethod
+    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
+        """Execute every cell in a kernel whose progress bars are text; its environment alone says so."""
+        client = PapermillNotebookClient(
+            nb_man,
+            kernel_name=kernel_name,
+            log=logger,
+            startup_timeout=options.get("start_timeout", 60),
+            timeout=options.get("execution_timeout"),
+            timeout_func=_time_left(options.get("notebook_timeout")),
+            **{name: options[name] for name in KEPT if options.get(name) is not None},
+        )
+        client.execute(env={**os.environ, PROGRESS_VARIABLE: "text"})
+
+
+def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
+    """Seconds that a cell may still take, of those for the whole notebook."""
+    if seconds is None:
+        return None
+    deadline = time.monotonic() + seconds
+    return lambda cell: max(1, deadline - time.monotonic())
+
+
+def _why(cut: Exception | None, options: dict[str, Any]) -> str:
+    if isinstance(cut, DeadKernelError):
+        return "the kernel died (killed, out of memory, or a crash)"
+    seconds = options.get("notebook_timeout") or options.get("execution_timeout")
+    return f"it took longer than its {seconds:g} s" if cut and seconds else str(cut or "")
+
+
+def _not_green(notebook: Any, asked: dict[str, Any]) -> str:
+    """Every check that is not a pass, in words; empty where all are."""
+    record = collect(notebook)
+    wrong = [f"{SIGNS[one.verdict]} {one.verdict}: {one.name}. {one.note}" for one in record.checks if not one.passed]
+    return "; ".join(filter(None, [same_values(asked, record.parameters), *wrong]))
+
+
+def _add_echoes(notebook: Any, names: list[str]) -> None:
+    """Add the two cells in which the kernel says what it holds: after the parameters, and at the end."""
+    arguments = ", ".join(f"{name}={name}" for name in names)
+    source = f"from ptyint.evidence.execution import echo\n\necho({arguments})"
+    first, last = (
+        nbformat.v4.new_code_cell(source, metadata={"tags": [ECHO_TAG]}, id=f"{ECHO_TAG}-{n}") for n in (1, 2)
+    )
+    cells = [cell for cell in notebook.cells if ECHO_TAG not in cell.metadata.get("tags", [])]
+    tags = {"parameters", "injected-parameters"}
+    position = max(n for n, cell in enumerate(cells) if tags & set(cell.metadata.get("tags", [])))
+    notebook.cells = [*cells[: position + 1], first, *cells[position + 1 :], last]
+
+
+def _mark(notebook: Any, cut: str) -> str:
+    """Mark where the notebook died and what never ran; return why it stopped, or nothing."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    started = [cell for cell in code if cell.metadata.get("papermill", {}).get("start_time")]
+    stopped, over = cut or unfinished(notebook), False
+    for cell in code:
+        failed = any(output.output_type == "error" for output in cell.outputs)
+        if failed or (cut and cell is started[-1]):
+            cell.metadata["ptyint"], over = {"state": DIED, "reason": stopped}, True
+        elif over or cell.execution_count is None:
+            cell.metadata["ptyint"] = {"state": NOT_RUN}
+    return stopped

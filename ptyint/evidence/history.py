@@ -1,0 +1,233 @@
+"""Runs among each other: what changed since the last one, the ledger that keeps every attempt, and the index of all.
+
+``docs/fix_plan.md``, the ledger, gets one entry a run; nothing that stands there is ever altered. ``index.json`` (for
+programs) and ``index.html`` (for people) are made from the run folders alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from ptyint._atomic import atomic_path
+from ptyint.errors import EvidenceError
+from ptyint.evidence import folder, manifest, pages
+from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.manifest import Manifest, Notebook
+from ptyint.evidence.record import TOLERANCE
+
+MOST = 5
+"""How many things of one kind a sentence names."""
+
+JSON, PAGE = "index.json", "index.html"
+VERSION = 1
+"""Of the index."""
+
+HEADER = """# Fix plan: attempts
+
+One entry a run, appended when the run ends, passed or not; older entries are never altered. Newest last.
+
+## Attempts
+"""
+
+
+def changes(now: Manifest, earlier: Sequence[Manifest]) -> dict[str, list[str]]:
+    """Compare a run with the ones before it.
+
+    Parameters
+    ----------
+    now : Manifest
+        Of the run.
+    earlier : sequence of Manifest
+        Of finished runs, the newest first.
+
+    Returns
+    -------
+    dict of str to list of str
+        Notebook to sentences about it, against the last run that had this notebook; under ``""`` the sentences about
+        the run as a whole.
+    """
+    if not earlier:
+        first = ["this is the first run"]
+        return {"": first} | {entry.name: first for entry in now.notebooks}
+    by_notebook = {entry.name: _notebook(now, entry, earlier) for entry in now.notebooks}
+    last = earlier[0]
+    whole = [f"compared with {last.run}"]
+    if now.verdict != last.verdict:
+        whole.append(f"verdict {last.verdict} → {now.verdict}")
+    whole += _surroundings(now, last)
+    whole += [f"{name}: {sentence}" for name, sentences in by_notebook.items() for sentence in sentences[1:]]
+    return {"": whole if len(whole) > 1 else [f"nothing but times, compared with {last.run}"], **by_notebook}
+
+
+def _notebook(now: Manifest, entry: Notebook, earlier: Sequence[Manifest]) -> list[str]:
+    pairs = ((last, old) for last in earlier for old in last.notebooks if old.name == entry.name)
+    last, before = next(pairs, (None, None))
+    if last is None or before is None:
+        return ["it ran for the first time"]
+    old, new = ({check.name: check.verdict for check in one.of(entry.name)} for one in (last, now))
+    bounds = [{c.name: c.bound for c in one.of(entry.name) if c.measured is not None} for one in (last, now)]
+    tolerances = [
+        {name.removeprefix(TOLERANCE): value for name, value in one.numbers.items() if name.startswith(TOLERANCE)}
+        for one in (before, entry)
+    ]
+    asked = [{name: repr(value) for name, value in one.asked.items()} for one in (before, entry)]
+    sentences = [
+        f"compared with {last.run}",
+        *_some(
+            "{} now", [f"{name} ({old[name]} → {new[name]})" for name in new if old.get(name, new[name]) != new[name]]
+        ),
+        *_some("new checks: {}", sorted(new.keys() - old.keys())),
+        *_some("checks that are gone: {}", sorted(old.keys() - new.keys())),
+        *_some("bounds moved: {}", _moved(*bounds)),
+        *_some("tolerances moved: {}", _moved(*tolerances)),
+        *_some("parameters: {}", _moved({name: "None" for name in asked[1]} | asked[0], asked[1])),
+    ]
+    return sentences + ["the notebook itself was edited"] * (entry.source_sha256 != before.source_sha256)
+
+
+def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is in both, with another value."""
+    return [f"{name} {before[name]} → {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+
+
+def _surroundings(now: Manifest, last: Manifest) -> list[str]:
+    sentences = []
+    if last.git.commit != now.git.commit:
+        sentences.append(f"commit {str(last.git.commit)[:10]} → {str(now.git.commit)[:10]}")
+    if now.git.dirty:
+        sentences += _some("uncommitted changes in {}", now.git.changed)
+    old, new = last.environment, now.environment
+    absent = dict.fromkeys(sorted(old.packages.keys() | new.packages.keys()), "none")
+    sentences += _some("packages: {}", _moved(absent | old.packages, absent | new.packages))
+    facts = ("python", "platform", "cpu", "threads", "variables")
+    sentences += _moved(*({fact: getattr(one, fact) for fact in facts} for one in (old, new)))
+    for name, said in new.backends.items():
+        differs = [key for key in said if said[key] != old.backends.get(name, {}).get(key)]
+        sentences += _some(f"{name} says something else of {{}}", differs)
+    return sentences
+
+
+def _some(sentence: str, things: Sequence[str]) -> list[str]:
+    """`sentence` about the first few `things`, or nothing."""
+    if not things:
+        return []
+    more = f" and {len(things) - MOST} more" if len(things) > MOST else ""
+    return [sentence.format(", ".join(things[:MOST]) + more)]
+
+
+# The ledger
+
+
+def append(ledger: Path, entry: str) -> None:
+    """Append a Markdown entry to the ledger (made if need be), whole or not at all, also with several runs at once."""
+    ledger.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(ledger.with_name(f".{ledger.name}.lock")):
+        before = ledger.read_bytes() if ledger.exists() else HEADER.encode()
+        gap = b"\n" if before.endswith(b"\n") else b"\n\n"
+        with atomic_path(ledger) as temporary:
+            temporary.write_bytes(before + gap + entry.strip().encode() + b"\n")
+
+
+def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
+    """The entry of a finished run: verdict, what ran, moved bounds, what changed, each artifact by name.
+
+    Parameters
+    ----------
+    done : Manifest
+    digest : str
+        sha256 of its file.
+    where : str
+        The run folder, as the ledger's reader finds it.
+    since : list of str
+        What changed since the run before.
+    """
+    passed = sum(check.verdict == "pass" for check in done.checks)
+    commit = (done.git.commit or "no git checkout") + (" with uncommitted changes" if done.git.dirty else "")
+    ran = [f"{entry.name} {SIGNS[entry.verdict]} {entry.verdict}" for entry in done.notebooks]
+    lines = [
+        f"### Attempt {done.run}: {done.verdict}",
+        f"- verdict: {SIGNS[done.verdict]} {done.verdict}, {passed} of {len(done.checks)} checks passed",
+        f"- ran: `{' '.join(done.argv)}` at {commit}: {', '.join(ran)}",
+        *(
+            f"- {check.verdict}: {check.notebook}: {check.name}" + (f" ({_line(check.note)})" if check.note else "")
+            for check in done.checks
+            if check.verdict != "pass"
+        ),
+        *(f"- {entry.name}: {moved}" for entry in done.notebooks for moved in entry.moved),
+        *(f"- error: {_line(error)}" for error in done.errors),
+        *(f"- since the last run: {change}" for change in since or ["nothing"]),
+        f"- manifest of {done.run}: sha256 `{digest}`",
+        *(f"- `{where}/{artifact}`" for artifact in [manifest.NAME, *done.artifacts]),
+    ]
+    return "\n".join(lines)
+
+
+def _line(text: str, longest: int = 300) -> str:
+    """`text` on one line."""
+    flat = " ".join(text.split())
+    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
+
+
+# The index
+
+
+def index(reports: Path) -> dict[str, Any]:
+    """Every run in a folder, the newest first.
+
+    Returns
+    -------
+    dict
+        ``version`` and ``runs``; of each: ``run``, ``state`` ("finished", "running", "interrupted" or "damaged"),
+        ``verdict`` (None unless finished), ``sequence``, ``start``, ``end``, ``profile``, ``commit``, ``dirty``,
+        ``stages`` (notebook to verdict), ``numbers``, ``passed`` and ``checks`` (counts), ``manifest_sha256``,
+        ``folder`` and, of a damaged one, ``problem``.
+    """
+    paths = [path for path in reports.iterdir() if folder.run_name(path)] if reports.is_dir() else []
+    runs = [_run(path) for path in paths]
+    return {"version": VERSION, "runs": sorted(runs, key=lambda r: (r["sequence"] or 10**9, r["run"]), reverse=True)}
+
+
+def write_index(reports: Path) -> Path:
+    """Write ``index.json`` and ``index.html``, each whole or not at all; return the page."""
+    reports.mkdir(parents=True, exist_ok=True)
+    with FileLock(reports / folder.LOCK):
+        content = index(reports)
+        with atomic_path(reports / JSON) as temporary:
+            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        finished = folder.finished_runs(reports)
+        since = changes(finished[0], finished[1:])[""] if finished else []
+        pages.write_history(reports / PAGE, content["runs"], since)
+    return reports / PAGE
+
+
+def _run(path: Path) -> dict[str, Any]:
+    name = folder.run_name(path)
+    empty: dict[str, Any] = {
+        "run": name, "folder": path.name, "state": "damaged", "verdict": None, "sequence": None, "start": None,
+        "end": None, "profile": None, "commit": None, "dirty": None, "stages": {}, "numbers": {}, "passed": 0,
+        "checks": 0, "manifest_sha256": None, "problem": "",
+    }  # fmt: skip
+    under_way = "running" if folder.is_busy(path) else "interrupted"
+    try:
+        content = manifest.read(path)
+    except EvidenceError as error:
+        return empty | {"state": "damaged" if path.name == name else under_way, "problem": str(error)}
+    state = content.state if path.name == name else under_way
+    over = state == "finished"
+    return empty | {
+        "state": state,
+        "verdict": content.verdict if over else None,
+        "sequence": content.sequence if over else None,
+        **content.model_dump(include={"start", "end", "profile", "numbers"}),
+        "commit": content.git.commit,
+        "dirty": content.git.dirty,
+        "stages": {entry.name: entry.verdict for entry in content.notebooks},
+        "passed": sum(check.verdict == "pass" for check in content.checks),
+        "checks": len(content.checks),
+        "manifest_sha256": manifest.sha256_of(path / manifest.NAME),
+    }

@@ -1,0 +1,20 @@
+"""The parity ladder as a stage: its checks are the rungs' own."""
+
+from __future__ import annotations
+
+from ptyint.evidence.run import Job
+from ptyint.parity import results
+from ptyint.stages.request import Request, Stage
+
+
+def _jobs(request: Request) -> list[Job]:
+    parameters, expects = {"profile": request.profile}, results.criteria(request.profile)
+    return [Job("ladder", "ladder", STAGE.title, "ladder", parameters, expects, ("ladder.json",))]
+
+
+STAGE = Stage(
+    "Parity ladder",
+    "operators, layers, gradients, steps: each rung within its tolerance",
+    _jobs,
+    {"profile": "--profile is for that"},
+)

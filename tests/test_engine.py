@@ -1,0 +1,103 @@
+"""``papermill --engine ptyint``: what ``ptyint run`` refuses is refused, and only green evidence ends with 0."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from evidence_notebooks import PASSES, write
+
+from ptyint.evidence.execution import KILLED, execute
+from ptyint.evidence.processes import PROGRESS_VARIABLE
+from ptyint.evidence.record import collect
+
+ASKS = f"import os\nassert os.environ[{PROGRESS_VARIABLE!r}] == 'text'"
+
+
+def papermill(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """The real command in the notebook's folder; the executed notebook is ``out.ipynb``."""
+    command = [sys.executable, "-m", "papermill", "--engine", "ptyint", str(path), "out.ipynb", "--no-progress-bar"]
+    env = {name: value for name, value in os.environ.items() if name != PROGRESS_VARIABLE}
+    return subprocess.run([*command, *options], cwd=path.parent, env=env, capture_output=True, text=True)
+
+
+def executed(path: Path) -> nbformat.NotebookNode:
+    return nbformat.read(path.parent / "out.ipynb", as_version=4)
+
+
+def test_green_evidence_ends_with_0_and_says_what_the_kernel_held(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", PASSES, ASKS)
+    done = papermill(path, "-p", "size", "4", "-p", "name", "x=y")
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = collect(executed(path))
+    assert record.parameters == {"size": 4, "name": "x=y"} and record.checks[0].measured == 4.0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("-p", "sise", "4"), "n.ipynb has no parameter 'sise'. Did you mean 'size'?"),
+        (("-p", "size", "four"), "n.ipynb: size is 'four', a str; must be a int, as its default 3 is."),
+        (("-p", "size", "4.5"), "size is 4.5, a float; must be a int"),
+    ],
+)
+def test_what_run_refuses_is_refused_before_a_kernel_starts(
+    options: tuple[str, ...], says: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "n.ipynb", "open('started', 'w').close()", PASSES)
+    done = papermill(path, *options)
+    assert done.returncode == 1 and says in done.stderr
+    assert not (tmp_path / "started").exists() and not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_notebook_without_a_parameters_cell_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", "open('started', 'w').close()", parameters=None)
+    done = papermill(path, "-p", "size", "4")
+    assert done.returncode == 1 and "n.ipynb has 0 cells tagged 'parameters'; must have one" in done.stderr
+    assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    ("cells", "code", "says"),
+    [
+        ((PASSES.replace("float(size)", "99.0"),), 1, "✗ fail: size."),
+        ((PASSES.replace("float(size)", "None"),), 1, "○ not run: size."),
+        ((PASSES, "import sys; sys.exit(0)"), 1, "a cell left early: SystemExit: 0"),
+        ((PASSES, "1 / 0"), 1, "ZeroDivisionError: division by zero"),
+        ((PASSES, "size = 5"), 1, "size is 5, asked for 3"),
+        ((PASSES, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"), KILLED, "DeadKernelError"),
+    ],
+    ids=["red", "not run", "exit", "raises", "overwrites", "killed"],
+)
+def test_what_is_not_green_ends_in_an_error_and_the_executed_notebook_is_kept(
+    cells: tuple[str, ...], code: int, says: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "n.ipynb", *cells)
+    done = papermill(path, "--no-request-save-on-cell-execute")  # so that the engine alone keeps it
+    assert done.returncode == code and says in done.stderr, done.stderr[-2000:]
+    assert collect(executed(path)).checks[0].name == "size"
+
+
+def test_a_cell_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", "import time\ntime.sleep(600)", PASSES)
+    done = papermill(path, "--execution-timeout", "2")
+    assert done.returncode == 1 and "it took longer than its 2 s" in done.stderr
+    states = [cell.metadata.get("ptyint", {}).get("state") for cell in executed(path).cells]
+    assert "died" in states and states[-1] == "not run"
+
+
+def test_the_callers_environment_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bars of the caller's own trainings would turn to text."""
+    monkeypatch.delenv(PROGRESS_VARIABLE, raising=False)
+    before = dict(os.environ)
+    cells: list[tuple[int, int]] = []
+    done = execute(
+        write(tmp_path / "n.ipynb", ASKS), tmp_path / "out.ipynb", {}, on_cell=lambda *cell: cells.append(cell)
+    )
+    assert (done.stopped, done.exit_code) == ("", 0) and os.environ.get(PROGRESS_VARIABLE) is None
+    assert {name for name in os.environ if os.environ[name] != before.get(name)} <= {"PYDEVD_DISABLE_FILE_VALIDATION"}
+    assert cells[-1] == (5, 5) and {total for _, total in cells} == {5} and len(cells) >= 3
