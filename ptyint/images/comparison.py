@@ -75,17 +75,8 @@ class Criteria:
     def declared(self, truth: bool, backends: Sequence[str] = ("tensorflow", "pytorch")) -> tuple[Criterion, ...]:
         """Every criterion on two reconstructions, in the order in which they are reported.
 
-        Parameters
-        ----------
-        truth : bool
-            Whether the object that made the patterns is known.
-        backends : sequence of str
-            Reference and candidate.
-
-        Returns
-        -------
-        tuple of Criterion
-            `Criterion.parameter` is the field that holds the bound.
+        `Criterion.parameter` is the field that holds the bound; with `truth`, the object that made the patterns is
+        known.
         """
         facts = [*map(same, SAME), DISTINCT]
         with_truth = []
@@ -181,17 +172,32 @@ def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Crit
     Parameters
     ----------
     reference, candidate : Reconstruction
-        From two backends.
+        From two backends; the candidate is brought into the reference's gauge, and both into that of the truth.
     criteria : Criteria, optional
+        The bounds that the measured values must keep; None: the defaults.
 
     Returns
     -------
     Comparison
+        With a check for each of ``criteria.declared(...)``, and everything that was measured.
 
     Raises
     ------
     ComparisonError
         The objects have different shapes, no common scanned pixel, or values that are not finite.
+
+    Examples
+    --------
+    After one epoch two backends may agree perfectly, and both be wrong:
+
+    >>> import dataclasses, tempfile, ptyint
+    >>> config = ptyint.TrainingConfig(ptyint.ModelConfig(n_filters_scale=1), nepochs=1, backend="pytorch")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     one = ptyint.reconstruct(ptyint.load_fixture("tiny-64"), config, folder)
+    >>> other = dataclasses.replace(one, facts={**one.facts, "backend": "tensorflow"})
+    >>> comparison = ptyint.compare(other, one)
+    >>> round(comparison.agreement.correlation("phase"), 6), comparison.passed
+    (1.0, False)
     """
     mask, pixel = common_region(reference, candidate), reference.facts["pixel_size_m"]
     agreement = compare_objects(candidate.object_, reference.object_, mask, pixel_size_m=pixel)
@@ -203,13 +209,7 @@ def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Crit
 
 
 def common_region(reference: Reconstruction, candidate: Reconstruction) -> Mask:
-    """Where (H, W) both were scanned.
-
-    Raises
-    ------
-    ComparisonError
-        The objects have different shapes.
-    """
+    """Where (H, W) both were scanned; ComparisonError where their objects have different shapes."""
     if reference.object_.shape != candidate.object_.shape:
         raise ComparisonError(
             f"The objects have the shapes {reference.object_.shape} and {candidate.object_.shape}; "

@@ -7,7 +7,6 @@ reconstruction ends in ``product.h5``.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import logging
 from collections.abc import Sequence
@@ -23,7 +22,7 @@ from ptychodus.model.product import ProductAPI
 from ptychodus.model.task_manager import TaskManager
 
 from ptyint._atomic import atomic_path
-from ptyint.errors import ChildError, ConfigError
+from ptyint.errors import ChildError, ConfigError, did_you_mean
 from ptyint.ptychodus.library import PtyintLibrary, PtyintReconstructor
 from ptyint.ptychodus.settings import DEFAULT_ALGORITHM, LIBRARY
 
@@ -50,12 +49,10 @@ class AlgorithmParameter(ProcessingAlgorithmParameter):
         """
         if self.refused is not None:
             known = sorted(self.available_reconstructors())
-            near = difflib.get_close_matches(self.refused.strip().casefold(), known, 1)
             raise ConfigError(
                 f"Algorithm {self.refused!r} is not available. Must be one of {known}."
-                + (f" Did you mean {near[0]!r}?" if near else "")
-                + " Install what is missing: `pip install 'ptyint[ptychodus]'` for ptyint_*, "
-                "`pip install 'ptychodus[ptychi]'` for pty-chi_*."
+                f"{did_you_mean(self.refused.strip().casefold(), known)} Install what is missing: "
+                "`pip install 'ptyint[ptychodus]'` for ptyint_*, `pip install 'ptychodus[ptychi]'` for pty-chi_*."
             )
         return self.get_current_reconstructor()
 
@@ -143,9 +140,9 @@ def hook() -> None:
         A class of Ptychodus is not what it was: the message names what is missing.
     """
     module: Any = ptychodus.model.core
-    found, wanted = (list(inspect.signature(kind).parameters) for kind in (ProcessingCore, Core))
-    if found != wanted or module.ProcessingCore not in (ProcessingCore, Core):
-        raise TypeError(f"{module.ProcessingCore} takes {found}, not {wanted}")
+    takes, wanted = (list(inspect.signature(kind).parameters) for kind in (ProcessingCore, Core))
+    if takes != wanted or module.ProcessingCore not in (ProcessingCore, Core):
+        raise TypeError(f"{module.ProcessingCore} takes {takes}, not {wanted}")
     product_api: Any = None  # kept until it is needed, which is not in a trial
     trial = Core(TaskManager(), SettingsRegistry(), product_api, ())
     logging.getLogger(LIBRARY).removeHandler(trial._task_monitor.get_log_handler())

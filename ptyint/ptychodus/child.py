@@ -43,19 +43,7 @@ class Inferred:
 
 
 def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> None:
-    """Train on the scan in the folder `source`; send each epoch; write the bundle `target` at the end.
-
-    Parameters
-    ----------
-    send : callable
-        Gets each :class:`ptyint.backends.protocol.Epoch`.
-    source : Path
-        See :func:`find_scan`.
-    config : TrainingConfig
-        ``model.N`` is taken from the scan.
-    target : Path
-        Written whole or not at all.
-    """
+    """Train on the scan in the folder `source`; send each epoch; write the bundle `target`, whole, at the end."""
     os.environ["TQDM_DISABLE"] = "1"
     path = find_scan(source)
     scan = _valid(path)
@@ -68,16 +56,7 @@ def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> Non
 def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> None:
     """Apply the bundle `model_path` to the scan in the folder `source`; send one :class:`Inferred`.
 
-    The network, its groups and its seed are those that the bundle was trained with.
-
-    Parameters
-    ----------
-    send : callable
-    source, model_path : Path
-    backend : {'tensorflow', 'pytorch'}
-        Whichever trained the bundle.
-    M : int
-        Edge of each patch's centre that is stitched, in pixels.
+    The network, its groups and its seed are those that the bundle was trained with, by whichever backend.
     """
     bundle = load_bundle(model_path)
     config = bundle.config.applied(model_path=model_path, M=M, backend=backend)
@@ -95,14 +74,14 @@ def find_scan(folder: Path) -> Path:
     """
     if (folder / DIFFRACTION_FILE).is_file():
         return folder
-    found = sorted(folder.glob("*.npz"))
-    if len(found) != 1:
-        names = [path.name for path in found] or "neither"
+    archives = sorted(folder.glob("*.npz"))
+    if len(archives) != 1:
+        names = [path.name for path in archives] or "neither"
         raise ScanError(
             f"{folder} holds {names}; training needs {DIFFRACTION_FILE} with its product there, or exactly one .npz. "
             "Export the training data into an empty folder."
         )
-    return found[0]
+    return archives[0]
 
 
 def _valid(path: Path) -> Scan:

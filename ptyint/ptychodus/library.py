@@ -54,31 +54,14 @@ class PtyintSettings:
         return self._parameters[key].get_value()
 
     def training_config(self, backend: str) -> TrainingConfig:
-        """The settings as a configuration.
-
-        Raises
-        ------
-        ConfigError
-            A value is not allowed.
-        """
+        """The settings as a configuration; ConfigError where a value is not allowed."""
         return settings.training_config({key: self[key] for key in self._parameters}, backend)
 
 
 class PtyintReconstructor(TrainableReconstructor):
-    """One backend, reached through the dispatcher in a child process.
+    """One backend, reached through the dispatcher in a child process, which is killed once `should_stop` says so.
 
-    Parameters
-    ----------
-    backend : {'tensorflow', 'pytorch'}
-    parameters : PtyintSettings
-    logger : Logger
-    should_stop : callable
-        Whether the application asks for an end; the child is killed then.
-
-    Attributes
-    ----------
-    product : Product, optional
-        What the last reconstruction made; None where it made nothing.
+    `product` is what the last reconstruction made; None where it made nothing.
     """
 
     def __init__(
@@ -156,15 +139,8 @@ class PtyintReconstructor(TrainableReconstructor):
         self.product = None
         model = self._trained()
         with _files(parameters) as folder:
-            work = stream(
-                child.infer,
-                folder,
-                model,
-                self._backend,
-                self._settings[settings.PATCH_CENTER],
-                should_stop=self._should_stop,
-            )
-            for inferred in work:
+            given = (folder, model, self._backend, self._settings[settings.PATCH_CENTER])
+            for inferred in stream(child.infer, *given, should_stop=self._should_stop):
                 self.product = _product(parameters.product, inferred)
                 yield ReconstructOutput(self.product, progress=self.get_progress_goal())
         if self.product is None:
@@ -218,13 +194,7 @@ def _files(parameters: ReconstructInput) -> Iterator[Path]:
 
 
 def _product(given: Product, inferred: child.Inferred) -> Product:
-    """The input with its object, probe and losses replaced; Ptychodus would take an object of any shape.
-
-    Raises
-    ------
-    ScanError
-        The object that came out is not on the grid of the one that went in.
-    """
+    """The input with its object, probe and losses replaced; Ptychodus would take an object of any shape."""
     geometry = given.object_.get_geometry()
     if inferred.object_.shape != (geometry.height_px, geometry.width_px):
         raise ScanError(

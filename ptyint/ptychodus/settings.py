@@ -63,8 +63,8 @@ def values_of(config: TrainingConfig, M: int) -> dict[str, Any]:
     """Key to value of a configuration."""
     fields = to_mapping(config)
     flat = {**fields, **{f"model.{name}": value for name, value in fields["model"].items()}}
-    found = {key: UNSET[key] if flat[field] is None else flat[field] for key, field in KEYS.items()}
-    return {**found, PATCH_CENTER: M}
+    values = {key: UNSET[key] if flat[field] is None else flat[field] for key, field in KEYS.items()}
+    return {**values, PATCH_CENTER: M}
 
 
 DEFAULTS = values_of(TrainingConfig(), InferenceConfig().M)
@@ -72,13 +72,7 @@ DEFAULTS = values_of(TrainingConfig(), InferenceConfig().M)
 
 
 def training_config(values: Mapping[str, Any], backend: str) -> TrainingConfig:
-    """The inverse of :func:`values_of`, for a backend.
-
-    Raises
-    ------
-    ConfigError
-        A value is not allowed.
-    """
+    """The inverse of :func:`values_of`, for a backend."""
     fields: dict[str, Any] = {"backend": backend, "model": {}}
     for key, field in KEYS.items():
         value = None if key in UNSET and values[key] == UNSET[key] else values[key]
