@@ -86,7 +86,13 @@ class Fixture:
 
 
 def fixture_names() -> list[str]:
-    """Names of all fixtures, in the registry's order."""
+    """Names of all fixtures, in the registry's order.
+
+    Examples
+    --------
+    >>> fixture_names()
+    ['tiny-64', 'synthetic-64', ..., 'siemens-star', 'siemens-star-64', 'ptychodus-sim-64']
+    """
     return list(_registry())
 
 
@@ -105,6 +111,12 @@ def fixture_info(name: str) -> Fixture:
     ------
     FixtureError
         Unknown name, or no readable registry.
+
+    Examples
+    --------
+    >>> star = fixture_info("siemens-star-64")
+    >>> star.kind, star.n, star.N, star.gridsize, star.truth_known
+    ('fetched', 516, 64, 2, False)
     """
     registry = _registry()
     if name not in registry:
@@ -132,6 +144,12 @@ def load_fixture(name: str) -> Scan:
     ------
     FixtureError
         Unknown name, missing or unreachable file, or a sha256 that does not hold.
+
+    Examples
+    --------
+    >>> scan = load_fixture("tiny-64")
+    >>> scan.n, scan.N, scan.object_is_truth
+    (16, 64, True)
     """
     fixture = fixture_info(name)
     return _LOADERS[fixture.kind](fixture)
