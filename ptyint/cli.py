@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import click
 
-from ptyint.errors import PtyintError, did_you_mean
+from ptyint._atomic import shipped
+from ptyint.errors import ConfigError, PtyintError, did_you_mean
 from ptyint.evidence import history, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.checks import SIGNS
@@ -182,6 +184,20 @@ def fixtures() -> int:
     for name in fixture_names():
         fixture = fixture_info(name)
         click.echo(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
+    return 0
+
+
+@commands.command()
+@click.argument("folder", type=FOLDER, metavar="DIR")
+def notebooks(folder: Path) -> int:
+    """Copy the project's notebooks into DIR, to work on them there; nothing that is there is replaced."""
+    sources = sorted(shipped("notebooks").glob("*.ipynb"))
+    there = [source.name for source in sources if (folder / source.name).exists()]
+    if there:
+        raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        click.echo(shutil.copyfile(source, folder / source.name))
     return 0
 
 

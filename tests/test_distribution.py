@@ -8,9 +8,12 @@ import sys
 import tarfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
-from ptyint.evidence.ledger import HEADER
+
+from ptyint import cli
+from ptyint.evidence.history import HEADER
 
 ROOT = Path(__file__).parents[1]
 
@@ -52,6 +55,16 @@ def test_the_installed_package_is_used_and_has_its_datasets(installed: Path, tmp
     assert "tiny-64" in listed and "ptychodus-sim-64" in listed
     load = "from ptyint import load_fixture; print(load_fixture('tiny-64').n, load_fixture('ptychodus-sim-64').n)"
     assert run(installed / "python", "-c", load, cwd=tmp_path) == "16 306\n"
+
+
+def test_the_notebooks_are_put_somewhere_to_work_on_and_never_over_others(tmp_path: Path, capsys: Any) -> None:
+    assert cli.main(["notebooks", str(tmp_path / "mine")]) == 0
+    sources = {path.name: path.read_bytes() for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {path.name: path.read_bytes() for path in (tmp_path / "mine").iterdir()} == sources
+    (tmp_path / "mine" / "ladder.ipynb").write_text("my own work")
+    assert cli.main(["notebooks", str(tmp_path / "mine")]) == 2
+    assert "already has compare.ipynb" in capsys.readouterr().err
+    assert (tmp_path / "mine" / "ladder.ipynb").read_text() == "my own work"
 
 
 @pytest.mark.parametrize("stage", ["e2c", "e2d"])

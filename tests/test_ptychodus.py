@@ -96,7 +96,7 @@ def test_the_product_keeps_everything_but_object_probe_and_losses(cycle: Cycle) 
 
 
 def test_the_image_is_the_right_way_round(cycle: Cycle) -> None:
-    """Of the eight ways to lay a square image down; and more like the truth than the truth itself, laid down wrongly."""
+    """Of the eight ways to lay it down, and closer to the truth than the truth itself, laid down wrongly, is."""
     _, folder, _, _ = cycle
     made, scan = load_product(folder / "out" / PRODUCT).object_.get_layer(0), read_scan(folder / "in")
     seen = scanned_region(scan.probe_positions_px, runs.SHAPE) & (made != 0)
