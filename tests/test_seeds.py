@@ -117,7 +117,7 @@ def test_a_gridsize_that_one_backend_did_not_train_is_red_and_shown(tmp_path: Pa
         "gridsize 1, paired seeds", "gridsize 1, independent seeds"
     }  # fmt: skip
     assert set(seeds.images) == {2} and {gridsize for gridsize, _, _ in (*seeds.values, *seeds.tests)} == {2}
-    assert seeds.problems == {1: "pytorch trained nothing; its log says why."}
+    assert seeds.problems == {1: "pytorch trained nothing: nothing was written; its log says why."}
 
 
 def test_nothing_trained_is_red_everywhere_and_said(tmp_path: Path) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from ptyint.errors import ConfigError
 
@@ -65,62 +68,30 @@ class Equivalence:
 
 
 def paired(differences: ArrayLike, margin: float) -> Equivalence:
-    """Differences of pairs against zero: Student's t.
+    """Differences of pairs (n,) against zero, by Student's t.
 
-    Parameters
-    ----------
-    differences : array_like, (n,)
-    margin : float
-        Largest mean difference that counts as none; declared before the run.
-
-    Raises
-    ------
-    ConfigError
-        The margin is not positive.
+    `margin` is the largest mean difference that counts as none, declared before the run; one that is not positive is a
+    ConfigError.
     """
-    d = _checked(differences, margin)
-    if d.size < 2 or not np.isfinite(d).all():
-        return _undecided(d, margin)
-    error = float(d.std(ddof=1)) / math.sqrt(d.size)
-    return _interval(float(d.mean()), error, d.size - 1, margin, d.size)
+    d = np.asarray(differences, np.float64).ravel()
+    return _tested(float(d.mean()) if d.size else 0.0, (d,), margin, lambda: stats.ttest_1samp(d, 0.0))
 
 
 def independent(candidate: ArrayLike, reference: ArrayLike, margin: float) -> Equivalence:
-    """Two samples of unequal variance: Welch's t.
-
-    Parameters
-    ----------
-    candidate, reference : array_like, (n,), (m,)
-    margin : float
-
-    Raises
-    ------
-    ConfigError
-        The margin is not positive.
-    """
-    a, b = _checked(candidate, margin), _checked(reference, margin)
-    if min(a.size, b.size) < 2 or not (np.isfinite(a).all() and np.isfinite(b).all()):
-        mean = float(a.mean() - b.mean()) if a.size and b.size else np.nan
-        return Equivalence(mean, -np.inf, np.inf, margin, min(a.size, b.size))
-    va, vb = float(a.var(ddof=1)) / a.size, float(b.var(ddof=1)) / b.size
-    total = va + vb
-    freedom = total**2 / (va**2 / (a.size - 1) + vb**2 / (b.size - 1)) if total else 1.0
-    return _interval(float(a.mean() - b.mean()), math.sqrt(total), freedom, margin, min(a.size, b.size))
+    """Two samples (n,), (m,) of unequal variance, by Welch's t; `margin` as for :func:`paired`."""
+    a, b = np.asarray(candidate, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
+    mean = float(a.mean() - b.mean()) if a.size and b.size else np.nan
+    return _tested(mean, (a, b), margin, lambda: stats.ttest_ind(a, b, equal_var=False))
 
 
-def _checked(values: ArrayLike, margin: float) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+def _tested(mean: float, samples: Sequence[NDArray[np.float64]], margin: float, test: Callable[[], Any]) -> Equivalence:
+    """The interval of a test, or an endless one where there is too little to test, or what is not finite."""
     if not margin > 0:
         raise ConfigError(f"The margin is {margin!r}; must be positive, and declared before the run.")
-    return np.asarray(values, np.float64).ravel()
-
-
-def _undecided(d: np.ndarray[tuple[int, ...], np.dtype[np.float64]], margin: float) -> Equivalence:
-    mean = float(d.mean()) if d.size else 0.0
-    return Equivalence(mean, -np.inf, np.inf, margin, d.size)
-
-
-def _interval(mean: float, error: float, freedom: float, margin: float, n: int) -> Equivalence:
-    from scipy.stats import t
-
-    reach = float(t.ppf(1 - ALPHA, freedom)) * error
-    return Equivalence(mean, mean - reach, mean + reach, margin, n)
+    n = min(sample.size for sample in samples)
+    if n < 2 or not all(np.isfinite(sample).all() for sample in samples):
+        return Equivalence(mean, -np.inf, np.inf, margin, n)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # samples that do not scatter at all
+        low, high = test().confidence_interval(1 - 2 * ALPHA)
+    return Equivalence(mean, float(low), float(high), margin, n)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -88,21 +89,21 @@ class Worker:
         self._process = start_group(
             argv, log.parent, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output
         )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
     def measure(self, name: str, part: str = "") -> str:
         """Measure a capture; why that came to nothing, in words, or nothing. A process that died stays dead."""
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None and stdout is not None
         try:
-            stdin.write(json.dumps([name, part]).encode() + b"\n")
-            stdin.flush()
-            ready, _, _ = select.select([stdout], [], [], self.timeout)
-        except BrokenPipeError:
+            self._stdin.write(json.dumps([name, part]).encode() + b"\n")
+            self._stdin.flush()
+            ready, _, _ = select.select([self._stdout], [], [], self.timeout)
+        except (BrokenPipeError, ValueError):
             return self.epitaph()
         if not ready:
             self._output.write(f"killed after {self.timeout:g} s\n".encode())
             self.close(at_once=True)
-        return "" if ready and stdout.readline() else self.epitaph()
+        return "" if ready and self._stdout.readline() else self.epitaph()
 
     def epitaph(self) -> str:
         """How the process ended, and what it printed last."""
@@ -115,13 +116,13 @@ class Worker:
         """End the process, once it has done what it was asked, with all children."""
         if self._end:
             return
-        if not at_once and self._process.stdin is not None:
-            self._process.stdin.close()
-            try:
+        with suppress(BrokenPipeError):
+            self._stdin.close()
+        if not at_once:
+            with suppress(subprocess.TimeoutExpired):
                 self._process.wait(self.timeout)
-            except subprocess.TimeoutExpired:
-                pass
         end_group(self._process)
+        self._stdout.close()
         self._output.close()
         self._end = _now()
 

@@ -17,7 +17,7 @@ from ptyint.errors import ComparisonError
 from ptyint.images.gauge import GaugeResult
 from ptyint.images.metrics import ObjectComparison, compare_objects
 from ptyint.images.reconstruction import assemble, scanned_region
-from ptyint.parity.compare import Arrays, Finding, Place, bounded
+from ptyint.parity.compare import Arrays, Finding, Place, bounded, error_of
 from ptyint.parity.equivalence import Equivalence, independent, paired
 from ptyint.parity.problems import FIXTURE, Plan, Problems, moved_by_one_ulp
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
@@ -198,8 +198,8 @@ def compared(measured: Measured, problems: Problems) -> Seeds:
 def _check(arrays: Mapping[str, Arrays]) -> None:
     """Refuse what was not trained, and NaN anywhere: outside the scanned region it is a failure as well."""
     for name, images in arrays.items():
-        if not images:
-            raise ComparisonError(f"{name} trained nothing; its log says why.")
+        if error := error_of(images, ""):
+            raise ComparisonError(f"{name} trained nothing: {error}; its log says why.")
         for image, values in images.items():
             bad = int(np.count_nonzero(~np.isfinite(values)))
             if bad:

@@ -1,0 +1,101 @@
+"""Climbing: workers that serve, crash, hang or are asked again, on backends of a few operators and no framework."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ptyint.errors import ConfigError
+from ptyint.parity.ladder import Climb, climb
+from ptyint.parity.problems import Problems
+from ptyint.parity.results import Ladder
+
+TEMPLATE = (Path(__file__).parents[1] / "docs" / "backend_template.py").read_text()
+ENTRY = "[ptyint.backends]\n" + "".join(f"{name} = backend_{name}\n" for name in ("mine", "yours", "crashing", "slow"))
+PAIR = ("mine", "yours")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The template under several names, one of which kills its process and one of which never answers."""
+    folder = tmp_path / "installed"
+    info = folder / "mine-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(ENTRY)
+    spoilt = {"crashing": "print('out of paper'); import os; os._exit(3)", "slow": "import time; time.sleep(600)"}
+    for name in ("mine", "yours", *spoilt):
+        first = f"            {spoilt[name]}\n" if name in spoilt else ""
+        text = TEMPLATE.replace('"mine"', f'"{name}"')
+        marked = "            return (probe * patches"
+        (folder / f"backend_{name}.py").write_text(text.replace(marked, first + marked))
+    monkeypatch.syspath_prepend(str(folder))
+    path = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("PYTHONPATH", path)
+    return tmp_path
+
+
+def test_a_rung_is_judged_alone_again_and_narrower(installed: Path) -> None:
+    with Climb(installed, *PAIR) as one:
+        first = one.rung("operator")
+        assert set(first.findings.query("available")["tap"]) >= {"propagate", "poisson_nll"}
+        narrow = one.rung("operator", Problems(precisions=("float64",)))
+        assert set(narrow.findings.query("available")["precision"]) == {"float64"}
+        file = one.scratch / "mine.operator.npz"
+        before = file.stat().st_mtime_ns
+        again = one.rung("operator", again=True)
+        assert file.stat().st_mtime_ns > before and again.rows == first.rows
+        ladder = one.finish()
+    assert ladder.rung("operator").rows == first.rows  # the narrow look is not part of it
+    assert Ladder.load(installed / "ladder.json").rows == ladder.rows
+    assert [command["exit_code"] for command in one.commands] == [0, 0]
+    assert not one.scratch.exists()
+
+
+def test_a_worker_that_dies_is_red_and_the_log_says_why(installed: Path) -> None:
+    ladder = climb(installed, "mine", "crashing")
+    red = [row for row in ladder.rung("operator").rows if row.red]
+    assert {row.side for row in red} == {"crashing"}
+    assert all("exit code 3; crashing.measure.log ends: out of paper" in row.note for row in red)
+    assert ladder.divergence is not None and not any(row.red for row in ladder.rung("contract").rows)
+    assert {row.note for row in ladder.rung("cost").rows if row.red} == {"not measured"}
+
+
+def test_a_worker_that_hangs_is_killed(installed: Path) -> None:
+    with Climb(installed, "mine", "slow", timeout=15.0) as one:
+        rows = one.rung("operator").rows
+        ladder = one.finish()
+    assert all("ends: killed after 15 s" in row.note for row in rows if row.red and row.side == "slow")
+    assert ladder.verdict("operator") == "fail"
+    assert one.commands[1]["exit_code"] == -signal.SIGKILL
+
+
+def test_no_worker_outlives_the_climb(installed: Path) -> None:
+    with pytest.raises(ConfigError, match=r"has no rung 'trained'; it has \['contract', 'operator'"):
+        with Climb(installed, *PAIR) as one:
+            one.rung("contract")
+            workers = psutil.Process().children(recursive=True)
+            one.rung("trained")
+    assert len(workers) >= 2
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert alive == []
+
+
+@pytest.mark.parametrize(
+    ("pair", "problems", "words"),
+    [
+        (("mine", "mine"), {}, "always agrees with itself"),
+        (PAIR, {"profile": "huge"}, r"profile has 'huge'; must be of \['full', 'quick'\]"),
+        (PAIR, {"cases": ("gridsize 3",)}, "cases has 'gridsize 3'"),
+        (PAIR, {"draws": {"float16": 2}}, "draws has 'float16'"),
+    ],
+)
+def test_what_cannot_be_climbed_is_refused(
+    installed: Path, pair: tuple[str, str], problems: dict[str, object], words: str
+) -> None:
+    with pytest.raises(ConfigError, match=words):
+        climb(installed, *pair, Problems(**problems))  # type: ignore[arg-type]
