@@ -123,14 +123,11 @@ class Climb:
         self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-")
         self.scratch = Path(self._scratch.name)
         give(self.scratch, self.pair, self.problems)
-        env = {**os.environ, **ONE_THREAD}
-        self._workers = {
-            name: Worker(name, self.scratch, self.folder / f"{name}.measure.log", env, timeout) for name in self.pair
-        }
+        self._workers: dict[str, Worker] = {}
+        self._ended: list[dict[str, Any]] = []
         self._lanes = {name: ThreadPoolExecutor(1) for name in self.pair}
         self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
         self._done: dict[Key, Future[str]] = {}
-        self._fresh: list[dict[str, Any]] = []
         self._judged: dict[str, Judged] = {}
         self._measured: Measured | None = None
         self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
@@ -175,6 +172,9 @@ class Climb:
     def _capture(self, side: str, name: str, part: str, before: Sequence[Future[str]]) -> str:
         """Have a capture made; why that came to nothing, in words, or nothing."""
         wait(before)
+        if side not in self._workers:
+            log, env = self.folder / f"{side}.measure.log", {**os.environ, **ONE_THREAD}
+            self._workers[side] = Worker(side, self.scratch, log, env, self.timeout)
         return self._workers[side].measure(name, part)
 
     def _capture_anew(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
@@ -186,7 +186,7 @@ class Climb:
         asked = ":".join(filter(None, (capture.name, part)))
         one = Process("ptyint.parity.worker", (side, str(self.scratch), asked), f"{name}.log")
         command = one.run(self.folder, self.timeout)
-        self._fresh.append(command)
+        self._ended.append(command)
         code = command["exit_code"]
         return "" if code == 0 else f"its process ended with exit code {code}; see {one.log}"
 
@@ -251,16 +251,15 @@ class Climb:
 
     @property
     def commands(self) -> tuple[dict[str, Any], ...]:
-        """What ran, for a run's record, once it has ended."""
-        return (*(worker.command() for worker in self._workers.values()), *self._fresh)
+        """What ran and has ended, for a run's record."""
+        return tuple(sorted(self._ended, key=lambda command: str(command["start"])))
 
     def finish(self) -> Ladder:
         """Judge what was not judged yet, end the processes, write ``ladder.json``."""
         for name in self.rungs:
             if name not in self._judged:
                 self.rung(name)
-        for worker in self._workers.values():
-            worker.close()
+        self._end()
         measured = self.measured
         rows = tuple(row for name in self.rungs for row in self._judged[name].rows)
         for side in measured.with_capability("workflow"):
@@ -276,9 +275,14 @@ class Climb:
         """End every process at once, and forget what was captured."""
         for lane in self._lanes.values():
             lane.shutdown(wait=False, cancel_futures=True)
-        for worker in self._workers.values():
-            worker.close(at_once=True)
+        self._end(at_once=True)
         self._scratch.cleanup()
+
+    def _end(self, at_once: bool = False) -> None:
+        for worker in self._workers.values():
+            worker.close(at_once)
+            self._ended.append(worker.command())
+        self._workers.clear()
 
     def __enter__(self) -> Self:
         return self
