@@ -94,6 +94,16 @@ def save_bundle(
     ------
     BundleError
         The weights do not fit the configuration, or are not finite.
+
+    Examples
+    --------
+    >>> import tempfile, ptyint
+    >>> from ptyint.backends.weights import initial_weights
+    >>> config = ptyint.TrainingConfig(ptyint.ModelConfig(n_filters_scale=1))
+    >>> weights = initial_weights(config.model, ptyint.load_fixture("tiny-64").probe, config.seed)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     ptyint.save_bundle(folder, weights, config, "pytorch", losses=[2.0, 1.5]).name
+    'wts.h5.zip'
     """
     import h5py
 
@@ -133,12 +143,25 @@ def load_bundle(path: str | os.PathLike[str], expected: ModelConfig | None = Non
     Returns
     -------
     Bundle
+        Weights, configuration, losses, and the backend that trained them.
 
     Raises
     ------
     BundleError
         No such file; not a zip archive, truncated or corrupt; members missing, foreign or oversized; a hash that
         does not hold; a weight missing, unknown, misshapen or not finite; another architecture than `expected`.
+
+    Examples
+    --------
+    >>> import tempfile, ptyint
+    >>> from ptyint.backends.weights import initial_weights
+    >>> config = ptyint.TrainingConfig(ptyint.ModelConfig(n_filters_scale=1))
+    >>> weights = initial_weights(config.model, ptyint.load_fixture("tiny-64").probe, config.seed)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = ptyint.save_bundle(folder, weights, config, "pytorch", losses=[2.0, 1.5])
+    ...     loaded = ptyint.load_bundle(path, expected=config.model)
+    >>> loaded.losses, len(loaded.weights) == len(weights)
+    ([2.0, 1.5], True)
     """
     source = Path(path) / NAME if Path(path).is_dir() else Path(path)
     members = _read_members(source)

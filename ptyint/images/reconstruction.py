@@ -54,9 +54,17 @@ class Reconstruction:
     ground_truth : ndarray of complex64, (H, W), optional
         The object that made the patterns, where it is known.
 
-    See Also
+    Examples
     --------
-    reconstruct : Makes one and saves it; its example loads it again.
+    >>> import numpy as np, ptyint
+    >>> object_, probe, epochs = np.ones((70, 70), np.complex64), np.ones((1, 64, 64), np.complex64), np.ones(3)
+    >>> seen, positions = object_.real.astype(float), np.array([[32.0, 32.0], [38.0, 38.0]])
+    >>> facts = {"backend": "pytorch"}
+    >>> one = ptyint.Reconstruction(
+    ...     object_, seen, seen > 0, probe, probe, positions, epochs, epochs, epochs, facts, ground_truth=object_
+    ... )
+    >>> one.backend
+    'pytorch'
     """
 
     object_: NDArray[np.complexfloating]

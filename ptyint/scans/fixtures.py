@@ -8,7 +8,6 @@ files must; anything else is a :class:`~ptyint.errors.FixtureError`.
 from __future__ import annotations
 
 import bz2
-import difflib
 import hashlib
 import io
 import os
@@ -23,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint._atomic import shipped, write_arrays
-from ptyint.errors import FixtureError, MissingFixtureError
+from ptyint.errors import FixtureError, MissingFixtureError, did_you_mean
 from ptyint.scans import simulate
 from ptyint.scans.scan import DIGESTED, Scan
 
@@ -102,10 +101,12 @@ def fixture_info(name: str) -> Fixture:
     Parameters
     ----------
     name : str
+        One of :func:`fixture_names`.
 
     Returns
     -------
     Fixture
+        Where it comes from, whose it is, and its sha256.
 
     Raises
     ------
@@ -120,8 +121,7 @@ def fixture_info(name: str) -> Fixture:
     """
     registry = _registry()
     if name not in registry:
-        near = difflib.get_close_matches(name, registry, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(name, registry)
         raise FixtureError(f"No fixture is named {name!r}.{hint} Known: {', '.join(registry)}.")
     return registry[name]
 

@@ -24,6 +24,9 @@ MAX_SPAN_PX = 20_000
 DIGESTED = ("diffraction_patterns", "probe_positions_px", "probe", "object_")
 """Fields of :class:`Scan` that :attr:`Scan.sha256` covers, in its order."""
 
+Violation = tuple[str, str, str, str]
+"""Field, what was found, what is allowed, what to do."""
+
 CHUNK_PIXELS = 2**23
 """How much of a pattern stack is in memory at a time."""
 
@@ -185,28 +188,26 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
     mine breaks the data contract (DATA-001) in 1 place(s):
     - mine: probe: found dtype float32; allowed: complex64. Convert it; a complex array must stay complex.
     """
-    found = list(_violations(scan))
-    if found:
-        name = source or scan.name
-        lines = "\n".join(f"- {name}: {violation}" for violation in found)
-        raise ScanError(f"{name} breaks the data contract (DATA-001) in {len(found)} place(s):\n{lines}")
+    name = source or scan.name
+    lines = [
+        f"- {name}: {field}: found {found}; allowed: {allowed}. {remedy}"
+        for field, found, allowed, remedy in _violations(scan)
+    ]
+    if lines:
+        raise ScanError("\n".join([f"{name} breaks the data contract (DATA-001) in {len(lines)} place(s):", *lines]))
 
 
-def _violations(scan: Scan) -> Iterator[str]:
+def _violations(scan: Scan) -> Iterator[Violation]:
     shape = tuple(scan.diffraction_patterns.shape)
     if len(shape) != 3 or 0 in shape:
-        yield _violation(
-            "diffraction_patterns", f"shape {shape}", "(n, N, N), n at least 1", "Stack the patterns on axis 0."
-        )
+        yield "diffraction_patterns", f"shape {shape}", "(n, N, N), n at least 1", "Stack the patterns on axis 0."
         return  # n and N are unknown: nothing else can be judged
     n, height, width = shape
     if height != width or height not in PATTERN_SIZES:
-        yield _violation(
-            "diffraction_patterns", f"{height} x {width} px", f"N x N with N in {PATTERN_SIZES}", "Crop or pad."
-        )
+        yield "diffraction_patterns", f"{height} x {width} px", f"N x N with N in {PATTERN_SIZES}", "Crop or pad."
     yield from _array("probe", scan.probe, np.complex64, (None, height, width), "(modes, N, N)")
     if scan.probe.size and not np.any(scan.probe):
-        yield _violation("probe", "zero everywhere", "an illumination", "Give at least a guess of the probe.")
+        yield "probe", "zero everywhere", "an illumination", "Give at least a guess of the probe."
     if scan.object_ is not None:
         yield from _array("object_", scan.object_, np.complex64, (None, None), "(H, W)")
     if scan.object_patches is not None:
@@ -215,42 +216,38 @@ def _violations(scan: Scan) -> Iterator[str]:
     for name in ("pixel_size_m", "wavelength_m", "detector_distance_m"):
         value = getattr(scan, name)
         if value is not None and not (np.isfinite(value) and value > 0):
-            yield _violation(name, repr(value), "a positive number of metres, or None", "Correct it or leave it out.")
+            yield name, repr(value), "a positive number of metres, or None", "Correct it or leave it out."
     mask = list(_good_pixels(scan, (height, width)))
     yield from mask
     yield from _patterns(scan.diffraction_patterns, None if mask else scan.good_pixels)
 
 
-def _violation(name: str, found: str, allowed: str, remedy: str) -> str:
-    return f"{name}: found {found}; allowed: {allowed}. {remedy}"
-
-
 def _array(
     name: str, array: NDArray[Any], dtype: type[Any], shape: tuple[int | None, ...], layout: str
-) -> Iterator[str]:
+) -> Iterator[Violation]:
     """Dtype, shape (None: any size but 0) and finiteness of one array."""
     if array.dtype != dtype:
         wanted = np.dtype(dtype).name
-        yield _violation(name, f"dtype {array.dtype}", wanted, "Convert it; a complex array must stay complex.")
+        yield name, f"dtype {array.dtype}", wanted, "Convert it; a complex array must stay complex."
     fits = array.ndim == len(shape) and all(
         got == want if want else got > 0 for got, want in zip(array.shape, shape, strict=True)
     )
     if not fits:
         sizes = ", ".join("any" if want is None else str(want) for want in shape)
-        yield _violation(name, f"shape {array.shape}", f"{layout}, here ({sizes})", "n and N must agree everywhere.")
+        yield name, f"shape {array.shape}", f"{layout}, here ({sizes})", "n and N must agree everywhere."
     bad = sum(int((~np.isfinite(part)).sum()) for part in array) if array.ndim and array.dtype.kind in "iufc" else 0
     if bad:
-        yield _violation(name, f"{bad} values that are NaN or infinite", "finite values", "Repair the array.")
+        yield name, f"{bad} values that are NaN or infinite", "finite values", "Repair the array."
 
 
-def _positions(scan: Scan, n: int) -> Iterator[str]:
+def _positions(scan: Scan, n: int) -> Iterator[Violation]:
     positions = scan.probe_positions_px
     broken = list(_array("probe_positions_px", positions, np.float64, (n, 2), "(n, 2), order (y, x)"))
     yield from broken
     if not broken and n > 1 and scan.object_ is None:
         height, width = np.ptp(positions, axis=0)
         if not 1 <= max(height, width) <= MAX_SPAN_PX:
-            yield _violation(
+            yield (
                 "probe_positions_px",
                 f"a span of {height:.3g} x {width:.3g} px",
                 f"1 to {MAX_SPAN_PX} px",
@@ -261,7 +258,7 @@ def _positions(scan: Scan, n: int) -> Iterator[str]:
     outside = np.flatnonzero(((positions < 0) | (positions > np.array(scan.object_.shape) - 1)).any(axis=1))
     if outside.size:
         first, (height, width) = int(outside[0]), scan.object_.shape
-        yield _violation(
+        yield (
             "probe_positions_px",
             f"{outside.size} patch centres outside the object, first (y, x) = {positions[first].tolist()} at {first}",
             f"0 <= y <= {height - 1} and 0 <= x <= {width - 1}, pixels of object_",
@@ -269,22 +266,22 @@ def _positions(scan: Scan, n: int) -> Iterator[str]:
         )
 
 
-def _good_pixels(scan: Scan, shape: tuple[int, int]) -> Iterator[str]:
+def _good_pixels(scan: Scan, shape: tuple[int, int]) -> Iterator[Violation]:
     mask = scan.good_pixels
     if mask is None:
         return
     if mask.dtype != np.bool_ or mask.shape != shape:
-        yield _violation("good_pixels", f"{mask.dtype} of shape {mask.shape}", f"bool, {shape}", "True means good.")
+        yield "good_pixels", f"{mask.dtype} of shape {mask.shape}", f"bool, {shape}", "True means good."
     elif not mask.any():
-        yield _violation("good_pixels", "no good pixel", "at least one True", "True means good: invert the mask.")
+        yield "good_pixels", "no good pixel", "at least one True", "True means good: invert the mask."
 
 
-def _patterns(patterns: PatternSource, good: NDArray[np.bool_] | None) -> Iterator[str]:
+def _patterns(patterns: PatternSource, good: NDArray[np.bool_] | None) -> Iterator[Violation]:
     """Dtype, finiteness and sign of every good pixel, and where the zero frequency is."""
     name = "diffraction_patterns"
     dtype = np.dtype(patterns.dtype)
     if dtype.kind not in "uif":
-        yield _violation(name, f"dtype {dtype}", "integer or float counts", "Give counts, not a complex field.")
+        yield name, f"dtype {dtype}", "integer or float counts", "Give counts, not a complex field."
         return
     usable = np.ones(patterns.shape[1:], np.bool_) if good is None else good
     total = np.zeros(patterns.shape[1:])
@@ -300,18 +297,18 @@ def _patterns(patterns: PatternSource, good: NDArray[np.bool_] | None) -> Iterat
                 flaws[flaw] = (count + len(at), first or f"{chunk[tuple(at[0])]} at {place}")
         total += np.where(finite & usable, chunk, 0).sum(axis=0, dtype=np.float64)
     for flaw, (count, first) in flaws.items():
-        yield _violation(
+        yield (
             name,
             f"{count} values {flaw}, first {first}",
             "finite counts of at least 0 in good pixels",
             "Repair the file, or mark defective pixels in good_pixels.",
         )
     if not flaws and not total.any():
-        yield _violation(name, "no counts at all", "counts above zero", "Take the detector's data, not a template.")
+        yield name, "no counts at all", "counts above zero", "Take the detector's data, not a template."
     yield from _zero_frequency(np.maximum(total, 0))
 
 
-def _zero_frequency(energy: NDArray[np.float64]) -> Iterator[str]:
+def _zero_frequency(energy: NDArray[np.float64]) -> Iterator[Violation]:
     """Where the zero frequency is, judged by the mean root of `energy` within N/8: a hot pixel cannot decide then.
 
     A flat pattern gives a ratio of 1 and a few per cent; the central 64 x 64 of a Siemens star at the APS, shifted to
@@ -323,7 +320,7 @@ def _zero_frequency(energy: NDArray[np.float64]) -> Iterator[str]:
     amplitude = np.sqrt(energy)
     centre, corner = float(amplitude[near].mean()), float(amplitude[np.fft.ifftshift(near)].mean())
     if corner > 1.5 * centre:
-        yield _violation(
+        yield (
             "diffraction_patterns",
             f"the zero frequency at the corner (mean amplitude {corner:.3g} there, {centre:.3g} at the centre)",
             "the zero frequency at [N // 2, N // 2]",
