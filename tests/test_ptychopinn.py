@@ -149,7 +149,7 @@ def test_two_disagreements_of_one_operator_are_two_lines(wrong: Any) -> None:
         (one for one in found if one["tap"] == "merge_patches"), key=lambda one: "shape" in one["words"]
     )
     assert values["error"] == pytest.approx(0.999, abs=1e-3) and "largest value" in values["words"]
-    assert "shape (20, 78, 78), not (1, 78, 78)" in shape["words"] and shape["case"] == "many groups, from the mean"
+    assert "shape (20, 78, 78), not (1, 78, 78)" in shape["words"] and shape["operand"] == "many groups, from the mean"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -20,16 +20,15 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path, write_arrays
 from ptyint.evidence.checks import to_json
-from ptyint.parity import operands, problems
+from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import REFEREE, Arrays, Finding
+from ptyint.parity.problems import FIXTURE
 from ptyint.parity.rungs.rung import stored
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture
 
-FOLDER = "reproductions"
-NAME = "disagreements.json"
-
+FOLDER, NAME = "reproductions", "disagreements.json"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -39,12 +38,12 @@ class Disagreement:
 
     Attributes
     ----------
-    rung, tap, case : str
+    rung, tap, case, operand : str
         Where, at its worst.
     side, against : str
         Which backend was compared, and with what.
     error : float
-        Relative; see :class:`ptyint.parity.results.Finding`.
+        Relative; see :class:`ptyint.parity.compare.Finding`.
     words : str
         Measured sizes, and which functions were called.
     arrays, script : str
@@ -54,6 +53,7 @@ class Disagreement:
     rung: str
     tap: str
     case: str
+    operand: str
     side: str
     against: str
     error: float
@@ -77,30 +77,30 @@ def write(
     offers : dict of str to Offer
         Of the reference and the candidate.
     seed : int
-        As for :func:`ptyint.parity.worker.measure`.
+        Of the problems that both were given.
     """
     groups: dict[tuple[str, str, str], list[Finding]] = {}
-    for one in findings:
-        if one.red and one.rung in ("contract", "operator", "forward", "persistence"):
-            groups.setdefault((one.rung, one.tap, _kind(one)), []).append(one)
+    for row in findings:
+        if row.red and row.rung in ("contract", "operator", "forward", "persistence"):
+            groups.setdefault((row.rung, row.tap, _kind(row)), []).append(row)
     measured = {side: stored(scratch, side, "operator") for side in offers}
-    given = operands.everything(seed)
-    found = []
-    for number, ((rung, tap, _), red) in enumerate(groups.items(), 1):
-        between = [one for one in red if one.against in offers and one.side != one.against]
+    disagreements = []
+    for number, red in enumerate(groups.values(), 1):
+        between = [row for row in red if row.against in offers and row.side != row.against]
         worst = max(between or red, key=_size)
-        stem = f"{number:02d}-{re.sub('[^a-z0-9]+', '-', tap.lower()).strip('-')[:40]}"
+        stem = f"{number:02d}-{re.sub('[^a-z0-9]+', '-', worst.tap.lower()).strip('-')[:40]}"
         words, files = _words(worst, red, offers), ("", "")
-        if rung == "operator":
-            words += _largest(worst, measured)
-            files = _operator(target / FOLDER, stem, worst, measured, given)
+        if worst.rung == "operator":
+            results = _results(worst, measured)
+            words += _largest(results)
+            files = _operator(target / FOLDER, stem, worst, results, seed)
         elif any("workflow" in offers[side].capabilities for side in (worst.side, worst.against) if side in offers):
             files = _stage(target / FOLDER, stem, worst, seed)
-        place = (worst.rung, worst.tap, worst.operand or worst.case, worst.side, worst.against)
-        found.append(Disagreement(*place, worst.error, words, *files))
+        place = (worst.rung, worst.tap, worst.case, worst.operand, worst.side, worst.against)
+        disagreements.append(Disagreement(*place, worst.error, words, *files))
     with atomic_path(target / NAME) as path:
-        path.write_text(json.dumps([asdict(one) | {"error": to_json(one.error)} for one in found], indent=1))
-    return found
+        path.write_text(json.dumps([asdict(one) | {"error": to_json(one.error)} for one in disagreements], indent=1))
+    return disagreements
 
 
 def _kind(finding: Finding) -> str:
@@ -118,42 +118,37 @@ def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) 
     size = "not comparable" if math.isinf(worst.error) else f"{worst.error:.3g} relative"
     parts = [f"{worst.side} against {worst.against}: " + ", ".join(filter(None, ("" if fact else size, worst.note)))]
     for side in offers:
-        theirs = [one for one in red if one.side == side and one.against == REFEREE and worst.against != REFEREE]
+        theirs = [row for row in red if row.side == side and row.against == REFEREE and worst.against != REFEREE]
         if theirs and not fact:
-            one = max(theirs, key=_size)
-            parts.append(f"{side} against the referee: {one.error:.3g}" + (f", {one.note}" if one.note else ""))
+            row = max(theirs, key=_size)
+            parts.append(f"{side} against the referee: {row.error:.3g}" + (f", {row.note}" if row.note else ""))
     called = {side: offer.called(worst.tap) for side, offer in offers.items()}
     parts += [f"{side} calls {what}" for side, what in called.items() if what and worst.rung == "operator"]
     return "; ".join(parts)
 
 
-def _key(worst: Finding, name: str) -> str:
-    return f"{worst.precision}/{name}/{worst.operand}"
+def _results(worst: Finding, measured: Mapping[str, Arrays]) -> dict[str, NDArray[Any]]:
+    """Each side's result: of the variant, or of the operator itself where it has no such variant."""
+    names = (worst.tap, operands.base_name(worst.tap))
+    keys = [f"{worst.precision}/{name}/{worst.operand}" for name in names]
+    results = {side: next((arrays[key] for key in keys if key in arrays), None) for side, arrays in measured.items()}
+    return {side: array for side, array in results.items() if array is not None}
 
 
-def _result(worst: Finding, arrays: Arrays) -> NDArray[Any] | None:
-    """A side's result: of the variant, or of the operator itself where it has no such variant."""
-    own, base = (arrays.get(_key(worst, name)) for name in (worst.tap, operands.base_name(worst.tap)))
-    return base if own is None else own
-
-
-def _largest(worst: Finding, measured: Mapping[str, Arrays]) -> str:
-    values = {side: _result(worst, arrays) for side, arrays in measured.items()}
-    sizes = [f"{np.abs(a).max():.4g} ({side})" for side, a in values.items() if a is not None and a.size]
+def _largest(results: Mapping[str, NDArray[Any]]) -> str:
+    sizes = [f"{np.abs(array).max():.4g} ({side})" for side, array in results.items() if array.size]
     return f"; largest value {', '.join(sizes)}" if sizes else ""
 
 
 def _operator(
-    folder: Path, stem: str, worst: Finding, measured: Mapping[str, Arrays], given: operands.Operands
+    folder: Path, stem: str, worst: Finding, results: Mapping[str, NDArray[Any]], seed: int
 ) -> tuple[str, str]:
     base = operands.base_name(worst.tap)
-    key = (base, worst.operand)
+    given, key = operands.everything(seed), (base, worst.operand)
     if key not in given:
         return "", ""
     arrays = {f"argument_{i}": np.asarray(value) for i, value in enumerate(given[key])}
-    arrays["referee"] = operands.expected({key: given[key]})[key]
-    results = {side: _result(worst, found) for side, found in measured.items()}
-    arrays |= {side: array for side, array in results.items() if array is not None}
+    arrays |= {"referee": operands.expected({key: given[key]})[key], **results}
     folder.mkdir(exist_ok=True)
     write_arrays(folder / f"{stem}.npz", arrays, compressed=True)
     return _script(folder, stem, "operator", worst, name=worst.tap, base=base, precision=worst.precision)
@@ -161,7 +156,7 @@ def _operator(
 
 def _stage(folder: Path, stem: str, worst: Finding, seed: int) -> tuple[str, str]:
     folder.mkdir(exist_ok=True)
-    write_scan(load_fixture(problems.FIXTURE), folder / f"{stem}.npz")
+    write_scan(load_fixture(FIXTURE), folder / f"{stem}.npz")
     initial = worst.tap.startswith(("architecture", "initial"))
     call = "backend.initial_weights(config)" if initial else "backend.run(scan, config, folder)"
     gridsize = 1 if "gridsize 1" in worst.case else 2

@@ -7,12 +7,10 @@ from dataclasses import replace
 from typing import Any
 
 from ptyint.errors import ConfigError, did_you_mean
-from ptyint.evidence.checks import Criterion
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
-from ptyint.parity.faults import campaign
-from ptyint.stages import fixtures, full_cycle, ladder, ptychodus, red_green, scan
-from ptyint.stages.request import Request, Stage
+from ptyint.stages import faults, fixtures, full_cycle, ladder, ptychodus, red_green, scan
+from ptyint.stages.request import Request
 
 PROFILES = {
     "quick": ("e2a", "e2b", "e2c", "ladder", "faults", "e2d"),
@@ -89,21 +87,13 @@ def _refuse_unlike_bounds(name: str, jobs: Sequence[Job], defaults: Mapping[str,
         raise ConfigError(f"-p {name} is a bound that differs from stage to stage; say which is meant: {said}.")
 
 
-def _faults(request: Request) -> list[Job]:
-    names = campaign.check_names(str(request.given("faults").get("faults", "")))
-    places = Criterion(campaign.PLACES, ">=", campaign.RIGHT)
-    expects = tuple(places if name == places.name else Criterion.fact(name) for name in names)
-    title = STAGES["faults"].title
-    return [Job("faults", "faults", title, "sensitivity", expects=expects, artifacts=("sensitivity.json",))]
-
-
 STAGES = {
     "e2a": fixtures.STAGE,
     "e2b": red_green.RED_STAGE,
     "e2c": red_green.GREEN_STAGE,
     "scan": scan.STAGE,
     "ladder": ladder.STAGE,
-    "faults": Stage("Seeded faults", "real porting faults, put in: does the ladder go red, and where", _faults),
+    "faults": faults.STAGE,
     "ptychodus": ptychodus.STAGE,
     "e2d": full_cycle.STAGE,
 }

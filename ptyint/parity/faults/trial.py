@@ -1,20 +1,24 @@
-"""Climb the ladder with a fault in place, until the first red rung; or with none, which must find nothing.
+"""One fault on the ladder, until its first red rung.
 
-``python -m ptyint.parity.faults.trial FOLDER`` tries every fault on the rungs that need no other backend; ``...
---control`` measures the fault-free candidate; ``... --ids F04 F06`` climbs on, against what both wrote to FOLDER.
+``python -m ptyint.parity.faults.trial FOLDER ...`` tries faults one after the other, in a process with the framework;
+:mod:`ptyint.parity.faults.campaign` starts such processes.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import atexit
 import json
 import math
 import os
+import shutil
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,26 +30,30 @@ from ptyint.backends.weights import Weights
 from ptyint.evidence.checks import to_json
 from ptyint.evidence.processes import follow_parent
 from ptyint.images.reconstruction import assemble
-from ptyint.parity import problems, worker
+from ptyint.parity import problems as given
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.faults.injection import SIDE, Context, wrapped
 from ptyint.parity.problems import Problems
-from ptyint.parity.results import Ladder
+from ptyint.parity.results import Divergence, Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS
-from ptyint.parity.rungs.rung import Bench, Captured, Judge, Measured, stored
+from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
 from ptyint.parity.rungs.step import train_and_apply
 from ptyint.parity.tolerances import PRECISIONS
 from ptyint.scans.fixtures import load_fixture
 
-REFERENCE = "tensorflow"
-CONTROL = "control"
-DRAWS = {"float64": problems.DRAWS["float64"]}
+REFERENCE, CONTROL = "tensorflow", "control"
+LOW = ("contract", "operator")
+"""Rungs that need no other backend's arrays."""
+
+HIGH = ("forward", "loss", "gradient", "step", "persistence")
+
+PROBLEMS = Problems(draws={"float64": given.DRAWS["float64"]})
 """Optimiser steps in double precision: there the drift of rounding is smallest, and any fault largest beside it."""
 
-PROBLEMS = Problems(draws=DRAWS)
-LOW, HIGH = ("contract", "operator"), ("forward", "loss", "gradient", "step", "persistence")
+DOUBLE_FIRST = replace(PROBLEMS, precisions=PRECISIONS[::-1])
+"""On rungs 2 to 4 no rounding hides a fault in double precision."""
 
 EXPONENTS = (-16, 0)
 """Powers of ten between which a detection limit is sought."""
@@ -53,27 +61,30 @@ EXPONENTS = (-16, 0)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the ladder said of one fault.
+    """What the ladder said of one fault: where it was first red, how far beyond the tolerance, how long it took.
 
-    Attributes
-    ----------
-    id : str
-    rung, place : str
-        Of the first divergence; empty where there was none.
-    tap : str
-    ratio : float
-        Its error over its tolerance.
-    n_consequences : int
-    seconds : float
+    Without a rung, nothing was red. `place` says case, precision, tap, operand and step in words.
     """
 
     id: str
     rung: str = ""
+    case: str = ""
+    precision: str = ""
     tap: str = ""
+    operand: str = ""
+    step: int | None = None
     place: str = ""
     ratio: float = 0.0
     n_consequences: int = 0
     seconds: float = 0.0
+
+    @classmethod
+    def of(cls, id: str, divergence: Divergence | None, seconds: float = 0.0) -> Outcome:
+        """The outcome that a divergence is, or that there is none."""
+        if divergence is None:
+            return cls(id, seconds=seconds)
+        row, n_consequences = divergence.finding, len(divergence.consequences)
+        return cls(id, *row.where, row.place, row.ratio, n_consequences, seconds)
 
     @property
     def caught(self) -> bool:
@@ -82,21 +93,15 @@ class Outcome:
 
     def at_the_right_place(self, fault: Fault) -> bool:
         """Whether the first red rung and tap are the expected ones."""
-        expected = (fault.rung, fault.tap or self.tap)
-        return expected == (self.rung, self.tap) and fault.operand in self.place
+        expected = (fault.rung, fault.tap or self.tap, fault.operand or self.operand)
+        return expected == (self.rung, self.tap, self.operand)
 
 
 @dataclass(frozen=True)
 class Limit:
-    """Smallest size of a fault, in powers of ten, that is still caught; and what it does to a reconstruction.
+    """Smallest size of a fault, in powers of ten, that is still caught (NaN: not even 1), and what it is worth.
 
-    Attributes
-    ----------
-    title, unit, rung : str
-    size : float
-        NaN: not even the largest was caught.
-    change : float
-        Relative change of the stitched object after a short training with a fault of that size.
+    That is the relative change of the stitched object after a short training with a fault of that size.
     """
 
     title: str
@@ -106,89 +111,97 @@ class Limit:
     change: float
 
 
-class Climber:
-    """Climbs with one backend until the first red rung. It is measured under a fault, and judged without.
+class Trial:
+    """The candidate on the ladder until the first red rung: captured under a fault, judged without.
 
     Parameters
     ----------
-    folder : Path
-        Where the reference, and the fault-free candidate, wrote what they measured.
+    folder : path-like
+        Where the reference, and the fault-free candidate, wrote what they captured.
     applied : callable, optional
         Gives the fault's context manager.
+    reference : str
+        Rungs above `LOW` compare with what this backend wrote to the folder.
+    problems : Problems, optional
+        Networks of rungs 2 to 4.
     """
 
-    def __init__(self, folder: Path, applied: Context = nullcontext) -> None:
-        self.folder, self.applied = folder, applied
-        problems = dataclasses.replace(PROBLEMS, draws=dict.fromkeys(DRAWS, 0), precisions=PRECISIONS[::-1])
-        self.bench = Bench(backends.load(SIDE), (REFERENCE, SIDE), problems, _own(folder))
-        self.measured = Measured({REFERENCE: Offer(), SIDE: Offer()}, self._read, keep=None)
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        applied: Context = nullcontext,
+        reference: str = REFERENCE,
+        problems: Problems = DOUBLE_FIRST,
+    ) -> None:
+        folder = Path(folder)
+        self.reference, self.problems = reference, replace(problems, draws=dict.fromkeys(problems.draws, 0))
+        bench = Bench(backends.load(SIDE), (reference, SIDE), self.problems, _linked(folder))
+        self.measured = Measured({reference: Offer(), SIDE: Offer()}, partial(_captured, folder, bench, applied))
 
-    def climb(self, low: bool = True, high: bool = True) -> Ladder:
-        """The ladder up to and with the first red rung: the low rungs, which need no other backend, and the high."""
+    def climb(self, rungs: Iterable[str]) -> Ladder:
+        """The ladder up to and with the first red rung; of the step's three parts, up to and with the first red one."""
         rows: list[Finding] = []
-        for rung in (*(LOW if low else ()), *(HIGH if high else ())):
-            for judge in RUNGS[rung].judges:
-                rows += self.judged(judge, self.bench.problems, network_by_network=rung == "forward")
-                if any(row.red for row in rows):
-                    return Ladder(REFERENCE, SIDE, "quick", tuple(rows))
-        return Ladder(REFERENCE, SIDE, "quick", tuple(rows))
-
-    def judged(self, judge: Judge, problems: Problems, network_by_network: bool = False) -> list[Finding]:
-        """What one judge finds of the candidate; network by network until one is red."""
-        rows: list[Finding] = []
-        for network in problems.networks if network_by_network else [None]:
-            narrow = {} if network is None else {"cases": (network.case,), "precisions": (network.precision,)}
-            found = judge(self.measured, dataclasses.replace(problems, **narrow))  # type: ignore[arg-type]
-            rows += [row for row in found if row.side == SIDE]
-            if any(row.red for row in rows):
+        for judged in self.judged(rungs):
+            rows += judged
+            if any(row.red for row in judged):
                 break
-        return rows
+        return Ladder(self.reference, SIDE, "quick", tuple(rows))
 
-    def _read(self, side: str, capture: str, part: str) -> Captured:
-        if side != SIDE:
-            return stored(self.folder, side, capture, part)
-        with self.applied():
-            arrays: Captured = CAPTURES[capture].measure(self.bench, part)
-        if capture == "steps":
-            control = stored(self.folder, SIDE, "steps")
-            arrays |= {key: array for key, array in control.items() if "/moved/" in key}
-        return arrays
+    def judged(self, rungs: Iterable[str]) -> Iterator[list[Finding]]:
+        """What each judge finds of the candidate, before the next one asks for more."""
+        for rung in rungs:
+            problems = PROBLEMS if rung in LOW else self.problems
+            networks = [replace(problems, cases=(n.case,), precisions=(n.precision,)) for n in problems.networks]
+            for judge in RUNGS[rung].judges:
+                for part in networks if rung == "forward" else [problems]:
+                    yield [row for row in judge(self.measured, part) if row.side == SIDE]
 
 
+def _captured(folder: Path, bench: Bench, applied: Context, side: str, capture: str, part: str) -> Captured:
+    """The candidate's arrays under the fault; what the reference wrote before."""
+    if side != SIDE:
+        return stored(folder, side, capture, part)
+    with applied():
+        arrays: Captured = CAPTURES[capture].measure(bench, part)
+    if capture == "steps":  # how far rounding drifts, the fault-free candidate has shown
+        control = stored(folder, SIDE, capture)
+        arrays |= {key: array for key, array in control.items() if "/moved/" in key}
+    return arrays
+
+
+@cache
 def _own(folder: Path) -> Path:
-    """A folder of this process, in which all files of another seem to lie."""
-    own = folder / f"own-{os.getpid()}"
-    own.mkdir(exist_ok=True)
+    """A folder of this process beside another, gone when the process ends."""
+    own = Path(tempfile.mkdtemp(prefix="ptyint-trial-"))
+    atexit.register(shutil.rmtree, own)
+    return own
+
+
+def _linked(folder: Path) -> Path:
+    """Where all files of a folder seem to lie, while the bundles that are saved there are this process's own."""
+    own = _own(folder)
     for file in folder.iterdir():
         if file.is_file() and not (own / file.name).exists():
             (own / file.name).symlink_to(file.resolve())
     return own
 
 
-def outcome(folder: Path, id: str, low: bool) -> Outcome:
-    """Climb the low or the high rungs under a fault of the catalogue, or under none (`CONTROL`)."""
+def tried(folder: Path, id: str, rungs: Iterable[str]) -> Outcome:
+    """Climb under a fault of the catalogue, or under none (`CONTROL`)."""
     start = time.perf_counter()
-    climber = Climber(folder, nullcontext if id == CONTROL else CATALOGUE[id].applied)
-    divergence = climber.climb(low, not low).divergence
-    seconds = time.perf_counter() - start
-    if divergence is None:
-        return Outcome(id, seconds=seconds)
-    one = divergence.finding
-    return Outcome(id, one.rung, one.tap, one.place, one.ratio, len(divergence.consequences), seconds)
+    trial = Trial(folder, nullcontext if id == CONTROL else CATALOGUE[id].applied)
+    divergence = trial.climb(rungs).divergence
+    return Outcome.of(id, divergence, time.perf_counter() - start)
 
 
 def limit(folder: Path, fault: SizedFault) -> Limit:
-    """Bisect powers of ten for the smallest size that the fault's rung catches."""
-
-    def climber(exponent: int) -> Climber:
-        return Climber(folder, fault.applied(10.0**exponent))
+    """Bisect powers of ten for the smallest size that the fault's rung catches; of the step, Adam's three alone."""
+    problems = replace(PROBLEMS, cases=("gridsize 2",), precisions=("float64",))
+    rungs = {"forward": ("forward", "loss", "gradient")}.get(fault.rung, (fault.rung,))
 
     def caught(exponent: int) -> bool:
-        one = climber(exponent)
-        narrow = dataclasses.replace(one.bench.problems, cases=("gridsize 2",), precisions=("float64",))
-        rungs = ("forward", "loss", "gradient") if fault.rung == "forward" else (fault.rung,)
-        problems = one.bench.problems if fault.rung == "operator" else narrow
-        return any(row.red for rung in rungs for row in one.judged(RUNGS[rung].judges[0], problems))
+        judged = Trial(folder, fault.applied(10.0**exponent), problems=problems).judged(rungs)
+        return any(row.red for rows in islice(judged, len(rungs)) for row in rows)
 
     low, high = EXPONENTS
     if not caught(high):
@@ -196,17 +209,18 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if caught(middle) else (middle, high)
-    return Limit(fault.title, fault.unit, fault.rung, 10.0**high, change(folder, climber(high)))
+    size = 10.0**high
+    return Limit(fault.title, fault.unit, fault.rung, size, change(folder, fault.applied(size)))
 
 
-def change(folder: Path, climber: Climber) -> float:
+def change(folder: Path, applied: Context) -> float:
     """Relative change of the stitched objects after a short training, against the control's; the larger one."""
     control, changes = stored(folder, SIDE, "training"), []
-    for gridsize, config in problems.trainings().items():
-        with climber.applied():
-            _, found = train_and_apply(load_fixture(problems.FIXTURE), dataclasses.replace(config, backend=SIDE))
-        before = control[f"{gridsize}/stitched"]
-        changes.append(float(np.linalg.norm(assemble(found).object_ - before) / np.linalg.norm(before)))
+    for gridsize, config in given.trainings().items():
+        with applied():
+            _, inferred = train_and_apply(load_fixture(given.FIXTURE), replace(config, backend=SIDE))
+        right = control[f"{gridsize}/stitched"]
+        changes.append(float(np.linalg.norm(assemble(inferred).object_ - right) / np.linalg.norm(right)))
     return max(changes)
 
 
@@ -214,9 +228,14 @@ def rounding(folder: Path) -> float:
     """What a move of the initial weights by one ulp changes in a reconstruction: less than that is no change."""
 
     def moved(original: Callable[..., Weights], *arguments: Any) -> Weights:
-        return problems.moved_by_one_ulp(original(*arguments), 1)
+        return given.moved_by_one_ulp(original(*arguments), 1)
 
-    return change(folder, Climber(folder, lambda: wrapped("ptyint.backends.weights", "initial_weights", moved)))
+    return change(folder, partial(wrapped, "ptyint.backends.weights", "initial_weights", moved))
+
+
+def plain(one: Outcome | Limit) -> dict[str, Any]:
+    """Plain values for JSON."""
+    return {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(one).items()}
 
 
 def main() -> None:
@@ -224,30 +243,19 @@ def main() -> None:
     follow_parent()
     parser = argparse.ArgumentParser(description="Try faults on the parity ladder.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--name", default="low", help="of the file that gets the outcomes")
-    parser.add_argument("--ids", nargs="*", default=None, help="faults to climb with; default: all, on rungs 0 and 1")
-    parser.add_argument("--control", action="store_true", help="measure without a fault what trials are compared with")
+    parser.add_argument("--name", required=True, help="of the file that gets the outcomes")
+    parser.add_argument("--ids", nargs="*", default=[], help="faults to climb with")
+    parser.add_argument("--low", action="store_true", help=f"on the rungs {' and '.join(LOW)}; else on those above")
     parser.add_argument("--sized", nargs="*", type=int, default=[], help="numbers of faults with a size")
+    parser.add_argument("--rounding", action="store_true", help="measure what rounding changes in a reconstruction")
     options = parser.parse_args()
-    values: dict[str, Any]
-    if options.control:
-        bench = Bench(backends.load(SIDE), (REFERENCE, SIDE), PROBLEMS, options.folder)
-        for name in ("training", "steps"):
-            worker.capture(bench, CAPTURES[name])
-        values = {"rounding": to_json(rounding(options.folder))}
-    else:
-        low = options.ids is None
-        ids = [CONTROL, *CATALOGUE] if low else options.ids
-        outcomes = [outcome(options.folder, id, low) for id in ids]
-        limits = [limit(options.folder, SIZED[number]) for number in options.sized]
-        values = {"outcomes": [plain(one) for one in outcomes], "limits": [plain(one) for one in limits]}
+    outcomes = [tried(options.folder, id, LOW if options.low else HIGH) for id in options.ids]
+    limits = [limit(options.folder, SIZED[number]) for number in options.sized]
+    values: dict[str, Any] = {"outcomes": [plain(one) for one in outcomes], "limits": [plain(one) for one in limits]}
+    if options.rounding:
+        values["rounding"] = to_json(rounding(options.folder))
     with atomic_path(options.folder / f"{options.name}.json") as path:
         path.write_text(json.dumps(values))
-
-
-def plain(one: Outcome | Limit) -> dict[str, Any]:
-    """Plain values for JSON."""
-    return {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(one).items()}
 
 
 if __name__ == "__main__":

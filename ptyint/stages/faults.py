@@ -1,0 +1,62 @@
+"""The stage of seeded faults: is each of them caught where it sits, and nothing where there is none?"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from ptyint.evidence.checks import Check, Criterion, worst
+from ptyint.evidence.pytest_runs import run_tests
+from ptyint.evidence.run import Job
+from ptyint.parity.faults.campaign import NAME, Campaign, chosen
+from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, Fault
+from ptyint.stages.request import Request, Stage
+
+NO_FALSE_ALARM = Criterion.fact("without a fault every rung holds")
+PLACES = Criterion("share of faults named at the expected rung and tap", ">=", 0.9)
+
+SKIPPED = """import pytest
+
+@pytest.mark.skip(reason="torch was not there")
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_full_cycle(gridsize):
+    pass
+"""
+
+
+def criteria(faults: Sequence[Fault] = tuple(CATALOGUE.values())) -> tuple[Criterion, ...]:
+    """One for the control, one a fault, that of the evidence engine the last, and one for the places."""
+    caught = (Criterion.fact(f"{fault.id} is caught: {fault.title}") for fault in (*faults, EVIDENCE))
+    return (NO_FALSE_ALARM, *caught, PLACES)
+
+
+def checks(campaign: Campaign) -> list[Check]:
+    """What the campaign makes of the :func:`criteria`; a fault that was not tried is ``not run``."""
+    _, *each, _ = criteria(campaign.faults)
+    control, outcomes = campaign.control, campaign.outcomes
+    alarm = NO_FALSE_ALARM.holds(None if control is None else not control.caught, control.place if control else "")
+    words = ("rung " + outcomes["rung"] + ", " + outcomes["place"]).where(outcomes["rung"] != "", "not caught")
+    caught = [one.holds(*seen) for one, seen in zip(each, zip(outcomes["caught"], words, strict=True), strict=True)]
+    share = float(outcomes["right"].mean()) if campaign.tried else None
+    return [alarm, *caught, PLACES.measured(share)]
+
+
+def skipped_test() -> str:
+    """F20: the verdict of the evidence engine on tests that are skipped while pytest exits with 0; empty: not tried."""
+    with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
+        test = Path(name) / "test_skipped.py"
+        test.write_text(SKIPPED)
+        run = run_tests([str(test), "-c", os.devnull, "--rootdir", name], Path(name) / "log")
+    if run.exit_code != 0 or len(run.outcomes) != 2:
+        return ""
+    return worst(Criterion.fact(test).holds(outcome.passed).verdict for test, outcome in run.outcomes.items())
+
+
+def _jobs(request: Request) -> list[Job]:
+    expects = criteria(chosen(str(request.given("faults").get("faults", ""))))
+    return [Job("faults", "faults", STAGE.title, "sensitivity", expects=expects, artifacts=(NAME,))]
+
+
+STAGE = Stage("Seeded faults", "real porting faults, put in: does the ladder go red, and where", _jobs)
