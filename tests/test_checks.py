@@ -57,7 +57,24 @@ def test_an_unknown_relation_is_refused() -> None:
     ids=lambda check: check.name,
 )
 def test_a_check_comes_back_from_json(check: Check) -> None:
-    assert Check.from_mapping(json.loads(json.dumps(check.to_mapping(), allow_nan=False))) == check
+    text = json.dumps(Record(checks=(check,)).to_mapping(), allow_nan=False)
+    assert Record.from_mapping(json.loads(text)).checks == (check,)
+
+
+@pytest.mark.parametrize(
+    "change", [{"note": None}, {"relation": "<"}, {"bound": "much"}, {"measured": []}, {"name": 3}, {"decided": "?"}]
+)
+def test_a_malformed_report_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        Record.from_mapping({"checks": [{**Check("x", 1.0).to_mapping(), **change}]})
+
+
+def test_a_record_comes_back_from_json_in_its_order() -> None:
+    record = Record(
+        (Check("x", math.inf),), "both", {"b": 1.0, "a": math.inf}, ({"argv": ["x"]},), {"d": "0"}, {"p": 1}
+    )
+    again = Record.from_mapping(json.loads(json.dumps(record.to_mapping(), allow_nan=False, sort_keys=True)))
+    assert again == record and list(again.numbers) == ["b", "a"] and Record.from_mapping({}) == Record()
 
 
 def test_a_check_displays_with_its_unit_and_reports_itself() -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from ptyint.evidence.checks import SIGNS, VERDICTS, Check, worst
 from ptyint.evidence.display import VERDICT_CELLS, Table, checks_table
+from ptyint.evidence.record import Record
 from ptyint.parity import figures, operands
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding, Place
@@ -67,7 +68,7 @@ def test_it_is_worse_than_a_pass_and_has_a_sign_of_its_own() -> None:
 
 def test_it_survives_json_and_older_manifests_read_as_before() -> None:
     one = Check("a", None, note="why", available=False)
-    assert Check.from_mapping(json.loads(json.dumps(one.to_mapping()))) == one
+    assert Record.from_mapping({"checks": [json.loads(json.dumps(one.to_mapping()))]}).checks == (one,)
     assert "available" not in Check("a", 1.0).to_mapping()
 
 

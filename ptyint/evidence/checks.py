@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
 
 from ptyint.errors import ConfigError
@@ -86,32 +86,11 @@ class Check:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; what is not finite becomes ``"nan"``, ``"inf"`` or ``"-inf"``."""
-        values = {
-            "name": self.name,
-            "verdict": self.verdict,
-            "measured": None if self.measured is None else to_json(self.measured),
-            "relation": self.relation,
-            "bound": to_json(self.bound),
-            "decided": self.decided,
-            "note": self.note,
-        }
-        values |= {} if self.available else {"available": False}
-        return values | ({"unit": self.unit} if self.unit else {})
-
-    @classmethod
-    def from_mapping(cls, values: dict[str, Any]) -> Check:
-        """Read what :meth:`to_mapping` wrote; the verdict is worked out again, not believed."""
-        measured = values["measured"]
-        return cls(
-            str(values["name"]),
-            None if measured is None else from_json(measured),
-            values["relation"],
-            from_json(values["bound"]),
-            str(values["note"]),
-            bool(values["decided"]),
-            bool(values.get("available", True)),
-            str(values.get("unit", "")),
-        )
+        measured = None if self.measured is None else to_json(self.measured)
+        values = {"name": self.name, "verdict": self.verdict, **asdict(self), "measured": measured}
+        values["bound"] = to_json(self.bound)
+        usual = {"available": True, "unit": ""}
+        return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from ptyint._atomic import atomic_path
 from ptyint.evidence.checks import SIGNS, VERDICTS, from_json
-from ptyint.evidence.display import TEMPLATES, Picture, Table, number, render
+from ptyint.evidence.display import TEMPLATES, Picture, number, render
 from ptyint.evidence.execution import ECHO_TAG
 from ptyint.evidence.manifest import Command, Judged, Manifest, Notebook
 from ptyint.evidence.record import MIME
@@ -158,10 +158,9 @@ def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, An
         "command": shlex.join(manifest.argv),
         "errors": [*manifest.errors, *errors],
         "log": "",
-        "stages": [_stage(entry, manifest.of(entry.name)) for entry in notebooks],
+        "manifest": manifest,
         "pictures": pictures,
         "files": ["manifest.json", *dict.fromkeys(made), *(f"{e.name}.log" for e in notebooks if e.argv)],
-        "tables": [table.html for table in (_datasets(manifest), _commands(manifest), _environment(manifest))],
     }
 
 
@@ -188,45 +187,10 @@ def _numbers(numbers: Mapping[str, float]) -> list[tuple[str, str]]:
     return [(name, number(value)) for name, value in list(numbers.items())[:NUMBERS_ON_TOP]]
 
 
-def _stage(entry: Notebook, checks: Sequence[Judged]) -> dict[str, Any]:
-    return {
-        "title": entry.title,
-        "verdict": entry.verdict,
-        "compared": entry.compared,
-        "passed": sum(check.verdict == "pass" for check in checks),
-        "checks": len(checks),
-        "seconds": _seconds(entry),
-        "page": f"{entry.name}.html" if entry.argv else "",
-    }
-
-
-def _seconds(one: Notebook | Command) -> str:
+def seconds(one: Notebook | Command) -> str:
+    """How long it took, for a reader; a dash where it never ended."""
     start, end = one.start, one.end
     return f"{(datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds():.0f}" if end else "-"
-
-
-def _datasets(manifest: Manifest) -> Table:
-    return Table("Datasets", ("dataset", "sha256 of its arrays"), list(manifest.datasets.items()))
-
-
-def _commands(manifest: Manifest) -> Table:
-    ran: list[Notebook | Command] = [*(entry for entry in manifest.notebooks if entry.argv), *manifest.commands]
-    rows = [(shlex.join(one.argv), str(one.exit_code), _seconds(one)) for one in ran]
-    return Table("Commands", ("command", "exit code", "seconds"), rows)
-
-
-def _environment(manifest: Manifest) -> Table:
-    machine, git = manifest.environment, manifest.git
-    memory = "unknown" if machine.memory_bytes is None else f"{machine.memory_bytes / 2**30:.1f}"
-    rows = [
-        ("commit", f"{git.commit}" + (f", uncommitted changes in {', '.join(git.changed)}" if git.dirty else "")),
-        *((name, str(getattr(machine, name))) for name in ("python", "platform", "cpu", "cores", "threads")),
-        ("memory / GiB", memory),
-        ("environment variables", ", ".join(f"{k}={v}" for k, v in machine.variables.items()) or "none set"),
-        *((name, ", ".join(f"{k}: {v}" for k, v in facts.items())) for name, facts in machine.backends.items()),
-        ("run", f"{manifest.start} to {manifest.end}, profile {manifest.profile}"),
-    ]
-    return Table("Environment", ("what", "value"), rows)
 
 
 def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str]) -> None:
@@ -302,4 +266,5 @@ def _first_picture(path: Path) -> dict[str, str] | None:
 def _write(path: Path, template: str, **values: Any) -> None:
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     with atomic_path(path) as temporary:
-        temporary.write_text(render(template, css=css, signs=SIGNS, **values), encoding="utf-8")
+        text = render(template, css=css, signs=SIGNS, seconds=seconds, shell=shlex.join, **values)
+        temporary.write_text(text, encoding="utf-8")

@@ -23,6 +23,9 @@ PARENT_VARIABLE = "PTYINT_PARENT"
 PROGRESS_VARIABLE = "PTYINT_PROGRESS"
 """Environment variable: "text" makes progress bars plain text, which batch runs can show and keep."""
 
+REPORT_VARIABLE = "PTYINT_TEST_REPORT"
+"""Environment variable: the file that the pytest plugin appends to. Unset: the plugin does nothing."""
+
 POLL_SECONDS = 0.2
 """How often :func:`stream` asks whether it should stop."""
 

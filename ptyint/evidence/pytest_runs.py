@@ -1,8 +1,4 @@
-"""Run pytest in a process of its own and say, test by test, what really happened.
-
-This module is also the pytest plugin that reports: pytest loads it with ``-p``, and it writes one line of JSON per
-finished test, so that a run killed half-way leaves what was finished, and nothing else.
-"""
+"""Run pytest in a process of its own and say, test by test, what really happened (:mod:`.pytest_plugin` reports)."""
 
 from __future__ import annotations
 
@@ -15,22 +11,19 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from html import escape
 from pathlib import Path
+from textwrap import indent
 from typing import TYPE_CHECKING, Any, Literal
 
 from ptyint._atomic import shipped
 from ptyint.errors import ConfigError
-from ptyint.evidence.display import Fragment
 from ptyint.evidence.environment import now
-from ptyint.evidence.processes import follow_parent, run_group
+from ptyint.evidence.processes import REPORT_VARIABLE, run_group
 
 if TYPE_CHECKING:
-    import pytest
+    from IPython.display import Markdown
 
-REPORT_VARIABLE = "PTYINT_TEST_REPORT"
-"""Environment variable: the file that the plugin appends to. Unset: the plugin does nothing."""
-
+PLUGIN = "ptyint.evidence.pytest_plugin"
 CHECKOUT = shipped()
 """Where the tests are: the checkout, or what the wheel carries of it."""
 
@@ -172,7 +165,7 @@ def run_tests(
         inherited = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
         env |= {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120", REPORT_VARIABLE: str(report)}
         env["PYTHONPATH"] = os.pathsep.join([*map(str, path), *inherited])
-        options = ["-p", "no:cacheprovider", "-p", __name__, "--color=no"]
+        options = ["-p", "no:cacheprovider", "-p", PLUGIN, "--color=no"]
         options += [f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
         argv = [sys.executable, "-m", "pytest", *options, *arguments]
         start = now()
@@ -215,19 +208,20 @@ def run_states(arguments: Sequence[str], log: Path, states: Sequence[str], *, ti
     return [replace(run, log=log) for run in runs]
 
 
-def log_tails(runs: Sequence[TestRun], lines: int = 15) -> Fragment:
+def log_tails(runs: Sequence[TestRun], lines: int = 15) -> Markdown:
     """Of each run the command, how it ended, a link to its log and the log's last lines."""
+    from IPython.display import Markdown
+
     parts = []
     for run in runs:
-        section = run.log.read_text(encoding="utf-8", errors="replace").split("=== state: ")
-        text = next((part for part in section if part.startswith(f"{run.state}\n")), section[-1]).rstrip()
-        tail = "\n".join(text.splitlines()[-lines:])
+        sections = run.log.read_text(encoding="utf-8", errors="replace").split("=== state: ")
+        section = next((part for part in sections if part.startswith(f"{run.state}\n")), sections[-1])
         parts.append(
-            f"<h2>{escape(run.log.name)}: {escape(run.state)}</h2><p>Exit code {run.exit_code}; "
-            f'<a href="{escape(run.log.name)}">the whole log, {escape(run.log.name)}</a>; its last lines:</p>'
-            f"<pre>{escape(tail)}</pre>"
+            f"## {run.log.name}: {run.state}\n\nExit code {run.exit_code}; "
+            f"[the whole log, {run.log.name}]({run.log.name}); its last lines:\n\n"
+            + indent("\n".join(section.rstrip().splitlines()[-lines:]), "    ", lambda line: True)
         )
-    return Fragment("".join(parts))
+    return Markdown("\n\n".join(parts))
 
 
 def collect_tests(arguments: Sequence[str], log: Path) -> tuple[str, ...]:
@@ -291,67 +285,3 @@ def _read_report(report: Path) -> tuple[dict[str, Outcome], tuple[str, ...]]:
         else:
             outcomes[entry["id"]] = Outcome(**entry)
     return outcomes, collected
-
-
-# The plugin: from here on this module runs inside pytest.
-
-_phases: dict[str, list[pytest.TestReport]] = {}
-
-
-def pytest_configure() -> None:
-    """Hook: do not outlive the process that asked for this run."""
-    follow_parent()
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Hook: write down what was selected."""
-    _append({"collected": [item.nodeid for item in session.items]})
-
-
-def pytest_collectreport(report: pytest.CollectReport) -> None:
-    """Hook: write down what could not be collected, or was skipped as a whole."""
-    if report.outcome != "passed":
-        result = "error" if report.failed else "skipped"
-        _append({"id": report.nodeid, "outcome": result, "message": _message(report)})
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """Hook: gather setup, call and teardown; write the test down once it is finished."""
-    phases = _phases.setdefault(report.nodeid, [])
-    phases.append(report)
-    if report.when != "teardown":
-        return
-    del _phases[report.nodeid]
-    decisive = next((phase for phase in phases if phase.outcome != "passed"), phases[-2])
-    expected = hasattr(decisive, "wasxfail")
-    result: str = decisive.outcome
-    if decisive.failed and decisive.when != "call":
-        result = "error"
-    elif expected:
-        result = "xfailed" if decisive.skipped else "xpassed"
-    _append(
-        {
-            "id": report.nodeid,
-            "outcome": result,
-            "message": _message(decisive),
-            "seconds": sum(phase.duration for phase in phases),
-            "properties": {str(name): str(value) for name, value in report.user_properties},
-        }
-    )
-
-
-def _message(report: Any) -> str:
-    """The failure's own words where pytest kept them apart, else all that it kept."""
-    if hasattr(report, "wasxfail"):
-        return str(report.wasxfail).removeprefix("reason: ")
-    if isinstance(report.longrepr, tuple):
-        return str(report.longrepr[2]).removeprefix("Skipped: ")
-    crash = getattr(report.longrepr, "reprcrash", None)
-    return str(crash.message) if crash is not None else str(report.longreprtext)
-
-
-def _append(entry: dict[str, Any]) -> None:
-    path = os.environ.get(REPORT_VARIABLE)
-    if path:
-        with open(path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(entry) + "\n")

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from ptyint.evidence.checks import Check, from_json, to_json
+from ptyint.evidence.checks import Check, to_json
 
 MIME = "application/vnd.ptyint.record+json"
 
@@ -58,15 +58,10 @@ class Record:
 
     @classmethod
     def from_mapping(cls, values: dict[str, Any]) -> Record:
-        """Read what :meth:`to_mapping` wrote."""
-        return cls(
-            checks=tuple(Check.from_mapping(check) for check in values.get("checks", ())),
-            compared=str(values.get("compared", "")),
-            numbers={str(name): from_json(value) for name, value in values.get("numbers", ())},
-            commands=tuple(values.get("commands", ())),
-            datasets=dict(values.get("datasets", {})),
-            parameters=dict(values.get("parameters", {})),
-        )
+        """Read what :meth:`to_mapping` wrote, validated; verdicts are worked out again, not believed."""
+        from pydantic import TypeAdapter
+
+        return TypeAdapter(cls).validate_python({**values, "numbers": dict(values.get("numbers", ()))})
 
 
 def merge(records: Iterable[Record]) -> Record:
