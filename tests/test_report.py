@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from importlib import metadata
 from pathlib import Path
 
@@ -136,6 +138,26 @@ def test_backends_are_described_or_said_to_be_missing(
     installed._describe.cache_clear()
     listed = capsys.readouterr().out
     assert "broken install" in listed and "pip install torch" in listed and re.search(r"tensorflow +✓", listed)
+
+
+def test_a_description_leaves_no_process_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A framework that starts a helper when it is imported: the helper ends with the process that was asked."""
+    from ptyint.backends import installed
+
+    pid = tmp_path / "pid"
+    start = "import subprocess, sys; child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])"
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text(
+        f"{start}\nopen({str(pid)!r}, 'w').write(str(child.pid))\nraise ImportError('broken install')"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    installed._describe.cache_clear()
+    assert "broken install" in installed.describe(["pytorch"])["pytorch"]["unavailable"]
+    installed._describe.cache_clear()
+    child, limit = Path(f"/proc/{pid.read_text()}/stat"), time.monotonic() + 20
+    while child.exists() and child.read_text().rsplit(")", 1)[1].split()[0] != "Z" and time.monotonic() < limit:
+        time.sleep(0.1)
+    assert not child.exists() or child.read_text().rsplit(")", 1)[1].split()[0] == "Z"
 
 
 def test_verify_on_the_command_line(scan_run, capsys: pytest.CaptureFixture[str]) -> None:

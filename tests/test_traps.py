@@ -290,6 +290,7 @@ def test_the_page_of_a_notebook_that_cannot_be_shown_is_red_and_there(
     monkeypatch.setattr(HTMLExporter, "from_notebook_node", refuse)
     done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size"))
     assert content.errors == ["small.ipynb cannot be shown: ValueError: no page today"]
+    assert content.notebooks[0].verdict == content.verdict == "fail"  # the pages work out no verdict of their own
     assert done.verdict == "fail" and "no page today" in page and "✗ FAIL" in page and not green(done)
     assert "no page today" in (done.folder / "index.html").read_text()
 
