@@ -82,6 +82,14 @@ def test_what_is_not_green_ends_in_an_error_and_the_executed_notebook_is_kept(
     assert collect(executed(path)).checks[0].name == "size"
 
 
+@pytest.mark.parametrize("first", ["ptyint.evidence.engine", "papermill", "ptyint.evidence.execution"])
+def test_it_can_be_imported_before_papermill_and_after_it(first: str) -> None:
+    """papermill loads its engines while it is being imported."""
+    code = f"import {first}; from papermill.engines import papermill_engines as engines; "
+    code += "assert engines.get_engine('ptyint').__name__ == 'StrictEngine'"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_cell_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     path = write(tmp_path / "n.ipynb", "import time\ntime.sleep(600)", PASSES)
     done = papermill(path, "--execution-timeout", "2")

@@ -8,16 +8,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
-
-import nbformat
-from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine
-from papermill.iorw import write_ipynb
-from papermill.log import logger
 
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import SIGNS
@@ -29,11 +22,29 @@ KEPT = ("stdout_file", "stderr_file", "log_output", "on_cell_start", "shutdown_k
 """Options that go on to the client as they are."""
 
 
-class StrictEngine(NBClientEngine):  # type: ignore[misc]
-    """Executes a notebook of this project and raises where its evidence is not green."""
+class StrictEngine:
+    """Executes a notebook of this project and raises where its evidence is not green.
 
-    @classmethod
-    def execute_notebook(cls, nb: Any, kernel_name: str, output_path: str | None = None, **options: Any) -> Any:
+    It keeps the interface of papermill's ``Engine`` and does not derive from it: papermill loads its engines while it
+    is being imported itself, so that nothing of papermill is there yet.
+    """
+
+    @staticmethod
+    def nb_kernel_name(nb: Any, name: str | None = None) -> str:
+        """Kernel that the notebook asks for, or the given one."""
+        from papermill.utils import nb_kernel_name
+
+        return str(nb_kernel_name(nb, name))
+
+    @staticmethod
+    def nb_language(nb: Any, language: str | None = None) -> str:
+        """Language that the notebook is written in, or the given one."""
+        from papermill.utils import nb_language
+
+        return str(nb_language(nb, language))
+
+    @staticmethod
+    def execute_notebook(nb: Any, kernel_name: str, output_path: str | None = None, **options: Any) -> Any:
         """Execute; the executed notebook is written before anything is raised.
 
         Raises
@@ -44,27 +55,41 @@ class StrictEngine(NBClientEngine):  # type: ignore[misc]
             It stopped before its end, or a check is not green.
         DeadKernelError
         """
+        from nbclient.exceptions import CellTimeoutError, DeadKernelError
+        from papermill.iorw import write_ipynb
+
         name = Path(str(nb.metadata.papermill["input_path"] or "the notebook")).name
         asked = check_parameters(nb, nb.metadata.papermill["parameters"], name)
         _add_echoes(nb, list(asked))
-        cut: Exception | None = None
+        why, died = "", None
         try:
-            super().execute_notebook(nb, kernel_name, output_path, **options)
-        except (CellTimeoutError, DeadKernelError) as error:
-            cut = error
-        stopped = _mark(nb, _why(cut, options))
+            _execute(nb, kernel_name, output_path, options)
+        except CellTimeoutError:
+            seconds = options.get("notebook_timeout") or options.get("execution_timeout")
+            why = f"it took longer than its {seconds:g} s"
+        except DeadKernelError as error:
+            why, died = "the kernel died (killed, out of memory, or a crash)", error
+        stopped = _mark(nb, why)
         write_ipynb(nb, nb.metadata.papermill["output_path"])
-        if isinstance(cut, DeadKernelError):
-            raise cut
+        if died is not None:
+            raise died
         if problem := stopped or _not_green(nb, asked):
-            raise EvidenceError(f"{name}: {problem}") from cut
+            raise EvidenceError(f"{name}: {problem}")
         return nb
 
-    @classmethod
-    def execute_managed_notebook(cls, nb_man: Any, kernel_name: str, **options: Any) -> None:
-        """Execute every cell in a kernel whose progress bars are text; its environment alone says so."""
+
+def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: Mapping[str, Any]) -> None:
+    """Execute every cell in a kernel whose progress bars are text; its environment alone says so."""
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NotebookExecutionManager
+    from papermill.log import logger
+
+    managed = {name: options[name] for name in ("log_output", "progress_bar", "autosave_cell_every") if name in options}
+    manager = NotebookExecutionManager(notebook, output_path, **managed)
+    manager.notebook_start()
+    try:
         client = PapermillNotebookClient(
-            nb_man,
+            manager,
             kernel_name=kernel_name,
             log=logger,
             startup_timeout=options.get("start_timeout", 60),
@@ -73,6 +98,8 @@ class StrictEngine(NBClientEngine):  # type: ignore[misc]
             **{name: options[name] for name in KEPT if options.get(name) is not None},
         )
         client.execute(env={**os.environ, PROGRESS_VARIABLE: "text"})
+    finally:
+        manager.notebook_complete()
 
 
 def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
@@ -81,13 +108,6 @@ def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
         return None
     deadline = time.monotonic() + seconds
     return lambda cell: max(1, deadline - time.monotonic())
-
-
-def _why(cut: Exception | None, options: dict[str, Any]) -> str:
-    if isinstance(cut, DeadKernelError):
-        return "the kernel died (killed, out of memory, or a crash)"
-    seconds = options.get("notebook_timeout") or options.get("execution_timeout")
-    return f"it took longer than its {seconds:g} s" if cut and seconds else str(cut or "")
 
 
 def _not_green(notebook: Any, asked: dict[str, Any]) -> str:
@@ -99,6 +119,8 @@ def _not_green(notebook: Any, asked: dict[str, Any]) -> str:
 
 def _add_echoes(notebook: Any, names: list[str]) -> None:
     """Add the two cells in which the kernel says what it holds: after the parameters, and at the end."""
+    import nbformat
+
     arguments = ", ".join(f"{name}={name}" for name in names)
     source = f"from ptyint.evidence.execution import echo\n\necho({arguments})"
     first, last = (
