@@ -38,7 +38,6 @@ def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr[-2000:]
 
 
-@pytest.mark.xfail(reason="the last names get theirs with the modules that hold them")
 def test_every_public_name_has_an_example() -> None:
     names = {name: getattr(ptyint, name) for name in ptyint.__all__}
     asked = {n: o for n, o in names.items() if not (inspect.isclass(o) and issubclass(o, ptyint.PtyintError))}
