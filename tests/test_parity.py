@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ptyint.backends import numpy_network
+from ptyint.backends import numpy_adjoints, numpy_network
 from ptyint.backends.weights import trainable_names, weight_shapes
 from ptyint.errors import ComparisonError, ConfigError
 from ptyint.parity import operands, problems
@@ -176,7 +176,7 @@ def test_the_convolution_is_scipys() -> None:
 
     rng = np.random.default_rng(4)
     x, kernel, bias = rng.normal(size=(2, 3, 8, 9)), rng.normal(size=(3, 3, 3, 5)), rng.normal(size=5)
-    found = numpy_network.convolve(x, {"a.kernel": kernel, "a.bias": bias}, "a")
+    found = numpy_adjoints.convolve(*(numpy_adjoints.Node(array) for array in (x, kernel, bias))).value
     expected = sum(correlate2d(x[1, i], kernel[:, :, i, 4], mode="same") for i in range(3)) + bias[4]
     np.testing.assert_allclose(found[1, 4], expected, rtol=1e-12)
 

@@ -19,6 +19,7 @@ BUILT_IN = ("pytorch", "tensorflow")
 """The pair that this package is about."""
 
 MODULES = {
+    "numpy": "ptyint.backends.numpy_network",
     "ptychopinn-pytorch": "ptyint.backends.ptychopinn.pytorch",
     "ptychopinn-tensorflow": "ptyint.backends.ptychopinn.tensorflow",
     "pytorch": "ptyint.backends.pytorch",
@@ -27,6 +28,7 @@ MODULES = {
 """Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.protocol.Backend`."""
 
 TITLES = {
+    "numpy": "NumPy",
     "ptychopinn-pytorch": "PtychoPINN's PyTorch",
     "ptychopinn-tensorflow": "PtychoPINN's TensorFlow",
     "pytorch": "PyTorch",
@@ -41,6 +43,7 @@ the table's."""
 _CHECKOUT = "pip install -e CHECKOUT`, of a checkout of https://github.com/hoidn/PtychoPINN; see `docs/backends.md"
 
 INSTALL = {
+    "numpy": ("numpy", "pip install numpy"),
     "ptychopinn-pytorch": ("ptycho_torch", _CHECKOUT),
     "ptychopinn-tensorflow": ("ptycho", _CHECKOUT),
     "pytorch": ("torch", "pip install torch"),

@@ -137,11 +137,20 @@ def merge_patches(object_patches: ArrayLike, offsets_px: ArrayLike, n_canvas: in
         Zero where nothing covered.
     """
     patches = np.asarray(object_patches, np.complex128)
-    weight = merge_weight(patches.shape[-1])
-    total = translate(weight * patches, offsets_px, n_canvas).sum(axis=1)
-    covered = translate(np.broadcast_to(weight, patches.shape), offsets_px, n_canvas).sum(axis=1)
-    reached = covered > MIN_COVERAGE
-    return np.asarray(np.where(reached, total / np.where(reached, covered, 1.0), 0.0))
+    N = patches.shape[-1]
+    total = translate(merge_weight(N) * patches, offsets_px, n_canvas).sum(axis=1)
+    return np.asarray(total / coverage(offsets_px, N, n_canvas))
+
+
+def coverage(offsets_px: ArrayLike, N: int, n_canvas: int) -> Float:
+    """Weight that the patches of each group have on each pixel of its region, (groups, n_canvas, n_canvas).
+
+    Infinite where nothing covers, so that what is divided by it is zero there.
+    """
+    offsets = np.asarray(offsets_px, np.float64)
+    weight = np.broadcast_to(merge_weight(N), (*offsets.shape[:2], N, N))
+    covered = translate(weight, offsets, n_canvas).sum(axis=1)
+    return np.where(covered > MIN_COVERAGE, covered, np.inf)
 
 
 def cut_patches(region: ArrayLike, offsets_px: ArrayLike, N: int) -> Complex:

@@ -1,10 +1,11 @@
-"""The referee of a whole network: forward pass, loss, the physics' gradient and Adam in float64 NumPy.
+"""The reference of a whole network, and the backend `numpy`: forward pass, gradients by hand and Adam, in float64.
 
-Written from the description of the network (docs/training.md) and to be read; neither backend imports it.
+Written from the description of the network (docs/training.md) and to be read; no other backend imports it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,113 +13,223 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import numpy as operators
-from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, decoder_filters, encoder_filters
+from ptyint.backends.numpy_adjoints import (
+    Array,
+    Node,
+    Recorder,
+    activate,
+    bordered,
+    channels,
+    complex_probe,
+    convolve,
+    cut_patches,
+    downsample,
+    expected_intensity,
+    illuminated,
+    inverse,
+    merge_patches,
+    pad,
+    poisson_nll,
+    poisson_slope,
+    polar,
+    propagated,
+    upsample,
+)
+from ptyint.backends.protocol import Arrays, Mask, Operator, Tap, untapped
+from ptyint.backends.training import NetworkBackend
+from ptyint.backends.weights import (
+    INTENSITY_SCALE,
+    OUTER_CHANNELS,
+    Weights,
+    decoder_filters,
+    encoder_filters,
+    trainable_names,
+)
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
-from ptyint.scans.forward import illuminate, probe_mask, propagate
-
-Arrays = dict[str, NDArray[Any]]
+from ptyint.scans.forward import probe_mask
 
 
-def convolve(x: NDArray[Any], weights: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
-    """3 x 3 cross-correlation of (B, channels, H, W), zero-padded."""
-    windows = np.lib.stride_tricks.sliding_window_view(np.pad(x, [(0, 0), (0, 0), (1, 1), (1, 1)]), (3, 3), (2, 3))
-    B, channels, H, W = x.shape
-    rows = windows.transpose(0, 2, 3, 4, 5, 1).reshape(B * H * W, 9 * channels)
-    kernel = np.asarray(weights[f"{name}.kernel"], np.float64)
-    y = rows @ kernel.reshape(9 * channels, -1) + weights[f"{name}.bias"]
-    return np.asarray(y.reshape(B, H, W, -1).transpose(0, 3, 1, 2))
+class Layers:
+    """The network with given weights; its methods take and give nodes, and call the tap with each."""
 
+    def __init__(self, weights: Mapping[str, Array], config: ModelConfig, tap: Tap = untapped) -> None:
+        self.weights = {name: Node(np.asarray(array, np.float64)) for name, array in weights.items()}
+        self.config, self.tap = config, tap
 
-def forward(
-    weights: Mapping[str, NDArray[Any]],
-    batch: Batch,
-    config: ModelConfig,
-    good_pixels: NDArray[np.bool_] | None = None,
-) -> Arrays:
-    """Every tap of one forward pass by name, ``loss`` the last, as a backend's trace has them.
+    def convolve(self, name: str, x: Node) -> Node:
+        """The convolution `name`, without activation."""
+        y: Node = self.tap(name, convolve(x, self.weights[f"{name}.kernel"], self.weights[f"{name}.bias"]))
+        return y
 
-    Parameters
-    ----------
-    weights : dict
-        Canonical weights.
-    batch : Batch
-    config : ModelConfig
-    good_pixels : ndarray of bool, (N, N), optional
-
-    Returns
-    -------
-    dict of float64 or complex128 arrays
-    """
-    taps: Arrays = {"inputs": np.asarray(batch.inputs, np.float64)}
-
-    def block(prefix: str, x: NDArray[Any]) -> NDArray[Any]:
+    def block(self, prefix: str, x: Node) -> Node:
+        """Twice convolution and ReLU."""
         for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
-            taps[name] = convolve(x, weights, name)
-            taps[f"{name}.relu"] = x = operators.relu(taps[name])
+            x = self.tap(f"{name}.relu", activate("relu", self.convolve(name, x)))
         return x
 
-    x = taps["inputs"]
-    for i in range(len(encoder_filters(config))):
-        taps[f"encoder.{i}.down"] = x = operators.downsample(block(f"encoder.{i}", x))
-    for head, activation in (("amplitude", config.amp_activation), ("phase", "phase_head")):
-        h = x
-        for i in range(len(decoder_filters(config))):
-            taps[f"{head}.{i}.up"] = h = operators.upsample(block(f"{head}.{i}", h))
-        inner = h[:, :-OUTER_CHANNELS] if config.probe_big else h
-        taps[f"{head}.last"] = convolve(inner, weights, f"{head}.last")
-        taps[f"{head}.head"] = operators.OPERATORS[activation](taps[f"{head}.last"])
-        patch = operators.pad_patch(taps[f"{head}.head"])
-        if config.probe_big:
-            up = operators.upsample(block(f"{head}.outer", h[:, -OUTER_CHANNELS:]))
-            taps[f"{head}.outer.up"] = up
-            taps[f"{head}.outer.last"] = border = convolve(up, weights, f"{head}.outer.last")
-            patch = patch + operators.swish(border) * (1 - operators.center_mask(config.N))
-        taps[head] = patch
-    patches = taps["amplitude"] * np.exp(1j * taps["phase"])
-    if config.gridsize > 1:
-        taps["patches_before_merge"] = patches
-        if config.object_big:
-            region = operators.merge_patches(patches, batch.offsets_px, batch.n_canvas)
-        else:
-            margin = (batch.n_canvas - config.N) // 2
-            region = np.pad(patches[:, 0], [(0, 0), (margin, margin), (margin, margin)])
-        taps["region"] = region
-        patches = operators.cut_patches(region, batch.offsets_px, config.N)
-    taps["object_patches"] = patches
-    return taps | observe(weights, patches, batch, config, good_pixels)
+    def decode(self, head: str, x: Node, activation: str) -> Node:
+        """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
+        for i in range(len(decoder_filters(self.config))):
+            x = self.tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x)))
+        inner = channels(x, slice(-OUTER_CHANNELS)) if self.config.probe_big else x
+        patch = self.tap(f"{head}.head", activate(activation, self.convolve(f"{head}.last", inner)))
+        patch = pad(patch, patch.value.shape[-1] // 2)
+        if self.config.probe_big:
+            outer = self.block(f"{head}.outer", channels(x, slice(-OUTER_CHANNELS, None)))
+            border = self.convolve(f"{head}.outer.last", self.tap(f"{head}.outer.up", upsample(outer)))
+            patch = bordered(patch, activate("swish", border))
+        result: Node = self.tap(head, patch)
+        return result
+
+    def object_patches(self, batch: Batch) -> Node:
+        """Complex object patches (B, C, N, N), consistent within each group."""
+        config, x = self.config, self.tap("inputs", Node(np.asarray(batch.inputs, np.float64)))
+        for i in range(len(encoder_filters(config))):
+            x = self.tap(f"encoder.{i}.down", downsample(self.block(f"encoder.{i}", x)))
+        amplitude = self.decode("amplitude", x, config.amp_activation)
+        patches = polar(amplitude, self.decode("phase", x, "phase_head"))
+        if config.n_channels > 1:
+            patches = self.tap("patches_before_merge", patches)
+            if config.object_big:
+                region = merge_patches(patches, batch.offsets_px, batch.n_canvas)
+            else:
+                region = pad(channels(patches, 0), (batch.n_canvas - config.N) // 2)
+            patches = cut_patches(self.tap("region", region), batch.offsets_px, config.N)
+        result: Node = self.tap("object_patches", patches)
+        return result
+
+    def loss(self, patches: Node, batch: Batch, good_pixels: Mask) -> Node:
+        """From object patches to the loss: the physics."""
+        mask = probe_mask(self.config.N) if self.config.probe_mask else 1.0
+        probe = self.tap("probe", complex_probe(self.weights["probe.real"], self.weights["probe.imag"], mask))
+        wave = self.tap("far_field", propagated(self.tap("exit_wave", illuminated(probe, patches))))
+        intensity = self.tap("expected_intensity", expected_intensity(wave, self.weights[INTENSITY_SCALE]))
+        expected = Node(batch.count_scale * intensity.value, (intensity, lambda g: batch.count_scale * g))
+        loss: Node = self.tap("loss", poisson_nll(batch.counts, self.tap("expected_counts", expected), good_pixels))
+        return loss
+
+
+class Adam:
+    """Kingma & Ba 2015, algorithm 1."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        self.beta1, self.beta2, self.epsilon = config.adam_beta1, config.adam_beta2, config.adam_epsilon
+        self.first: Arrays = {}
+        self.second: Arrays = {}
+        self.steps = 0
+
+    def step(self, weights: Arrays, gradients: Mapping[str, Array], rate: float) -> Arrays:
+        """Weights after a step; those without a gradient stay."""
+        self.steps += 1
+        moved = dict(weights)
+        for name, g in gradients.items():
+            m = self.beta1 * self.first.get(name, np.zeros_like(g)) + (1 - self.beta1) * g
+            v = self.beta2 * self.second.get(name, np.zeros_like(g)) + (1 - self.beta2) * g**2
+            self.first[name], self.second[name] = m, v
+            unbiased = m / (1 - self.beta1**self.steps)
+            root = np.sqrt(v / (1 - self.beta2**self.steps))
+            moved[name] = weights[name] - rate * unbiased / (root + self.epsilon)
+        return moved
+
+
+class NumpyNetwork:
+    """A built network with its optimiser; see :class:`.protocol.Network`."""
+
+    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Mask, precision: str) -> None:
+        self.config, self.good_pixels = config, good_pixels
+        self.trainable = trainable_names(config, list(weights))
+        self.reset(weights)
+
+    def reset(self, weights: Weights) -> None:
+        """Start over from `weights`: as just built."""
+        self.weights: Arrays = {name: np.array(array, np.float64) for name, array in weights.items()}
+        self.adam = Adam(self.config)
+
+    def get_weights(self) -> Weights:
+        """Canonical weights, copied out."""
+        return {name: array.copy() for name, array in self.weights.items()}
+
+    def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
+        """Object patches (B, C, N, N)."""
+        return Layers(self.weights, self.config.model).object_patches(batch).value
+
+    def train_step(self, batch: Batch, learning_rate: float) -> float:
+        """One Adam step; the loss before it."""
+        loss, gradients = self._pass(batch, untapped)
+        self.weights = self.adam.step(self.weights, gradients, learning_rate)
+        return loss
+
+    def trace(self, batch: Batch, given: Mapping[str, Array] | None = None) -> Arrays:
+        """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""
+        recorder = Recorder(given)
+        _, gradients = self._pass(batch, recorder)
+        return recorder.arrays() | {f"gradient/{name}": gradient for name, gradient in gradients.items()}
+
+    def _pass(self, batch: Batch, tap: Tap) -> tuple[float, Arrays]:
+        """The loss, and its gradient with respect to every trainable weight."""
+        layers = Layers(self.weights, self.config.model, tap)
+        loss = layers.loss(layers.object_patches(batch), batch, self.good_pixels)
+        loss.backward()
+        nodes = {name: layers.weights[name] for name in self.trainable}
+        return float(loss.value), {
+            name: np.broadcast_to(node.gradient, node.value.shape).copy() for name, node in nodes.items()
+        }
+
+
+class NumpyBackend(NetworkBackend):
+    """See :class:`.protocol.Backend`."""
+
+    name = "numpy"
+    precisions = ("float64",)
+    frameworks = ()
+    network = NumpyNetwork
+
+    def operators(self, precision: str = "float64") -> dict[str, Operator]:
+        """See :meth:`.protocol.Operators.operators`."""
+        self.check_precision(precision)
+        return dict(operators.OPERATORS)
+
+    def describe(self) -> dict[str, Any]:
+        """Version, device, threads, determinism."""
+        return {
+            "backend": self.name,
+            "version": np.__version__,
+            "device": "cpu",
+            "threads": os.cpu_count(),
+            "deterministic": True,
+        }
+
+
+BACKEND = NumpyBackend()
+
+
+# --- what the ladder asks of the reference ---
+
+
+def forward(weights: Mapping[str, Array], batch: Batch, config: ModelConfig, good_pixels: Mask = None) -> Arrays:
+    """Every tap of one forward pass by name, ``loss`` the last, as a backend's trace has them."""
+    recorder = Recorder()
+    layers = Layers(weights, config, recorder)
+    layers.loss(layers.object_patches(batch), batch, good_pixels)
+    return recorder.values
 
 
 def observe(
-    weights: Mapping[str, NDArray[Any]],
-    patches: NDArray[Any],
-    batch: Batch,
-    config: ModelConfig,
-    good_pixels: NDArray[np.bool_] | None = None,
+    weights: Mapping[str, Array], patches: Array, batch: Batch, config: ModelConfig, good_pixels: Mask = None
 ) -> Arrays:
     """From object patches (B, C, N, N) to the loss: the taps of the physics."""
-    probe = np.asarray(weights["probe.real"], np.float64) + 1j * np.asarray(weights["probe.imag"], np.float64)
-    if config.probe_mask:
-        probe = probe * probe_mask(config.N)
-    taps: Arrays = {"probe": probe, "exit_wave": illuminate(probe, patches)}
-    taps["far_field"] = propagate(taps["exit_wave"])
-    taps["expected_intensity"] = operators.expected_intensity(taps["far_field"], weights[INTENSITY_SCALE])
-    taps["expected_counts"] = batch.count_scale * taps["expected_intensity"]
-    taps["loss"] = np.asarray(operators.poisson_nll(batch.counts, taps["expected_counts"], good_pixels))
-    return taps
+    recorder = Recorder()
+    Layers(weights, config, recorder).loss(Node(patches), batch, good_pixels)
+    return recorder.values
 
 
 def physics_gradients(
-    weights: Mapping[str, NDArray[Any]],
-    patches: NDArray[Any],
-    batch: Batch,
-    config: ModelConfig,
-    good_pixels: NDArray[np.bool_] | None = None,
+    weights: Mapping[str, Array], patches: Array, batch: Batch, config: ModelConfig, good_pixels: Mask = None
 ) -> Arrays:
-    """Gradient of the loss with respect to object patches, probe and intensity scale, by hand.
+    """Gradient of the loss with respect to object patches, probe and intensity scale, in closed form.
 
-    The gradient of a complex array is ``dL/d(real) + i dL/d(imag)``. With l the expected counts plus the floor and n
-    good pixels: ``dL/dl = (1 - k / l) / n``; the adjoint of the orthonormal FFT is its inverse.
+    With l the expected counts plus the floor and n good pixels: ``dL/dl = (1 - k / l) / n``.
 
     Returns
     -------
@@ -127,12 +238,10 @@ def physics_gradients(
         ``log_intensity_scale`` ().
     """
     taps = observe(weights, patches, batch, config, good_pixels)
-    rate = taps["expected_counts"] + operators.COUNT_FLOOR
-    good = np.broadcast_to(True if good_pixels is None else good_pixels, rate.shape)
-    slope = np.where(good, 1 - np.asarray(batch.counts, np.float64) / rate, 0) / good.sum()
+    slope = poisson_slope(batch.counts, taps["expected_counts"], good_pixels)
     gain = batch.count_scale * np.exp(2 * np.float64(weights[INTENSITY_SCALE]))
     far = 2 * gain * slope[:, :, None] * taps["far_field"]
-    wave = np.fft.ifft2(np.fft.ifftshift(far, axes=(-2, -1)), norm="ortho")
+    wave = inverse(far)
     probe = (wave * np.conj(patches)[:, :, None]).sum(axis=(0, 1))
     if config.probe_mask:
         probe = probe * probe_mask(config.N)
@@ -145,11 +254,11 @@ def physics_gradients(
 
 
 def slope(
-    weights: Mapping[str, NDArray[Any]],
-    direction: Mapping[str, NDArray[Any]],
+    weights: Mapping[str, Array],
+    direction: Mapping[str, Array],
     batch: Batch,
     config: ModelConfig,
-    good_pixels: NDArray[np.bool_] | None = None,
+    good_pixels: Mask = None,
     step: float = 2e-7,
 ) -> float:
     """Derivative of the loss along `direction` in the weights' space, by central differences."""
@@ -168,44 +277,24 @@ def kind(name: str) -> str:
     return part if part in ("kernel", "bias") else "physics"
 
 
-def directions(weights: Mapping[str, NDArray[Any]], seed: int = 7) -> dict[str, Arrays]:
+def directions(weights: Mapping[str, Array], seed: int = 7) -> dict[str, Arrays]:
     """A random direction through all weights of each kind, on the scale of the weights."""
     rng = np.random.default_rng(seed)
-    found: dict[str, Arrays] = {}
+    moves: dict[str, Arrays] = {}
     for name, array in weights.items():
         move = rng.normal(size=array.shape) * (float(np.std(array)) or 0.1)
-        found.setdefault(kind(name), {})[name] = np.asarray(move)
-    return found
+        moves.setdefault(kind(name), {})[name] = np.asarray(move)
+    return moves
 
 
 def adam(
-    weights: Mapping[str, NDArray[Any]],
-    gradients: Sequence[Mapping[str, NDArray[Any]]],
+    weights: Mapping[str, Array],
+    gradients: Sequence[Mapping[str, Array]],
     rates: Sequence[float],
     config: TrainingConfig,
 ) -> list[Arrays]:
-    """Weights after each step of Adam (Kingma & Ba 2015, algorithm 1), given the gradient at each.
-
-    Parameters
-    ----------
-    weights : dict
-        Before the first step; those without a gradient stay.
-    gradients : sequence of dict
-        Weight name to gradient.
-    rates : sequence of float
-        Learning rate of each step.
-    config : TrainingConfig
-        Of it the two decay rates and epsilon.
-    """
-    b1, b2, epsilon = config.adam_beta1, config.adam_beta2, config.adam_epsilon
-    w = {name: np.asarray(array, np.float64) for name, array in weights.items()}
-    m = {name: np.zeros_like(array) for name, array in w.items()}
-    v = {name: np.zeros_like(array) for name, array in w.items()}
-    after = []
-    for t, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
-        for name, g in gradient.items():
-            m[name] = b1 * m[name] + (1 - b1) * g
-            v[name] = b2 * v[name] + (1 - b2) * g**2
-            w[name] = w[name] - rate * (m[name] / (1 - b1**t)) / (np.sqrt(v[name] / (1 - b2**t)) + epsilon)
-        after.append(dict(w))
-    return after
+    """Weights after each step of :class:`Adam`, given the gradient at each and the learning rate of each."""
+    optimiser, after = Adam(config), [{name: np.asarray(array, np.float64) for name, array in weights.items()}]
+    for gradient, rate in zip(gradients, rates, strict=True):
+        after.append(optimiser.step(after[-1], gradient, rate))
+    return after[1:]

@@ -139,9 +139,14 @@ class NetworkBackend(ABC):
         self, config: TrainingConfig, weights: Weights, good_pixels: Mask = None, precision: str | None = None
     ) -> Network:
         """See :meth:`.protocol.Traceable.build`."""
-        if precision is not None and precision not in self.precisions:
-            raise ConfigError(f"precision is {precision!r}; {self.name} computes in {' and '.join(self.precisions)}.")
-        return type(self).network(config, weights, good_pixels, precision or self.precisions[0])
+        chosen = precision or self.precisions[0]
+        self.check_precision(chosen)
+        return type(self).network(config, weights, good_pixels, chosen)
+
+    def check_precision(self, precision: str) -> None:
+        """Raise ConfigError where the backend does not compute in `precision`."""
+        if precision not in self.precisions:
+            raise ConfigError(f"precision is {precision!r}; backend {self.name!r} computes in {self.precisions}.")
 
     def train(
         self, data: GroupedScan, config: TrainingConfig, weights: Weights, on_epoch: OnEpoch | None = None

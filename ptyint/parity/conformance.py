@@ -7,23 +7,26 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptyint import backends
-from ptyint.backends.protocol import CAPABILITIES
-from ptyint.backends.weights import initial_weights, weights_sha256
+from ptyint.backends import numpy_network
+from ptyint.backends.protocol import CAPABILITIES, Backend, Operators, Traceable, Trainable, Workflow, methods
+from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.evidence.checks import Check
 from ptyint.parity import operands, problems
-from ptyint.parity.rungs.forward import refereed
-from ptyint.scans.batches import GroupedScan
+from ptyint.scans.batches import Batch, GroupedScan
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture
 
-WORKFLOW_ARRAYS = ("patches", "stitched", "probe", "inputs")
+CASE = problems.CASES["gridsize 2"]
+TRAINING = problems.TRAINING[2]
+WORKFLOW_ARRAYS = {"run": ("patches", "stitched", "probe", "inputs"), "reload": ("patches", "stitched")}
 
 
 def check(name: str) -> list[Check]:
@@ -32,6 +35,7 @@ def check(name: str) -> list[Check]:
     Parameters
     ----------
     name : str
+        One of :func:`ptyint.backends.names`.
 
     Returns
     -------
@@ -42,17 +46,21 @@ def check(name: str) -> list[Check]:
     ------
     UnknownBackendError, BackendUnavailableError
         See :func:`ptyint.backends.load`.
+
+    Examples
+    --------
+    >>> {check.name: check.verdict for check in check("numpy")}["trace: gives every tap and gradient"]
+    'pass'
     """
-    backend: Any = backends.load(name)
-    found = [_tried(what, lambda fact=fact: fact(backend, name)) for what, fact in DECLARATION.items()]  # type: ignore[misc]
+    backend = backends.load(name)
+    checks = [_tried(what, partial(fact, backend, name)) for what, fact in DECLARATION.items()]
     declared: frozenset[str] = getattr(backend, "capabilities", frozenset())
-    for capability, facts in FACTS.items():
-        for what, fact in facts.items():
-            if capability in declared:
-                found.append(_tried(f"{capability}: {what}", lambda fact=fact: fact(backend)))  # type: ignore[misc]
-            else:
-                found.append(Check(f"{capability}: {what}", None, note="not declared", available=False))
-    return found
+    for (capability, what), fact in FACTS.items():
+        if capability in declared:
+            checks.append(_tried(f"{capability}: {what}", partial(fact, backend)))
+        else:
+            checks.append(Check(f"{capability}: {what}", None, note="not declared", available=False))
+    return checks
 
 
 def _tried(what: str, fact: Callable[[], str]) -> Check:
@@ -64,24 +72,29 @@ def _tried(what: str, fact: Callable[[], str]) -> Check:
     return Check.fact(what, not wrong, wrong)
 
 
-def _name(backend: Any, name: str) -> str:
+def _lacks(what: str, arrays: Mapping[str, Any], names: tuple[str, ...] | list[str]) -> str:
+    missing = [name for name in names if name not in arrays]
+    return f"{what} has no {', '.join(missing)}" if missing else ""
+
+
+def _name(backend: Backend, name: str) -> str:
     return "" if backend.name == name else f"it calls itself {backend.name!r}, and is registered as {name!r}"
 
 
-def _capabilities(backend: Any, name: str) -> str:
-    unknown = set(backend.capabilities) - CAPABILITIES.keys()
-    if unknown or not backend.capabilities:
+def _capabilities(backend: Backend, name: str) -> str:
+    if set(backend.capabilities) - CAPABILITIES.keys() or not backend.capabilities:
         return f"capabilities are {sorted(backend.capabilities)}; must be one or more of {list(CAPABILITIES)}"
+    for capability in sorted(backend.capabilities):
+        if not isinstance(backend, CAPABILITIES[capability]):
+            return f"capabilities has {capability!r}, which needs {', '.join(methods(capability))}; it lacks some"
     if set(backend.precisions) - {"float32", "float64"} or not backend.precisions:
         return f"precisions are {backend.precisions}; must be 'float32', 'float64' or both"
     unknown = set(backend.frameworks) - {"tensorflow", "torch"}
     return f"frameworks has {sorted(unknown)}; must be of 'tensorflow', 'torch'" if unknown else ""
 
 
-def _describe(backend: Any, name: str) -> str:
-    found = json.loads(json.dumps(backend.describe()))
-    missing = {"backend", "version"} - found.keys()
-    return f"describe() has no {sorted(missing)}" if missing else ""
+def _describe(backend: Backend, name: str) -> str:
+    return _lacks("describe()", json.loads(json.dumps(backend.describe())), ("backend", "version"))
 
 
 DECLARATION: dict[str, Callable[[Any, str], str]] = {
@@ -91,7 +104,7 @@ DECLARATION: dict[str, Callable[[Any, str], str]] = {
 }
 
 
-def _operators(backend: Any) -> str:
+def _operators(backend: Operators) -> str:
     """Every operator on its operands: known, and of the referee's shape and dtype."""
     given = operands.everything()
     expected = operands.expected(given)
@@ -125,57 +138,61 @@ def _first_served(
     return f"{name} refuses all its operands: {[operand for _, operand in given]}"
 
 
-def _data(gridsize: int = 2) -> tuple[GroupedScan, Any, dict[str, Any]]:
-    config, scan = problems.TRAINING[gridsize], load_fixture(problems.FIXTURE)
-    return GroupedScan.from_config(scan, config), config, initial_weights(config.model, scan.probe, config.seed)
+def _data() -> tuple[GroupedScan, Weights]:
+    scan = load_fixture(problems.FIXTURE)
+    return GroupedScan.from_config(scan, TRAINING), initial_weights(TRAINING.model, scan.probe, TRAINING.seed)
 
 
-def _train(backend: Any) -> str:
-    data, config, weights = _data()
+def _train(backend: Trainable) -> str:
+    data, weights = _data()
     before = weights_sha256(weights)
-    trained, history = backend.train(data, config, weights)
+    trained, history = backend.train(data, TRAINING, weights)
     if weights_sha256(weights) != before:
         return "train() changes the weights that it was given"
-    shapes = [{k: (v.shape, str(v.dtype)) for k, v in w.items()} for w in (trained, weights)]
-    if shapes[0] != shapes[1]:
+    kinds = [{name: (w.shape, str(w.dtype)) for name, w in one.items()} for one in (trained, weights)]
+    if kinds[0] != kinds[1]:
         return "train() gives back weights of other names, shapes or dtypes than it was given"
     return "" if np.isfinite(history.losses).all() and len(history.losses) else "a loss is missing or not finite"
 
 
-def _infer(backend: Any) -> str:
-    data, config, weights = _data()
+def _infer(backend: Trainable) -> str:
+    data, weights = _data()
     patches = backend.infer(data, weights, problems.inference(2))
-    shape = (data.groups.n_groups, data.groups.n_channels, config.model.N, config.model.N)
+    shape = (data.groups.n_groups, data.groups.n_channels, TRAINING.model.N, TRAINING.model.N)
     if patches.shape != shape or patches.dtype != np.complex64:
         return f"infer() gives {patches.dtype} {patches.shape}, not complex64 {shape}"
     return "" if np.isfinite(patches).all() else "infer() gives values that are not finite"
 
 
-def _trace(backend: Any) -> str:
-    case = "gridsize 2"
-    batch, weights, good = problems.inputs_of(problems.CASES[case], "float32")
-    taps = backend.build(problems.CASES[case].config, weights, good, "float32").trace(batch)
-    if missing := [tap for tap in refereed(case) if tap not in taps]:
-        return f"trace() has no {', '.join(missing)}"
-    missing = [name for name in weights if f"gradient/{name}" not in taps]
-    return f"trace() has no gradient of {', '.join(missing)}" if missing else ""
+def _given(backend: Traceable) -> tuple[Any, Batch, Weights]:
+    """A network in the backend's usual precision, its batch, and the weights that it was built from."""
+    precision = backend.precisions[0]
+    batch, weights, good = problems.inputs_of(CASE, precision)
+    weights = {name: array.astype(precision) for name, array in weights.items()}
+    return backend.build(CASE.config, weights, good, precision), batch, weights
 
 
-def _round_trip(backend: Any) -> str:
-    batch, weights, good = problems.inputs_of(problems.CASES["gridsize 2"], "float32")
-    network = backend.build(problems.CASES["gridsize 2"].config, weights, good, "float32")
-    if weights_sha256(network.get_weights()) != weights_sha256(weights):
+def _trace(backend: Traceable) -> str:
+    network, batch, weights = _given(backend)
+    names = [*numpy_network.forward(weights, batch, CASE.config.model), *(f"gradient/{name}" for name in weights)]
+    return _lacks("trace()", network.trace(batch), names)
+
+
+def _round_trip(backend: Traceable) -> str:
+    network, batch, weights = _given(backend)
+    given = weights_sha256(weights)
+    if weights_sha256(network.get_weights()) != given:
         return "get_weights() gives others than build() was given"
     network.train_step(batch, 1e-3)
     moved = weights_sha256(network.get_weights())
     network.reset(weights)
-    if weights_sha256(network.get_weights()) != weights_sha256(weights):
+    if weights_sha256(network.get_weights()) != given:
         return "reset() does not start over"
     network.train_step(batch, 1e-3)
     return "" if weights_sha256(network.get_weights()) == moved else "the same step twice gives other weights"
 
 
-def _workflow(backend: Any) -> str:
+def _workflow(backend: Workflow) -> str:
     config = problems.workflow_training()
     with tempfile.TemporaryDirectory(prefix="ptyint-contract-") as name:
         folder = Path(name)
@@ -184,22 +201,21 @@ def _workflow(backend: Any) -> str:
         if not backend.initial_weights(config):
             return "initial_weights() gives none"
         held = backend.configure(config)
-        if held.get("N") != config.model.N or held.get("gridsize") != config.model.gridsize:
+        if (held.get("N"), held.get("gridsize")) != (config.model.N, config.model.gridsize):
             return (
                 f"configure() holds N {held.get('N')!r} and gridsize {held.get('gridsize')!r}, not those it was given"
             )
-        ran = backend.run(path, config, folder)
-        if missing := [key for key in WORKFLOW_ARRAYS if key not in ran]:
-            return f"run() gives no {', '.join(missing)}"
-        again = backend.reload(path, config, folder)
-        missing = [key for key in ("patches", "stitched") if key not in again]
-        return f"reload() gives no {', '.join(missing)}" if missing else ""
+        return _lacks("run()", backend.run(path, config, folder), WORKFLOW_ARRAYS["run"]) or _lacks(
+            "reload()", backend.reload(path, config, folder), WORKFLOW_ARRAYS["reload"]
+        )
 
 
-FACTS: dict[str, dict[str, Callable[[Any], str]]] = {
-    "operators": {"known, with the referee's shapes and dtypes": _operators},
-    "weights": {"trains from given weights and leaves them alone": _train, "infers from given weights": _infer},
-    "trace": {"gives every tap and gradient": _trace, "weights go in and out, a step is repeatable": _round_trip},
-    "workflow": {"configures, trains, saves, loads, infers, stitches": _workflow},
+FACTS: dict[tuple[str, str], Callable[[Any], str]] = {
+    ("operators", "known, with the referee's shapes and dtypes"): _operators,
+    ("weights", "trains from given weights and leaves them alone"): _train,
+    ("weights", "infers from given weights"): _infer,
+    ("trace", "gives every tap and gradient"): _trace,
+    ("trace", "weights go in and out, a step is repeatable"): _round_trip,
+    ("workflow", "configures, trains, saves, loads, infers, stitches"): _workflow,
 }
-"""Capability to what is tried of it."""
+"""Capability and what is tried of it, to the trial."""
