@@ -95,7 +95,7 @@ def test_the_template_meets_the_referee(template: Any, tmp_path: Path) -> None:
         ("capabilities", frozenset({"magic"}), r"capabilities are \['magic'\]"),
         ("precisions", ("float16",), "precisions are"),
         ("frameworks", ("jax",), "frameworks has"),
-        ("describe", lambda: {"backend": "mine"}, r"no \['version'\]"),
+        ("describe", lambda: {"backend": "mine"}, "has no version"),
         ("operators", lambda precision: {"magic": abs}, r"unknown operators \['magic'\]"),
         ("operators", lambda precision: {"propagate": lambda x: x[0]}, r"gives complex128 .* not complex64"),
     ],

@@ -160,6 +160,15 @@ def test_the_adapters_keep_the_contract(name: str) -> None:
     assert "✓ workflow:" in run.stdout and "⊘ trace:" in run.stdout and "✗" not in run.stdout
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_importing_an_adapter_hides_no_gpu(name: str) -> None:
+    code = f"import os; from ptyint import backends; backends.load({name!r})\n"
+    code += "print(os.environ.get('CUDA_VISIBLE_DEVICES'))"
+    env = {key: value for key, value in environment().items() if key != "CUDA_VISIBLE_DEVICES"}
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=120)
+    assert run.stdout.split() == ["None"], run.stderr
+
+
 def test_a_changed_interface_is_one_clear_sentence(tmp_path: Path) -> None:
     code = "import ptycho.tf_helper as h; del h.reassemble_position\nfrom ptyint import backends\n"
     code += f"try:\n    backends.load({NAMES[0]!r})\nexcept RuntimeError as error:\n    print(error)"

@@ -244,27 +244,14 @@ def _normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
     return np.asarray(probe / (probe_scale * np.mean(inside * np.sqrt((abs(probe) ** 2).sum(axis=0)))))
 
 
+_NAMESAKES = (
+    probe_mask, downsample, upsample, sigmoid, swish, softplus, relu, phase_head, pad_patch, translate, merge_patches,
+    cut_patches, illuminate, propagate, expected_intensity, poisson_nll, diffract, patch_of_group, stitch,
+)  # fmt: skip
+
 OPERATORS: dict[str, Callable[..., Any]] = {
     "normalise_probe": _normalise_probe,
-    "probe_mask": probe_mask,
-    "downsample": downsample,
-    "upsample": upsample,
-    "sigmoid": sigmoid,
-    "swish": swish,
-    "softplus": softplus,
-    "relu": relu,
-    "phase_head": phase_head,
-    "pad_patch": pad_patch,
-    "translate": translate,
-    "merge_patches": merge_patches,
-    "cut_patches": cut_patches,
-    "illuminate": illuminate,
-    "propagate": propagate,
-    "expected_intensity": expected_intensity,
-    "poisson_nll": poisson_nll,
-    "diffract": diffract,
+    **{operator.__name__: operator for operator in _NAMESAKES},
     "canvas_size": lambda N, offsets_px: float(canvas_size(N, offsets_px)),
-    "patch_of_group": patch_of_group,
-    "stitch": stitch,
 }
 """Everything that a backend may offer under `ptyint.backends.protocol.OPERATORS`, and what only some have."""

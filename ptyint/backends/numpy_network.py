@@ -13,38 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import numpy as operators
-from ptyint.backends.numpy_adjoints import (
-    Array,
-    Node,
-    Recorder,
-    activate,
-    bordered,
-    channels,
-    complex_probe,
-    convolve,
-    cut_patches,
-    downsample,
-    expected_intensity,
-    illuminated,
-    inverse,
-    merge_patches,
-    pad,
-    poisson_nll,
-    poisson_slope,
-    polar,
-    propagated,
-    upsample,
-)
+from ptyint.backends import numpy_adjoints as adjoint
+from ptyint.backends import weights as canonical
+from ptyint.backends.numpy_adjoints import Array, Node, Recorder
 from ptyint.backends.protocol import Arrays, Mask, Operator, Tap, untapped
 from ptyint.backends.training import NetworkBackend
-from ptyint.backends.weights import (
-    INTENSITY_SCALE,
-    OUTER_CHANNELS,
-    Weights,
-    decoder_filters,
-    encoder_filters,
-    trainable_names,
-)
+from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
 from ptyint.scans.forward import probe_mask
@@ -59,54 +33,55 @@ class Layers:
 
     def convolve(self, name: str, x: Node) -> Node:
         """The convolution `name`, without activation."""
-        y: Node = self.tap(name, convolve(x, self.weights[f"{name}.kernel"], self.weights[f"{name}.bias"]))
+        y: Node = self.tap(name, adjoint.convolve(x, self.weights[f"{name}.kernel"], self.weights[f"{name}.bias"]))
         return y
 
     def block(self, prefix: str, x: Node) -> Node:
         """Twice convolution and ReLU."""
         for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
-            x = self.tap(f"{name}.relu", activate("relu", self.convolve(name, x)))
+            x = self.tap(f"{name}.relu", adjoint.activate("relu", self.convolve(name, x)))
         return x
 
     def decode(self, head: str, x: Node, activation: str) -> Node:
         """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
-        for i in range(len(decoder_filters(self.config))):
-            x = self.tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x)))
-        inner = channels(x, slice(-OUTER_CHANNELS)) if self.config.probe_big else x
-        patch = self.tap(f"{head}.head", activate(activation, self.convolve(f"{head}.last", inner)))
-        patch = pad(patch, patch.value.shape[-1] // 2)
+        for i in range(len(canonical.decoder_filters(self.config))):
+            x = self.tap(f"{head}.{i}.up", adjoint.upsample(self.block(f"{head}.{i}", x)))
+        inner = adjoint.channels(x, slice(-OUTER_CHANNELS)) if self.config.probe_big else x
+        patch = self.tap(f"{head}.head", adjoint.activate(activation, self.convolve(f"{head}.last", inner)))
+        patch = adjoint.pad(patch, patch.value.shape[-1] // 2)
         if self.config.probe_big:
-            outer = self.block(f"{head}.outer", channels(x, slice(-OUTER_CHANNELS, None)))
-            border = self.convolve(f"{head}.outer.last", self.tap(f"{head}.outer.up", upsample(outer)))
-            patch = bordered(patch, activate("swish", border))
+            outer = self.block(f"{head}.outer", adjoint.channels(x, slice(-OUTER_CHANNELS, None)))
+            border = self.convolve(f"{head}.outer.last", self.tap(f"{head}.outer.up", adjoint.upsample(outer)))
+            patch = adjoint.bordered(patch, adjoint.activate("swish", border))
         result: Node = self.tap(head, patch)
         return result
 
     def object_patches(self, batch: Batch) -> Node:
         """Complex object patches (B, C, N, N), consistent within each group."""
         config, x = self.config, self.tap("inputs", Node(np.asarray(batch.inputs, np.float64)))
-        for i in range(len(encoder_filters(config))):
-            x = self.tap(f"encoder.{i}.down", downsample(self.block(f"encoder.{i}", x)))
+        for i in range(len(canonical.encoder_filters(config))):
+            x = self.tap(f"encoder.{i}.down", adjoint.downsample(self.block(f"encoder.{i}", x)))
         amplitude = self.decode("amplitude", x, config.amp_activation)
-        patches = polar(amplitude, self.decode("phase", x, "phase_head"))
+        patches = adjoint.polar(amplitude, self.decode("phase", x, "phase_head"))
         if config.n_channels > 1:
             patches = self.tap("patches_before_merge", patches)
             if config.object_big:
-                region = merge_patches(patches, batch.offsets_px, batch.n_canvas)
+                region = adjoint.merge_patches(patches, batch.offsets_px, batch.n_canvas)
             else:
-                region = pad(channels(patches, 0), (batch.n_canvas - config.N) // 2)
-            patches = cut_patches(self.tap("region", region), batch.offsets_px, config.N)
+                region = adjoint.pad(adjoint.channels(patches, 0), (batch.n_canvas - config.N) // 2)
+            patches = adjoint.cut_patches(self.tap("region", region), batch.offsets_px, config.N)
         result: Node = self.tap("object_patches", patches)
         return result
 
     def loss(self, patches: Node, batch: Batch, good_pixels: Mask) -> Node:
         """From object patches to the loss: the physics."""
         mask = probe_mask(self.config.N) if self.config.probe_mask else 1.0
-        probe = self.tap("probe", complex_probe(self.weights["probe.real"], self.weights["probe.imag"], mask))
-        wave = self.tap("far_field", propagated(self.tap("exit_wave", illuminated(probe, patches))))
-        intensity = self.tap("expected_intensity", expected_intensity(wave, self.weights[INTENSITY_SCALE]))
+        probe = self.tap("probe", adjoint.complex_probe(self.weights["probe.real"], self.weights["probe.imag"], mask))
+        wave = self.tap("far_field", adjoint.propagated(self.tap("exit_wave", adjoint.illuminated(probe, patches))))
+        intensity = self.tap("expected_intensity", adjoint.expected_intensity(wave, self.weights[INTENSITY_SCALE]))
         expected = Node(batch.count_scale * intensity.value, (intensity, lambda g: batch.count_scale * g))
-        loss: Node = self.tap("loss", poisson_nll(batch.counts, self.tap("expected_counts", expected), good_pixels))
+        counts = self.tap("expected_counts", expected)
+        loss: Node = self.tap("loss", adjoint.poisson_nll(batch.counts, counts, good_pixels))
         return loss
 
 
@@ -138,7 +113,7 @@ class NumpyNetwork:
 
     def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Mask, precision: str) -> None:
         self.config, self.good_pixels = config, good_pixels
-        self.trainable = trainable_names(config, list(weights))
+        self.trainable = canonical.trainable_names(config, list(weights))
         self.reset(weights)
 
     def reset(self, weights: Weights) -> None:
@@ -238,10 +213,10 @@ def physics_gradients(
         ``log_intensity_scale`` ().
     """
     taps = observe(weights, patches, batch, config, good_pixels)
-    slope = poisson_slope(batch.counts, taps["expected_counts"], good_pixels)
+    slope = adjoint.poisson_slope(batch.counts, taps["expected_counts"], good_pixels)
     gain = batch.count_scale * np.exp(2 * np.float64(weights[INTENSITY_SCALE]))
     far = 2 * gain * slope[:, :, None] * taps["far_field"]
-    wave = inverse(far)
+    wave = adjoint.inverse(far)
     probe = (wave * np.conj(patches)[:, :, None]).sum(axis=(0, 1))
     if config.probe_mask:
         probe = probe * probe_mask(config.N)

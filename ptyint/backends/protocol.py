@@ -26,23 +26,9 @@ Operator = Callable[..., NDArray[Any]]
 """An operator of the model: arrays in, an array out."""
 
 OPERATORS = (
-    "probe_mask",
-    "downsample",
-    "upsample",
-    "sigmoid",
-    "swish",
-    "softplus",
-    "relu",
-    "phase_head",
-    "pad_patch",
-    "translate",
-    "merge_patches",
-    "cut_patches",
-    "illuminate",
-    "propagate",
-    "expected_intensity",
-    "poisson_nll",
-)
+    "probe_mask", "downsample", "upsample", "sigmoid", "swish", "softplus", "relu", "phase_head", "pad_patch",
+    "translate", "merge_patches", "cut_patches", "illuminate", "propagate", "expected_intensity", "poisson_nll",
+)  # fmt: skip
 """Every operator of the model, in data-flow order. Each takes and returns what its namesake in `ptyint.backends.numpy`
 does (`downsample` and `upsample` act on (B, C, H, W), `pad_patch` on (B, C, N/2, N/2), `translate` on (B, n, n))."""
 

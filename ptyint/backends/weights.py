@@ -8,6 +8,9 @@ Everything is real, so a gradient is an array of the same shape and optimisers t
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -191,6 +194,22 @@ def scan_units(weights: Weights, probe: ArrayLike) -> tuple[float, NDArray[np.co
     network_probe = probe_of(weights)
     ratio = float(np.linalg.norm(network_probe) / np.linalg.norm(np.asarray(probe)))
     return float(np.exp(weights[INTENSITY_SCALE])) * ratio, (network_probe / ratio).astype(np.complex64)
+
+
+def kernels(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Kernels of the convolutions among weights."""
+    return {name: array for name, array in arrays.items() if array.ndim == 4}
+
+
+def layers_apart(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> str:
+    """How two networks' kernels differ in shape, in words; empty: weights can be carried from one to the other."""
+    a, b = (Counter(array.shape for array in kernels(one).values()) for one in (ours, theirs))
+    dense = [name for name, array in ours.items() if array.ndim == 2]
+    words = [f"{len(dense)} dense layers ({dense[0]}, ...)"] if dense else []
+    for side, more in (("this", a - b), ("the other", b - a)):
+        shapes = [f"{n} of {' x '.join(map(str, shape))}" for shape, n in sorted(more.items())]
+        words += [f"{side} one alone has {', '.join(shapes[:4])}{', ...' if shapes[4:] else ''}"] if shapes else []
+    return "; ".join(words)
 
 
 def weights_sha256(weights: Weights) -> str:

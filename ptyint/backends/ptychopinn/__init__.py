@@ -26,7 +26,6 @@ from ptyint.config import ModelConfig, TrainingConfig
 KNOWN = "712c23f3bb6581ee4300c5572e3817a3d931165e"
 """The commit of PtychoPINN that the adapters were written and tried against."""
 
-os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -75,12 +74,12 @@ def version(package: str) -> str:
         return "unknown"
 
 
-def description(name: str, **facts: Any) -> dict[str, Any]:
+def description(name: str, device: str, threads: int) -> dict[str, Any]:
     """What both adapters say of themselves: PtychoPINN's commit, versions, the processor."""
     packages = ("ptychopinn", "tensorflow", "keras", "torch", "lightning", "numpy")
     versions = {package: version(package) for package in packages}
-    about = {"backend": name, "version": f"PtychoPINN {commit()}", "device": "cpu", "deterministic": False}
-    return {**about, **versions, "known_commit": KNOWN[:12], **facts}
+    about = {"backend": name, "version": f"PtychoPINN {commit()}", "device": device, "deterministic": False}
+    return {**about, **versions, "known_commit": KNOWN[:12], "threads": threads}
 
 
 def their_config(config: TrainingConfig, backend: str, **settings: Any) -> Any:

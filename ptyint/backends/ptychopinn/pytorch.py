@@ -18,7 +18,7 @@ from ptyint._atomic import write_arrays
 from ptyint.backends import ptychopinn
 from ptyint.backends.protocol import Operator
 from ptyint.backends.ptychopinn import fit, interface, local_offsets
-from ptyint.backends.weights import Weights
+from ptyint.backends.weights import Weights, layers_apart
 from ptyint.config import ModelConfig, TrainingConfig
 
 components = interface(
@@ -54,7 +54,7 @@ class PtychoPINNPyTorch:
 
     def describe(self) -> dict[str, Any]:
         """Commit, versions, threads."""
-        return ptychopinn.description(self.name, threads=torch.get_num_threads())
+        return ptychopinn.description(self.name, "cpu", torch.get_num_threads())
 
     # --- operators ---
 
@@ -87,8 +87,6 @@ class PtychoPINNPyTorch:
 
     def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
         """See :class:`.protocol.Workflow`: this adapter carries no weights."""
-        from ptyint.parity.rungs.workflow import layers_apart
-
         apart = layers_apart(self.initial_weights(config), weights)
         raise NotImplementedError(apart or "the kernels fit by now: teach ptyint/backends/ptychopinn to carry them")
 

@@ -46,7 +46,8 @@ class PtychoPINNTensorFlow:
 
     def describe(self) -> dict[str, Any]:
         """Commit, versions, threads."""
-        return ptychopinn.description(self.name, threads=tf.config.threading.get_intra_op_parallelism_threads())
+        device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
+        return ptychopinn.description(self.name, device, tf.config.threading.get_intra_op_parallelism_threads())
 
     # --- operators ---
 

@@ -7,7 +7,6 @@ new one. None of it needs weights that come from outside.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import numpy_network
-from ptyint.backends.weights import Weights, initial_weights
+from ptyint.backends.weights import Weights, initial_weights, kernels, layers_apart
 from ptyint.config import legacy_values
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, error_of
 from ptyint.parity.problems import FIXTURE, Case, Problems, inputs_of, workflow_training
@@ -142,10 +141,6 @@ def _configuration(side: str, arrays: Arrays, gridsize: int, case: str, seed: in
     yield Finding.fact(where, (side, REFEREE), seen == expected, seen)
 
 
-def _kernels(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    return {name: array for name, array in arrays.items() if array.ndim == 4}
-
-
 def _of(arrays: Arrays, prefix: str) -> dict[str, NDArray[Any]]:
     return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
 
@@ -159,7 +154,7 @@ def _start(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> It
     where, note = Place("contract", case, tap=ARCHITECTURE), f"{CARRIED}{apart} (this: {side}, the other: ptyint)"
     yield Finding.fact(where, (side, REFEREE), not apart, note)
     spreads = {}
-    for name, kernel in _kernels(initial).items():
+    for name, kernel in kernels(initial).items():
         fan = kernel.shape[0] * kernel.shape[1] * (kernel.shape[2] + kernel.shape[3])
         spread = abs(float(kernel.std()) * np.sqrt(fan / 2) - 1)
         spreads[name] = (spread, INITIAL_SPREAD / np.sqrt(kernel.size))
@@ -173,17 +168,6 @@ def _start(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> It
     yield bounded(where, (side, REFEREE), spread, bound, note)
     largest = max((float(np.abs(array).max()) for array in initial.values() if array.ndim == 1), default=0.0)
     yield bounded(Place("contract", case, tap="initial biases: largest"), (side, REFEREE), largest, 0.0)
-
-
-def layers_apart(ours: Mapping[str, NDArray[Any]], theirs: Mapping[str, NDArray[Any]]) -> str:
-    """How two networks' kernels differ in shape, in words; empty: weights can be carried from one to the other."""
-    a, b = (Counter(array.shape for array in _kernels(one).values()) for one in (ours, theirs))
-    dense = [name for name, array in ours.items() if array.ndim == 2]
-    words = [f"{len(dense)} dense layers ({dense[0]}, ...)"] if dense else []
-    for side, more in (("this", a - b), ("the other", b - a)):
-        shapes = [f"{n} of {' x '.join(map(str, shape))}" for shape, n in sorted(more.items())]
-        words += [f"{side} one alone has {', '.join(shapes[:4])}{', ...' if shapes[4:] else ''}"] if shapes else []
-    return "; ".join(words)
 
 
 def _architecture(found: Mapping[str, Arrays], gridsize: int, case: str) -> Finding:
