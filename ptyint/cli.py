@@ -226,6 +226,7 @@ class _Progress:
 
     def __enter__(self) -> _Progress:
         self.notebooks: Any = None
+        self.running = ""
         return self
 
     def show(self, name: str, number: int, total: int, done: int, cells: int) -> None:
@@ -234,7 +235,8 @@ class _Progress:
         if self.notebooks is None:
             self.notebooks = tqdm(total=total, unit="notebook", desc="run", position=0)
             self.cells = tqdm(total=cells, unit="cell", position=1, leave=False)
-        if self.cells.desc != f"{name}: ":
+        if name != self.running:
+            self.running = name
             self.cells.reset(total=cells)
             self.cells.set_description(name)
         self.cells.n, self.notebooks.n = done, number + (done == cells)

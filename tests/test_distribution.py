@@ -19,8 +19,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def run(*command: str | Path, cwd: Path) -> str:
-    """What a command prints, away from the checkout."""
+    """What a command prints, away from the checkout; without progress bars, as in a log."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment["TQDM_DISABLE"] = "1"
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
