@@ -20,6 +20,7 @@ from ptyint.errors import (
 )
 from ptyint.images.comparison import Criteria, compare
 from ptyint.images.reconstruction import Reconstruction, assemble, reconstruct
+from ptyint.parity.results import Ladder
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.fixtures import fixture_info, fixture_names, load_fixture
 from ptyint.scans.scan import Scan, validate_scan
@@ -33,6 +34,7 @@ __all__ = [
     "EvidenceError",
     "FixtureError",
     "InferenceConfig",
+    "Ladder",
     "ModelConfig",
     "PtyintError",
     "Reconstruction",

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from ptyint.errors import ConfigError
 
@@ -73,15 +72,19 @@ def paired(differences: ArrayLike, margin: float) -> Equivalence:
     `margin` is the largest mean difference that counts as none, declared before the run; one that is not positive is a
     ConfigError.
     """
+    from scipy.stats import ttest_1samp
+
     d = np.asarray(differences, np.float64).ravel()
-    return _tested(float(d.mean()) if d.size else 0.0, (d,), margin, lambda: stats.ttest_1samp(d, 0.0))
+    return _tested(float(d.mean()) if d.size else 0.0, (d,), margin, lambda: ttest_1samp(d, 0.0))
 
 
 def independent(candidate: ArrayLike, reference: ArrayLike, margin: float) -> Equivalence:
     """Two samples (n,), (m,) of unequal variance, by Welch's t; `margin` as for :func:`paired`."""
+    from scipy.stats import ttest_ind
+
     a, b = np.asarray(candidate, np.float64).ravel(), np.asarray(reference, np.float64).ravel()
     mean = float(a.mean() - b.mean()) if a.size and b.size else np.nan
-    return _tested(mean, (a, b), margin, lambda: stats.ttest_ind(a, b, equal_var=False))
+    return _tested(mean, (a, b), margin, lambda: ttest_ind(a, b, equal_var=False))
 
 
 def _tested(mean: float, samples: Sequence[NDArray[np.float64]], margin: float, test: Callable[[], Any]) -> Equivalence:

@@ -321,11 +321,7 @@ class Problems:
         cases = self.cases or PROFILES[self.profile]
         return tuple(Network(case, precision) for case in cases for precision in self.precisions)
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Problems:
-        """Read what :meth:`to_mapping` wrote."""
+        """The problems whose ``asdict`` this is."""
         return cls(**{**values, "plan": Plan(**values["plan"]), "budget": Budget(**values["budget"])})

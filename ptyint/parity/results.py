@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ComparisonError
@@ -23,6 +21,9 @@ from ptyint.parity.compare import REFEREE, Finding
 from ptyint.parity.rungs import NUMBERS, RUNGS, climbed
 from ptyint.parity.rungs.rung import Rung, shrinks, worst
 from ptyint.parity.tolerances import PRECISIONS
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 VERSION = 2
 """Of ``ladder.json``: since 2 every key of a finding is a field of its own."""
@@ -36,7 +37,7 @@ class Judged:
     rows: tuple[Finding, ...]
 
     @property
-    def findings(self) -> pd.DataFrame:
+    def findings(self) -> DataFrame:
         """A row for each finding; see :func:`table`."""
         return table(self.rows)
 
@@ -73,8 +74,10 @@ class Judged:
         return replace(checks_table(self.checks, caption), record=None)._repr_mimebundle_()
 
 
-def table(rows: Sequence[Finding]) -> pd.DataFrame:
+def table(rows: Sequence[Finding]) -> DataFrame:
     """Findings as a data frame: a column for each field of :class:`Finding`, and its verdict, place and consequence."""
+    import pandas as pd
+
     fields = list(Finding.__dataclass_fields__)
     frame = pd.DataFrame([asdict(row) for row in rows], columns=fields)
     frame["step"] = frame["step"].astype("Int64")
@@ -159,11 +162,11 @@ class Ladder:
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def findings(self) -> pd.DataFrame:
+    def findings(self) -> DataFrame:
         """A row for each finding, to sort, filter and pivot.
 
         Columns: rung, case, precision, tap, operand, step, side, against, error, tolerance, ratio, note, local,
-        decided, available, verdict, place, consequence; see :class:`ptyint.parity.compare.Finding`.
+        decided, available (see :class:`ptyint.parity.compare.Finding`); then verdict, place and consequence.
         """
         return table(self.rows)
 
@@ -246,6 +249,11 @@ class Ladder:
     def load(cls, path: str | os.PathLike[str]) -> Ladder:
         """Read what :meth:`save` wrote, to explore it by hand.
 
+        Parameters
+        ----------
+        path : path-like
+            The ``ladder.json`` of a run.
+
         Raises
         ------
         ComparisonError
@@ -263,8 +271,10 @@ class Ladder:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
     @property
-    def overview(self) -> pd.DataFrame:
+    def overview(self) -> DataFrame:
         """One row a rung: its question, verdict, largest error in both precisions and the factor between them."""
+        import pandas as pd
+
         return pd.DataFrame([self._line(self.rung(name)) for name in self.rungs])
 
     @staticmethod

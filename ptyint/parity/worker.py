@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,7 +37,7 @@ OFFER = "offer"
 def give(folder: Path, pair: tuple[str, str], problems: Problems) -> None:
     """Write what the workers of a folder are asked: reference, candidate, problems."""
     with atomic_path(folder / PROBLEMS) as path:
-        path.write_text(json.dumps({"pair": pair, "problems": problems.to_mapping()}))
+        path.write_text(json.dumps({"pair": pair, "problems": asdict(problems)}))
 
 
 def write(folder: Path, side: str, capture: str, arrays: Captured, part: str = "") -> None:
@@ -128,14 +129,8 @@ class Worker:
 
     def command(self) -> dict[str, Any]:
         """What a run's record keeps of it."""
-        exit_code = self._process.returncode
-        return {
-            "argv": self._argv,
-            "exit_code": exit_code,
-            "start": self._start,
-            "end": self._end,
-            "log": self.log.name,
-        }
+        times = {"start": self._start, "end": self._end}
+        return {"argv": self._argv, "exit_code": self._process.returncode, **times, "log": self.log.name}
 
 
 def _now() -> str:
