@@ -44,8 +44,15 @@ def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
     (source,) = (tmp_path / "source").iterdir()
     from_sdist = contents(build("wheel", source, tmp_path / "there"))
     assert from_sdist == contents(build("wheel", ROOT, tmp_path / "here"))
-    carried = {"datasets/registry.toml", "notebooks/ladder.ipynb", "tests/full_cycle.py", "pyproject.toml"}
+    carried = {
+        "datasets/registry.toml",
+        "notebooks/ladder.ipynb",
+        "tests/full_cycle.py",
+        "tests/torch/backend_arrays.py",
+    }
     assert {f"ptyint/shipped/{name}" for name in carried} <= from_sdist.keys()
+    package = (path for path in (ROOT / "ptyint").rglob("*") if path.is_file() and path.suffix != ".pyc")
+    assert {path.relative_to(ROOT).as_posix() for path in package} <= from_sdist.keys()
     assert not [name for name in from_sdist if "__pycache__" in name or ".lock" in name]
 
 

@@ -166,7 +166,7 @@ def run_tests(
         env |= {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120", REPORT_VARIABLE: str(report)}
         env["PYTHONPATH"] = os.pathsep.join([*map(str, path), *inherited])
         options = ["-p", "no:cacheprovider", "-p", PLUGIN, "--color=no"]
-        options += [f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
+        options += [f"--rootdir={folder}", f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
         argv = [sys.executable, "-m", "pytest", *options, *arguments]
         start = now()
         with log.open("ab") as file:
@@ -261,7 +261,7 @@ def _enter(state: str, scratch: Path) -> tuple[Path, list[Path]]:
     for source in (PACKAGE, *(CHECKOUT / name for name in COPIED)):
         if source.is_dir():
             shutil.copytree(source, copy / source.name, ignore=shutil.ignore_patterns("__pycache__", "shipped"))
-        else:
+        elif source.is_file():  # a wheel carries no pyproject.toml
             shutil.copy(source, copy / source.name)
     (copy / "ptyint/backends/pytorch.py").unlink()
     table = copy / "ptyint/backends/__init__.py"
