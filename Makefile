@@ -3,19 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test test-all lab lint clean
+.PHONY: report test lab lint clean
 .DEFAULT_GOAL := report
 
 # All stages, quickly, and one page to read: reports/<time>/index.html.
 report: $(VENV)/.ready
 	$(BIN)/ptyint run $(ARGS)
 
-# Without the tests marked slow, which `make test-all` and CI run too.
+# Without the tests marked slow: `make test ARGS='-m slow'` runs those, and CI both.
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
-
-test-all: $(VENV)/.ready
-	$(BIN)/python -m pytest $(ARGS)
 
 lab: $(VENV)/.ready
 	$(BIN)/jupyter lab notebooks
