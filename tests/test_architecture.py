@@ -48,7 +48,6 @@ def part(module: str) -> str:
     return module.removeprefix("ptyint").lstrip(".").partition(".")[0]
 
 
-@pytest.mark.xfail(reason="backends/ptychopinn/pytorch -> parity/rungs/workflow: on the way out")
 def test_imports_point_down_only() -> None:
     crossing = [(a, b) for a, targets in imports().items() for b in targets if part(a) and part(a) != part(b)]
     assert len(crossing) > 100, "the graph is that of the package"

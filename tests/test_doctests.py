@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import ptyint
 
 PACKAGE = Path(ptyint.__file__).parent
@@ -30,7 +28,6 @@ for name in sys.argv[1:]:
 """In a process of its own: some examples train, with a framework that this process must not hold."""
 
 
-@pytest.mark.xfail(reason="the protocols' examples use the backend numpy, which is on its way")
 def test_the_examples_do_what_they_say(tmp_path: Path) -> None:
     assert len(MODULES) >= 10
     command = [sys.executable, "-c", PROGRAM, *MODULES]

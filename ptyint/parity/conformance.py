@@ -46,11 +46,6 @@ def check(name: str) -> list[Check]:
     ------
     UnknownBackendError, BackendUnavailableError
         See :func:`ptyint.backends.load`.
-
-    Examples
-    --------
-    >>> {check.name: check.verdict for check in check("numpy")}["trace: gives every tap and gradient"]
-    'pass'
     """
     backend = backends.load(name)
     checks = [_tried(what, partial(fact, backend, name)) for what, fact in DECLARATION.items()]
