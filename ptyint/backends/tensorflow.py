@@ -300,39 +300,26 @@ class KerasNetwork:
     def _gradients(self, tape: tf.GradientTape, loss: Tensor, sources: list[Any]) -> list[Tensor]:
         return list(tape.gradient(loss, sources, unconnected_gradients="zero"))
 
-    def _loss(
-        self,
-        inputs: Tensor,
-        counts: Tensor,
-        offsets_px: Tensor,
-        count_scale: Tensor,
-        n_canvas: int,
-        tap: Tap = untapped,
-    ) -> Tensor:
+    def _tensors(self, batch: Batch) -> tuple[Tensor, ...]:
+        """What a step depends on: inputs, counts, offsets in pixels, scale of the counts."""
+        return tuple(map(self._tensor, (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)))
+
+    def _loss(self, tensors: tuple[Tensor, ...], n_canvas: int, tap: Tap = untapped) -> Tensor:
+        inputs, counts, offsets_px, count_scale = tensors
         expected = tap("expected_counts", count_scale * self.model.call(inputs, offsets_px, n_canvas, tap))
         return tap("loss", poisson_nll(counts, expected, self.model.good_pixels))
 
-    def _step_eagerly(
-        self,
-        inputs: Tensor,
-        counts: Tensor,
-        offsets_px: Tensor,
-        count_scale: Tensor,
-        step_size: Tensor,
-        root: Tensor,
-        n_canvas: int,
-    ) -> Tensor:
+    def _step_eagerly(self, tensors: tuple[Tensor, ...], step_size: Tensor, root: Tensor, n_canvas: int) -> Tensor:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(self.adam.variables)
-            loss = self._loss(inputs, counts, offsets_px, count_scale, n_canvas)
+            loss = self._loss(tensors, n_canvas)
         self.adam.apply(self._gradients(tape, loss, self.adam.variables), step_size, root)
         return loss
 
     def train_step(self, batch: Batch, learning_rate: float) -> float:
         """One Adam step; the loss before it."""
         step_size, root = self.adam.factors(learning_rate, self.precision)
-        tensors = [self._tensor(a) for a in (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)]
-        return float(self._step(*tensors, step_size, root, batch.n_canvas))
+        return float(self._step(self._tensors(batch), step_size, root, batch.n_canvas))
 
     def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
         """Object patches (B, C, N, N)."""
@@ -347,12 +334,11 @@ class KerasNetwork:
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
         """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""
         recorder = Recorder(given)
-        given_batch = (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)
-        inputs, counts, offsets, scale = (self._tensor(array) for array in given_batch)
-        sources = [inputs, *(self.variables[name] for name in self.trainable)]
+        tensors = self._tensors(batch)
+        sources = [tensors[0], *(self.variables[name] for name in self.trainable)]
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            loss = self._loss(inputs, counts, offsets, scale, batch.n_canvas, recorder)
+            loss = self._loss(tensors, batch.n_canvas, recorder)
         gradients = self._gradients(tape, loss, sources)[1:]
         arrays = recorder.arrays()
         for name, gradient in zip(self.trainable, gradients, strict=True):
