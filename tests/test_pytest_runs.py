@@ -175,10 +175,10 @@ def test_a_timeout_kills_the_children_too(checkout: Path, tmp_path: Path) -> Non
     pid = tmp_path / "pid"
     write(checkout, HANGS.format(pid=str(pid)))
     start = time.monotonic()
-    run = run_tests(["tests"], tmp_path / "log", timeout=4)
-    assert time.monotonic() - start < 20
+    run = run_tests(["tests"], tmp_path / "log", timeout=15)
+    assert time.monotonic() - start < 40
     assert run.timed_out and run.exit_code == -signal.SIGKILL and results(run) == {"test_before": "passed"}
-    assert "killed after 4 s" in run.log.read_text()
+    assert "killed after 15 s" in run.log.read_text()
     assert not alive(int(pid.read_text()))
 
 

@@ -344,3 +344,10 @@ def test_a_summary_that_cannot_be_made_is_not_green(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(MarkdownExporter, "from_notebook_node", refuse)
     done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size", summary="red.md"))
     assert verdicts(content)["wrote red.md"] == "fail" and done.verdict == "fail"
+
+
+def test_a_log_of_nothing_but_blanks_is_not_shown(tmp_path: Path) -> None:
+    """The last line end of a progress bar may arrive in the next cell."""
+    cells = ("import sys\nprint('said', file=sys.stderr)", "print(file=sys.stderr)")
+    _, _, page = run(tmp_path, job(write(tmp_path / "n.ipynb", *cells, PASSES), "size"))
+    assert page.count("<summary>log</summary>") == 1
