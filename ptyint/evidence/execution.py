@@ -19,7 +19,7 @@ from ptyint.evidence.record import Record
 FOLDER = shipped("notebooks")
 
 ENGINE = "ptyint"
-"""Name of the papermill engine."""
+"""The papermill engine, by the name of its entry point; it lies in :mod:`ptyint.evidence.engine`."""
 
 ECHO_TAG = "ptyint-echo"
 """Tag of the two cells that the runner adds: the kernel says which parameters it holds, at the start and at the end."""
@@ -204,11 +204,7 @@ def execute(
     """
     import papermill
     from nbclient.exceptions import DeadKernelError
-    from papermill.engines import papermill_engines
 
-    from ptyint.evidence.engine import StrictEngine
-
-    papermill_engines.register(ENGINE, StrictEngine)
     path, target = notebook_path(name), Path(output)
     notebook = read_notebook(path)
     check_parameters(notebook, parameters, path.name)
