@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -36,35 +35,28 @@ DELIVERABLES = {
 }
 """As the plan names them."""
 
-MOST_SECONDS = 14 * 60
-"""Budget of the four stages (6 minutes), the ladder (3) and the faults (5) on two cores; twice that fails here, for the
-machine may be busy with something else."""
-
 
 @pytest.fixture(scope="module")
-def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str, float]:
-    """The run folder, what the command printed, and the seconds that it took."""
+def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The run folder, and what the command printed."""
     reports = tmp_path_factory.mktemp("quick") / "reports"
     command = [sys.executable, "-m", "ptyint.cli", "run", "--profile", "quick", "--reports", str(reports)]
-    start = time.monotonic()
     done = subprocess.run(command, capture_output=True, text=True)
-    seconds = time.monotonic() - start
     (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
     wrong = [check for check in manifest.read(folder).checks if check.verdict != "pass"]
     assert done.returncode == 0, (wrong, done.stdout, done.stderr[-3000:])
-    return folder, done.stdout, seconds
+    return folder, done.stdout
 
 
-def test_all_stages_pass_and_verify(quick: tuple[Path, str, float]) -> None:
-    folder, printed, seconds = quick
+def test_all_stages_pass_and_verify(quick: tuple[Path, str]) -> None:
+    folder, printed = quick
     content = manifest.read(folder)
     assert [entry.name for entry in content.notebooks] == ["e2a", "e2b", "e2c", "ladder", "faults", "e2d"]
     assert content.verdict == "pass" and "✓ PASS: read " in printed
     assert verification.verify(folder, folder.parents[1] / "docs" / "fix_plan.md").green
-    assert seconds < 2 * MOST_SECONDS
 
 
-def test_every_deliverable_of_the_plan_is_there_by_its_name(quick: tuple[Path, str, float]) -> None:
+def test_every_deliverable_of_the_plan_is_there_by_its_name(quick: tuple[Path, str]) -> None:
     folder = quick[0]
     declared = {name for entry in manifest.read(folder).notebooks for name in entry.artifacts}
     assert declared >= DELIVERABLES
@@ -73,7 +65,7 @@ def test_every_deliverable_of_the_plan_is_there_by_its_name(quick: tuple[Path, s
         assert (folder / name).stat().st_size > 0 and f"- `reports/{folder.name}/{name}`" in ledger
 
 
-def test_every_rung_of_the_ladder_holds(quick: tuple[Path, str, float]) -> None:
+def test_every_rung_of_the_ladder_holds(quick: tuple[Path, str]) -> None:
     """What the built-in backends must reach, whatever the table of tolerances says."""
     one = Ladder.load(quick[0] / "ladder.json")
     assert one.divergence is None and {one.verdict(rung) for rung in one.rungs} == {"pass"}
@@ -93,7 +85,7 @@ def test_every_rung_of_the_ladder_holds(quick: tuple[Path, str, float]) -> None:
     assert set(loaded["side"]) == {"tensorflow", "pytorch"}
 
 
-def test_every_fault_is_caught_where_it_was_put(quick: tuple[Path, str, float]) -> None:
+def test_every_fault_is_caught_where_it_was_put(quick: tuple[Path, str]) -> None:
     """The score stands on the first page; the control was green in the same run; limits are beyond anybody's need."""
     n = len(CATALOGUE) + 1
     score = f"{n} of {n} seeded faults were caught"
@@ -103,7 +95,7 @@ def test_every_fault_is_caught_where_it_was_put(quick: tuple[Path, str, float]) 
     assert len(content["limits"]) == len(SIZED) and all(one["size"] <= 1e-6 for one in content["limits"])
 
 
-def test_the_red_log_holds_both_states_whole_and_nothing_was_skipped(quick: tuple[Path, str, float]) -> None:
+def test_the_red_log_holds_both_states_whole_and_nothing_was_skipped(quick: tuple[Path, str]) -> None:
     text = (quick[0] / "phase_e_red_integration.log").read_text()
     assert re.findall(r"^=== state: (.*)$", text, re.MULTILINE) == ["torch not importable", "torch wiring absent"]
     assert text.count("test session starts") == 2 and text.count("rootdir: ") == 2
@@ -122,13 +114,13 @@ def test_the_red_log_holds_both_states_whole_and_nothing_was_skipped(quick: tupl
         ("phase_e_torch_run.log", "2 passed, 2 deselected"),
     ],
 )
-def test_green_logs_are_whole(quick: tuple[Path, str, float], log: str, says: str) -> None:
+def test_green_logs_are_whole(quick: tuple[Path, str], log: str, says: str) -> None:
     text = (quick[0] / log).read_text()
     assert "test session starts" in text and "rootdir: " in text and f" {says} in " in text
     assert "skipped" not in text and "=== exit code: 0" in text
 
 
-def test_the_parity_summary_has_metrics_costs_words_and_gaps(quick: tuple[Path, str, float]) -> None:
+def test_the_parity_summary_has_metrics_costs_words_and_gaps(quick: tuple[Path, str]) -> None:
     text = (quick[0] / "phase_e_parity_summary.md").read_text()
     heads = re.findall(r"^## (.*)$", text, re.MULTILINE)
     wanted = ["Checks", "Metrics after gauge removal", "Runtime and memory", "Qualitative comparison", "Residual gaps"]
@@ -136,7 +128,7 @@ def test_the_parity_summary_has_metrics_costs_words_and_gaps(quick: tuple[Path, 
     assert "PyTorch / TensorFlow" in text and "whole cycle" in text and "peak memory" in text
 
 
-def test_no_framework_in_the_kernel_of_a_stage(quick: tuple[Path, str, float]) -> None:
+def test_no_framework_in_the_kernel_of_a_stage(quick: tuple[Path, str]) -> None:
     """One framework a process: stages load none, and each pytest child says what it imported."""
     modules = "stages.full_cycle parity.ladder parity.figures parity.faults.campaign stages.red_green evidence.run cli"
     code = "import sys, " + ", ".join(f"ptyint.{name}" for name in modules.split()) + "\n"
@@ -150,7 +142,7 @@ def pages(folder: Path) -> list[Path]:
     return [*found, folder.parent / "index.html"]
 
 
-def test_pages_run_nothing_describe_their_images_and_are_small(quick: tuple[Path, str, float]) -> None:
+def test_pages_run_nothing_describe_their_images_and_are_small(quick: tuple[Path, str]) -> None:
     folder = quick[0]
     for path in pages(folder):
         page = Page(path)
@@ -166,7 +158,7 @@ def test_pages_run_nothing_describe_their_images_and_are_small(quick: tuple[Path
         assert Page(folder / f"{name}.html").images
 
 
-def test_verdict_numbers_changes_and_command_come_first(quick: tuple[Path, str, float]) -> None:
+def test_verdict_numbers_changes_and_command_come_first(quick: tuple[Path, str]) -> None:
     for path in pages(quick[0])[:-1]:
         text = Page(path).text
         order = ["✓ PASS", '<dl class="numbers">', "Since the last run:", "Again, in a checkout:", "</div>\n"]
@@ -176,7 +168,7 @@ def test_verdict_numbers_changes_and_command_come_first(quick: tuple[Path, str, 
         assert first == -1 or places[-2] < first
 
 
-def test_browsers_ask_for_nothing_but_the_page(quick: tuple[Path, str, float], tmp_path: Path) -> None:
+def test_browsers_ask_for_nothing_but_the_page(quick: tuple[Path, str], tmp_path: Path) -> None:
     for path in pages(quick[0]):
         asked = requests_of(path, tmp_path)
         assert all(url.startswith(("file:", "data:")) for url in asked), asked
@@ -191,14 +183,14 @@ def test_the_browser_would_have_noticed(tmp_path: Path) -> None:
     assert overflow_px(page, tmp_path, 500) > 300
 
 
-def test_pages_are_accessible(quick: tuple[Path, str, float], tmp_path: Path) -> None:
+def test_pages_are_accessible(quick: tuple[Path, str], tmp_path: Path) -> None:
     assert {path.name: accessibility_problems(path, tmp_path) for path in pages(quick[0])[:-1]} == {
         path.name: [] for path in pages(quick[0])[:-1]
     }
     assert accessibility_problems(pages(quick[0])[-1], tmp_path) == []
 
 
-def test_pages_fit_a_phone(quick: tuple[Path, str, float], tmp_path: Path) -> None:
+def test_pages_fit_a_phone(quick: tuple[Path, str], tmp_path: Path) -> None:
     assert {path.name: overflow_px(path, tmp_path, 500) for path in pages(quick[0])[:-1]} == {
         path.name: 0 for path in pages(quick[0])[:-1]
     }
@@ -227,7 +219,7 @@ def test_the_checklist_points_at_artifacts_that_the_stages_make(tmp_path: Path) 
     assert named >= DELIVERABLES
 
 
-def test_a_run_folder_reads_from_anywhere(quick: tuple[Path, str, float], tmp_path: Path) -> None:
+def test_a_run_folder_reads_from_anywhere(quick: tuple[Path, str], tmp_path: Path) -> None:
     """From a USB stick: no earlier run, no ledger, no checkout beside it."""
     copy = shutil.copytree(quick[0], tmp_path / quick[0].name)
     assert verification.verify(copy, alone=True).green
