@@ -302,7 +302,8 @@ class KerasNetwork:
 
     def _tensors(self, batch: Batch) -> tuple[Tensor, ...]:
         """What a step depends on: inputs, counts, offsets in pixels, scale of the counts."""
-        return tuple(map(self._tensor, (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)))
+        arrays = (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)
+        return tuple(self._tensor(array) for array in arrays)
 
     def _loss(self, tensors: tuple[Tensor, ...], n_canvas: int, tap: Tap = untapped) -> Tensor:
         inputs, counts, offsets_px, count_scale = tensors
