@@ -29,6 +29,9 @@ NUMBERS_ON_TOP = 3
 MAIN = ("ladder", "e2d", "compare")
 """Notebooks whose first few numbers are followed from run to run."""
 
+FIRST_PAGE = "first-page"
+"""Tag of the cell whose picture stands on the run's page; without it, the notebook's first does."""
+
 CREDENTIAL = "faults"
 """The notebook that says what the others are worth: its sentence stands on top of the run's page."""
 
@@ -248,14 +251,14 @@ def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | 
 
 
 def _first_picture(path: Path) -> dict[str, str] | None:
-    """The first PNG of an executed notebook, with its alt text."""
+    """The first PNG of an executed notebook, of its cells tagged `FIRST_PAGE` where it has one, with its alt text."""
     import nbformat
 
     try:
         cells = nbformat.read(path, as_version=4).cells
     except (OSError, ValueError):
         return None
-    for cell in cells:
+    for cell in sorted(cells, key=lambda cell: FIRST_PAGE not in cell.metadata.get("tags", [])):
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):
                 alt = output.metadata.get("image/png", {}).get("alt", "")
