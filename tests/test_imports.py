@@ -46,18 +46,11 @@ def loaded(code: str, *names: str) -> list[str]:
     return found
 
 
-def test_import_takes_under_half_a_second() -> None:
-    code = "import time; start = time.perf_counter(); import ptyint; print(time.perf_counter() - start)"
-    assert min(float(python(code)) for _ in range(3)) < 0.5
-
-
 def test_import_loads_neither_framework_nor_anything_heavy() -> None:
     assert loaded("import ptyint", *FRAMEWORKS, *HEAVY) == []
 
 
-def test_dispatcher_takes_under_half_a_second_and_loads_neither_framework() -> None:
-    code = "import time; start = time.perf_counter(); import ptyint.dispatcher; print(time.perf_counter() - start)"
-    assert min(float(python(code)) for _ in range(3)) < 0.5
+def test_dispatcher_loads_neither_framework_nor_anything_heavy() -> None:
     assert loaded("import ptyint.dispatcher", *FRAMEWORKS, *HEAVY) == []
 
 
