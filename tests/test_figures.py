@@ -8,6 +8,7 @@ import pytest
 from IPython.core.formatters import DisplayFormatter
 from reconstructions import make
 
+from ptyint.evidence import pages
 from ptyint.evidence.display import checks_table
 from ptyint.evidence.record import MIME, Record
 from ptyint.images import figures
@@ -69,7 +70,7 @@ def test_checks_display_as_a_table_and_report_themselves() -> None:
 
 def test_the_trend_shows_each_number_over_the_runs_and_gaps() -> None:
     runs = [{"numbers": {"a": 0.5}}, {"numbers": {"b": 1.0}}, {"numbers": {"a": 0.75, "b": "nan"}}]
-    picture = figures.trend(runs, ["a", "b"])
+    picture = pages.trend(runs, ["a", "b"])
     assert picture is not None and picture.alt == "a: 0.5 first, 0.75 last; b: 1 first, 1 last."
     np.testing.assert_array_equal(picture.figure.axes[0].lines[0].get_ydata(), [0.5, np.nan, 0.75])
-    assert figures.trend(runs, []) is None
+    assert pages.trend(runs, []) is None

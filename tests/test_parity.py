@@ -164,7 +164,7 @@ def test_the_physics_gradient_is_that_of_finite_differences(network: Any) -> Non
         )
         losses = []
         for sign in (1, -1):
-            moved = {**weights, name: weights.get(name, 0) + sign * size * move}
+            moved = {key: w + sign * size * move if key == name else w for key, w in weights.items()}
             at = patches + sign * size * move if name == "object_patches" else patches
             losses.append(float(numpy_network.observe(moved, at, batch, model, good)["loss"]))
         expected = float((np.conj(gradient) * move).real.sum())
