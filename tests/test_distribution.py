@@ -75,9 +75,10 @@ def test_the_notebooks_are_put_somewhere_to_work_on_and_never_over_others(tmp_pa
     assert (tmp_path / "mine" / "ladder.ipynb").read_text() == "my own work"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["e2c", "e2d"])
 def test_a_stage_passes_in_an_empty_folder(installed: Path, tmp_path: Path, stage: str) -> None:
-    """The stages that need the tests have them; test_quick_run.py runs all of the profile so."""
+    """The stages that need the tests have them."""
     said = run(installed / "ptyint", "run", *(["e2b"] if stage == "e2c" else []), stage, cwd=tmp_path)
     assert "PASS" in said and (tmp_path / "docs" / "fix_plan.md").is_file()
 
