@@ -22,6 +22,7 @@ def run(*command: str | Path, cwd: Path) -> str:
     """What a command prints, away from the checkout; without progress bars, as in a log."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     environment["TQDM_DISABLE"] = "1"
+    environment["JUPYTER_PATH"] = str(Path(sys.prefix, "share", "jupyter"))  # nbconvert's templates, beside its code
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
