@@ -14,7 +14,7 @@ from reconstructions import make
 
 from ptyint.evidence.pytest_runs import AS_IS, Outcome, TestRun
 from ptyint.images.comparison import NAME, Comparison, Criteria, compare
-from ptyint.images.figures import Picture
+from ptyint.evidence.display import Picture
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.stages import full_cycle
 from ptyint.stages.full_cycle import Cycles

@@ -344,6 +344,7 @@ def test_a_summary_that_cannot_be_made_is_not_green(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(MarkdownExporter, "from_notebook_node", refuse)
     done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size", summary="red.md"))
     assert verdicts(content)["wrote red.md"] == "fail" and done.verdict == "fail"
+    assert content.errors == ["red.md could not be written: ValueError: no summary today"]
 
 
 def test_a_log_of_nothing_but_blanks_is_not_shown(tmp_path: Path) -> None:

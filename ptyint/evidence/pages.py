@@ -113,25 +113,19 @@ def notebook_body(path: Path) -> str:
 
 
 def write_summary(notebook: Path, target: Path) -> None:
-    """Write an executed notebook as Markdown: text and tables, no code, pictures by their alt texts.
-
-    A notebook that cannot be shown leaves no file: what was declared and is not there is red.
-    """
+    """Write an executed notebook as Markdown: text and tables, no code, pictures by their alt texts."""
     import nbformat
     from nbconvert import MarkdownExporter
 
-    try:
-        content = nbformat.read(notebook, as_version=4)
-        content.cells = [cell for cell in content.cells if ECHO_TAG not in cell.metadata.get("tags", [])]
-        for output in (output for cell in content.cells for output in cell.get("outputs", ())):
-            data = output.get("data", {})
-            if "image/png" in data:
-                output.data = {"text/markdown": f"*{data.get('text/plain', '')}*"}
-            elif "text/markdown" in data:
-                output.data = {"text/markdown": data["text/markdown"]}
-        text = MarkdownExporter(exclude_input=True).from_notebook_node(content)[0]
-    except Exception:
-        return
+    content = nbformat.read(notebook, as_version=4)
+    content.cells = [cell for cell in content.cells if ECHO_TAG not in cell.metadata.get("tags", [])]
+    for output in (output for cell in content.cells for output in cell.get("outputs", ())):
+        data = output.get("data", {})
+        if "image/png" in data:
+            output.data = {"text/markdown": f"*{data.get('text/plain', '')}*"}
+        elif "text/markdown" in data:
+            output.data = {"text/markdown": data["text/markdown"]}
+    text = MarkdownExporter(exclude_input=True).from_notebook_node(content)[0]
     with atomic_path(target) as temporary:
         temporary.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
 

@@ -127,7 +127,7 @@ def run(
         try:
             with _signals(_interrupt):
                 for number, (job, entry) in enumerate(zip(jobs, entries, strict=True)):
-                    _execute(working, job, entry, _report(on_progress, job.name, number, len(jobs)))
+                    content.errors += _execute(working, job, entry, _report(on_progress, job.name, number, len(jobs)))
                     _judge(working, content)
                     manifest.write(working, content)
         except Interrupted as error:
@@ -149,7 +149,7 @@ def _entry(job: Job) -> Notebook:
     notebook = execution.read_notebook(path)
     asked = execution.check_parameters(notebook, job.parameters, path.name)
     defaults = execution.check_parameters(notebook, {}, path.name)
-    expects = [Declared(name=one) if isinstance(one, str) else Declared.of(one, asked, defaults) for one in job.expects]
+    expects = [Declared.of(one, asked, defaults) for one in job.expects]
     names = [declared.name for declared in expects]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ConfigError(f"{job.name} declares {twice} more than once; each check needs a name of its own.")
@@ -166,15 +166,20 @@ def _entry(job: Job) -> Notebook:
     )
 
 
-def _execute(working: Path, job: Job, entry: Notebook, on_cell: Callable[[int, int], None]) -> None:
+def _execute(working: Path, job: Job, entry: Notebook, on_cell: Callable[[int, int], None]) -> list[str]:
+    """Execute a notebook and write its summary; what went wrong with the run itself."""
     entry.argv = ["papermill", entry.notebook]  # from here on it was started
     executed = working / f"{job.name}.ipynb"
     done = execution.execute(job.notebook, executed, job.parameters, timeout=job.timeout, on_cell=on_cell)
-    if job.summary:
-        pages.write_summary(executed, working / job.summary)
     entry.argv = [argument.replace(str(working) + os.sep, "") for argument in done.argv]
     entry.start, entry.end = done.start, done.end
     entry.exit_code, entry.stopped = done.exit_code, done.stopped
+    try:
+        if job.summary:
+            pages.write_summary(executed, working / job.summary)
+    except Exception as error:  # whatever a notebook holds, the run goes on, and is red
+        return [f"{job.summary} could not be written: {type(error).__name__}: {error}"]
+    return []
 
 
 def _judge(working: Path, content: Manifest) -> None:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ptyint.backends import title
-from ptyint.evidence.display import Picture as Picture
+from ptyint.evidence.display import Picture
 from ptyint.images.comparison import Comparison
 from ptyint.images.frc import FRC, THRESHOLDS
 from ptyint.images.reconstruction import Reconstruction
