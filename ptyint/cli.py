@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 import shutil
 import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from ptyint.errors import ConfigError, PtyintError, did_you_mean
 from ptyint.evidence import history, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.pages import SUMMARY
 from ptyint.stages import PROFILES, STAGES, jobs_of
 from ptyint.stages.request import Request
@@ -79,6 +82,14 @@ def commands() -> None:
 )
 @REPORTS
 @LEDGER
+@click.option(
+    "--jobs",
+    "side_by_side",
+    type=click.IntRange(min=1),
+    default=usable_cores,
+    metavar="N",
+    help="Notebooks to run side by side where they do not need each other.  [default: the cores]",
+)
 @click.option("--timeout", type=float, default=1800.0, show_default=True, metavar="SECONDS", help="For each notebook.")
 @click.pass_context
 def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **given: Any) -> int:
@@ -96,7 +107,9 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
         profile,
     )
     jobs = jobs_of(request)
-    with _Progress() as progress:
+    for note in filter(None, (job.note for job in jobs)):
+        click.echo(note, err=True)
+    with _Progress(len(jobs)) as progress:
         done = runner.run(
             jobs,
             reports=reports,
@@ -105,6 +118,7 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
             profile=profile,
             backends=describe(),
             on_progress=progress.show,
+            side_by_side=given["side_by_side"],
         )
     for error in done.errors:
         click.echo(error, err=True)
@@ -222,31 +236,44 @@ def _ledger(given: Path | None, reports: Path) -> Path:
 
 
 class _Progress:
-    """Two bars on stderr: notebooks, and the cells of the one that runs."""
+    """A bar for each notebook that runs, by its name, below one for all; a line at its end where there is no terminal.
 
-    def __enter__(self) -> _Progress:
-        self.notebooks: Any = None
-        self.running = ""
-        return self
+    Parameters
+    ----------
+    total : int
+        Notebooks.
+    """
 
-    def show(self, name: str, number: int, total: int, done: int, cells: int) -> None:
+    def __init__(self, total: int) -> None:
+        self.total, self.ended = total, 0
+        self.bars: dict[str, Any] = {}
+        self.one_at_a_time = threading.Lock()
+
+    def show(self, name: str, done: int, cells: int) -> None:
         from tqdm import tqdm
 
-        if self.notebooks is None:
-            self.notebooks = tqdm(total=total, unit="notebook", desc="run", position=0)
-            self.cells = tqdm(total=cells, unit="cell", position=1, leave=False)
-        if name != self.running:
-            self.running = name
-            self.cells.reset(total=cells)
-            self.cells.set_description(name)
-        self.cells.n, self.notebooks.n = done, number + (done == cells)
-        self.cells.refresh()
-        self.notebooks.refresh()
+        with self.one_at_a_time:
+            if not self.bars:
+                self.bars[""] = tqdm(total=self.total, unit="notebook", desc="run", disable=None)
+            if name not in self.bars:
+                self.bars[name] = tqdm(total=cells, unit="cell", desc=name, leave=False, disable=None)
+            bar = self.bars[name]
+            bar.update(done - bar.n)
+            if done == cells:
+                self.ended += 1
+                bar.close()
+                self.bars[""].update()
+                if self.bars[""].disable:
+                    seconds = time.monotonic() - self.start
+                    click.echo(f"{name} has ended, {self.ended} of {self.total}, after {seconds:.0f} s", err=True)
+
+    def __enter__(self) -> _Progress:
+        self.start = time.monotonic()
+        return self
 
     def __exit__(self, *exception: object) -> None:
-        if self.notebooks is not None:
-            self.cells.close()
-            self.notebooks.close()
+        for bar in reversed(self.bars.values()):
+            bar.close()
 
 
 def _value(text: str) -> Any:

@@ -16,8 +16,8 @@ from cells import record_of, run_cells, table_of
 
 from ptyint.errors import ConfigError, FixtureError
 from ptyint.evidence.checks import Check
-from ptyint.evidence.execution import FOLDER, parameter_defaults
 from ptyint.evidence.display import Picture
+from ptyint.evidence.execution import FOLDER, parameter_defaults
 from ptyint.scans.fixtures import (
     DATA_VARIABLE,
     DATASETS_VARIABLE,

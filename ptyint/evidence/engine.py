@@ -14,7 +14,7 @@ from typing import Any
 
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import SIGNS
-from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, check_parameters, same_values, unfinished
+from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, Kernels, check_parameters, same_values, unfinished
 from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import collect
 
@@ -97,7 +97,9 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
             timeout_func=_time_left(options.get("notebook_timeout")),
             **{name: options[name] for name in KEPT if options.get(name) is not None},
         )
-        client.execute(env={**os.environ, PROGRESS_VARIABLE: "text"})
+        env = {**(options.get("kernel_env") or {}), **os.environ, PROGRESS_VARIABLE: "text"}
+        with (options.get("kernels") or Kernels()).holding(client):
+            client.execute(env=env, cwd=options.get("kernel_folder"))
     finally:
         manager.notebook_complete()
 

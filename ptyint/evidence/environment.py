@@ -67,18 +67,22 @@ def _git(checkout: Path, *arguments: str) -> str:
 
 def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Machine and installation, as the manifest keeps them; and what each backend says of itself."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
-        "threads": affinity,
+        "threads": usable_cores(),
         "memory_bytes": _memory(),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions() if d.name)),
         "backends": dict(backends),
     }
+
+
+def usable_cores() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu() -> str:

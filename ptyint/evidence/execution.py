@@ -5,7 +5,8 @@ from __future__ import annotations
 import ast
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,30 @@ class Execution:
     stopped: str = "it was not started"
 
 
+class Kernels:
+    """The kernels that run side by side, each in a thread of the runner, and end together when it is interrupted."""
+
+    def __init__(self) -> None:
+        self._clients: list[Any] = []
+        self._killed = False
+
+    @contextmanager
+    def holding(self, client: Any) -> Iterator[None]:
+        """Know the client of a kernel that is about to start; after :meth:`kill` no other starts."""
+        self._clients.append(client)
+        if self._killed:
+            raise EvidenceError("the run was interrupted")
+        yield
+
+    def kill(self) -> None:
+        """Kill every kernel that has started; call it again until all threads have ended."""
+        self._killed = True
+        for client in self._clients:
+            process = getattr(getattr(client.km, "provisioner", None), "process", None)
+            if process is not None:
+                process.kill()
+
+
 def execute(
     name: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -176,6 +201,8 @@ def execute(
     *,
     timeout: float | None = None,
     on_cell: Callable[[int, int], None] = lambda done, cells: None,
+    env: Mapping[str, str] | None = None,
+    kernels: Kernels | None = None,
 ) -> Execution:
     """Run a notebook in a kernel of its own, in the folder of `output`.
 
@@ -191,6 +218,10 @@ def execute(
         Seconds for the whole notebook.
     on_cell : callable
         Called with (cells done, cells in all) before each cell and at the end.
+    env : mapping, optional
+        Environment variables of the kernel, beside those of this process.
+    kernels : Kernels, optional
+        Gets to know the kernel, to kill it.
 
     Returns
     -------
@@ -205,7 +236,7 @@ def execute(
     import papermill
     from nbclient.exceptions import DeadKernelError
 
-    path, target = notebook_path(name), Path(output)
+    path, target = notebook_path(name).absolute(), Path(output).absolute()
     notebook = read_notebook(path)
     check_parameters(notebook, parameters, path.name)
     cells = len(notebook.cells) + 2 + bool(parameters)  # the engine's two, and papermill's
@@ -220,7 +251,9 @@ def execute(
                 parameters=dict(parameters),
                 engine_name=ENGINE,
                 kernel_name="python3",
-                cwd=str(target.parent),
+                kernel_folder=str(target.parent),  # not `cwd`: papermill changes the folder of the whole process
+                kernel_env=env,
+                kernels=kernels,
                 progress_bar=False,
                 stdout_file=log,
                 stderr_file=log,

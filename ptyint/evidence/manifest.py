@@ -127,6 +127,7 @@ class Notebook(_Model):
     expects: list[Declared]
     artifacts: list[str] = Field(description="Files that it must write, relative to the run folder.")
     timeout: float = Field(gt=0, description="Seconds.")
+    note: str = Field(default="", description="What its reader must know before anything else.")
     argv: list[str] = Field(
         default_factory=list, description="The papermill command that does the same; empty: never started."
     )
@@ -242,20 +243,22 @@ def wrote(artifact: str) -> str:
     return f"wrote {artifact}"
 
 
-def declare(entry: Notebook) -> list[Judged]:
+def declare(entry: Notebook) -> list[Check]:
     """The checks of a notebook before it ran."""
     facts = [REACHED_END, PARAMETERS, *map(wrote, entry.artifacts)]
     checks = [Check(name, None, note="not run yet") for name in facts]
-    checks += [declared.check(None, "not run yet") for declared in entry.expects]
-    return [Judged.of(entry, check) for check in checks]
+    return [*checks, *(declared.check(None, "not run yet") for declared in entry.expects)]
 
 
 def judge(folder: Path, entry: Notebook) -> tuple[list[Check], Record]:
     """Every declared check of one notebook against what its executed copy in `folder` reports, and all that it reports.
 
     What was declared and not reported is ``not run``; what was reported and not declared, or with another bound, is a
-    failure; of several reports under one name the worst counts. The runner and :func:`verify` both decide with it.
+    failure; of several reports under one name the worst counts. The checks of a notebook that never started stay as
+    they were declared. The runner and :func:`verify` both decide with it.
     """
+    if not entry.argv:
+        return declare(entry), Record()
     record, stopped = _reports(folder, entry)
     differs = same_values(entry.asked, record.parameters) if record.parameters else "the kernel did not say"
     checks = [

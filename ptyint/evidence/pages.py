@@ -26,8 +26,8 @@ from ptyint.evidence.record import MIME
 SUMMARY = "index.html"
 LOG_LINES = 15
 NUMBERS_ON_TOP = 3
-MAIN = ("ladder", "e2d", "compare")
-"""Notebooks whose first few numbers are followed from run to run."""
+MAIN = ("star", "compare", "ladder", "e2d")
+"""Notebooks that stand on the run's page, in this order, and whose first few numbers are followed from run to run."""
 
 FIRST_PAGE = "first-page"
 """Tag of the cell whose picture stands on the run's page; without it, the notebook's first does."""
@@ -36,11 +36,14 @@ CREDENTIAL = "faults"
 """The notebook that says what the others are worth: its sentence stands on top of the run's page."""
 
 
-def bodies(folder: Path, manifest: Manifest) -> tuple[dict[str, str], dict[str, str]]:
-    """Every executed notebook of a run folder as HTML, by name; and, of those that cannot be shown, why."""
-    shown, problems = {}, {}
+def bodies(folder: Path, manifest: Manifest, known: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Every executed notebook of a run folder as HTML, by name; and, of those that cannot be shown, why.
+
+    Those in `known` are taken as they are.
+    """
+    shown, problems = dict(known), {}
     for entry in manifest.notebooks:
-        if entry.argv:
+        if entry.argv and entry.name not in known:
             try:
                 shown[entry.name] = notebook_body(folder / f"{entry.name}.ipynb")
             except Exception as error:  # nbconvert on a damaged notebook: its page is written all the same, and says so
@@ -48,8 +51,10 @@ def bodies(folder: Path, manifest: Manifest) -> tuple[dict[str, str], dict[str, 
     return shown, problems
 
 
-def write_run(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: Mapping[str, list[str]]) -> None:
-    """Write every page of a run; verdicts and errors are the manifest's.
+def write_run(
+    folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: Mapping[str, list[str]] | None = None
+) -> None:
+    """Write every page of a run, of what there is so far while it goes on; verdicts and errors are the manifest's.
 
     Parameters
     ----------
@@ -58,13 +63,14 @@ def write_run(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since
     manifest : Manifest
     bodies : mapping of str to str
         From :func:`bodies`.
-    since : mapping of str to list of str
+    since : mapping of str to list of str, optional
         From :func:`ptyint.evidence.history.changes`.
     """
+    changes = since or {}
     for entry in manifest.notebooks:
         if entry.argv:
-            _write_notebook(folder, manifest, entry, bodies.get(entry.name, ""), since[entry.name])
-    _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, since[""]))
+            _write_notebook(folder, manifest, entry, bodies.get(entry.name, ""), changes.get(entry.name, []))
+    _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, changes.get("", [])))
 
 
 def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str, since: list[str]) -> None:
@@ -77,10 +83,12 @@ def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str
         "notebook.html.j2",
         title=entry.title,
         home=(SUMMARY, f"run {manifest.run}"),
+        unfinished="",
         verdict=entry.verdict,
         sentence=_sentence(manifest.of(name)),
         compared=entry.compared,
         numbers=_numbers(entry.numbers),
+        notes=[entry.note] if entry.note else [],
         bounds=entry.moved,
         changes=since,
         command=shlex.join(manifest.argv),
@@ -132,9 +140,10 @@ def write_summary(notebook: Path, target: Path) -> None:
 
 def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, Any]:
     notebooks = manifest.notebooks
-    errors = [f"{entry.name}: {error}" for entry in notebooks for error in _errors(entry, manifest.of(entry.name))]
+    over = [entry for entry in notebooks if entry.argv or manifest.end]
+    errors = [f"{entry.name}: {error}" for entry in over for error in _errors(entry, manifest.of(entry.name))]
     done = [entry for entry in notebooks if entry.compared]
-    shown = [entry for entry in done if entry.name in MAIN] or done
+    shown = [entry for name in MAIN for entry in done if entry.name == name] or done
     main = shown[-1] if shown else None
     pictures = [
         {**picture, "title": entry.title, "page": f"{entry.name}.html"}
@@ -145,11 +154,13 @@ def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, An
     return {
         "title": f"ptyint run {manifest.run}",
         "home": ("../index.html", "all runs"),
+        "unfinished": "" if manifest.end else f"{len(over)} of {len(notebooks)} notebooks have ended so far.",
         "verdict": manifest.verdict,
         "sentence": _sentence(manifest.checks),
         "compared": main.compared if main else "",
         "numbers": _numbers(main.numbers) if main else [],
         "credentials": [entry.compared for entry in done if entry.name == CREDENTIAL and entry is not main],
+        "notes": [entry.note for entry in notebooks if entry.note],
         "bounds": [f"{entry.name}: {moved}" for entry in notebooks for moved in entry.moved],
         "changes": since,
         "command": shlex.join(manifest.argv),

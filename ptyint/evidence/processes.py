@@ -26,6 +26,9 @@ PROGRESS_VARIABLE = "PTYINT_PROGRESS"
 REPORT_VARIABLE = "PTYINT_TEST_REPORT"
 """Environment variable: the file that the pytest plugin appends to. Unset: the plugin does nothing."""
 
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS")
+"""Environment variables: how many threads numerical libraries and frameworks take; each takes all cores without."""
+
 POLL_SECONDS = 0.2
 """How often :func:`stream` asks whether it should stop."""
 

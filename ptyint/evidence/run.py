@@ -1,13 +1,16 @@
-"""One run: checks declared, notebooks executed one after the other, everything judged, the run folder finished."""
+"""One run: checks declared, notebooks executed side by side, everything judged, the run folder finished."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -18,12 +21,15 @@ from ptyint._atomic import checkout
 from ptyint.errors import ConfigError
 from ptyint.evidence import execution, folder, history, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, worst
-from ptyint.evidence.environment import environment, git_state, now
+from ptyint.evidence.environment import environment, git_state, now, usable_cores
 from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, Notebook, Previous, Surroundings
+from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES
 from ptyint.evidence.record import merge
 
-OnProgress = Callable[[str, int, int, int, int], None]
-"""Called with the notebook's name, notebooks done and in all, cells done and in all."""
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with a notebook's name, and how many of its cells are done and in all; several notebooks take turns."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,12 @@ class Job:
         Markdown file that the runner makes of the executed notebook; one of the artifacts then.
     timeout : float
         Seconds.
+    needs : tuple of str
+        Names of the notebooks that must have ended before this one starts, well or not, where the run has them.
+    note : str
+        What its reader must know before anything else.
+    alone : bool
+        It uses every core itself, or times what it does: nothing else runs meanwhile.
     """
 
     stage: str
@@ -57,6 +69,9 @@ class Job:
     artifacts: tuple[str, ...] = ()
     timeout: float = 900.0
     summary: str = ""
+    needs: tuple[str, ...] = ()
+    note: str = ""
+    alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,14 +95,15 @@ def run(
     argv: Sequence[str],
     profile: Literal["quick", "full"] = "quick",
     backends: Mapping[str, dict[str, Any]] | None = None,
-    on_progress: OnProgress | None = None,
+    on_progress: OnProgress = lambda name, done, cells: None,
+    side_by_side: int = 1,
 ) -> Finished:
     """Execute notebooks into a fresh run folder.
 
     Parameters
     ----------
     jobs : sequence of Job
-        In this order. A notebook that stops does not keep the next from running: each answers for itself.
+        Begun in this order. A notebook that stops does not keep the next from running: each answers for itself.
     reports, ledger : Path
         Where the run folder is made, and the file that gets an Attempts entry.
     argv : sequence of str
@@ -96,6 +112,8 @@ def run(
     backends : mapping, optional
         What each backend says of itself, for the manifest.
     on_progress : callable, optional
+    side_by_side : int
+        How many notebooks run at once, where they do not need each other; each then has its share of the cores.
 
     Returns
     -------
@@ -121,24 +139,24 @@ def run(
             git=Git(**git),
             environment=surroundings,
             notebooks=entries,
-            checks=[check for entry in entries for check in manifest.declare(entry)],
+            checks=[Judged.of(entry, check) for entry in entries for check in manifest.declare(entry)],
         )
         manifest.write(working, content)
+        bodies: dict[str, str] = {}
         try:
-            with _signals(_interrupt):
-                for number, (job, entry) in enumerate(zip(jobs, entries, strict=True)):
-                    content.errors += _execute(working, job, entry, _report(on_progress, job.name, number, len(jobs)))
+            with _signals(_interrupt), closing(_executed(working, jobs, entries, on_progress, side_by_side)) as ended:
+                for number in ended:
+                    content.errors += _summarise(working, jobs[number])
                     _judge(working, content)
                     manifest.write(working, content)
+                    bodies |= pages.bodies(working, content, bodies)[0]
+                    pages.write_run(working, content, bodies)
         except Interrupted as error:
             content.errors.append(f"The run was interrupted by {error}.")
-            for entry in entries:
-                if entry.argv and not entry.end:
-                    entry.stopped = "the run was interrupted"
         with _signals(signal.SIG_IGN):
             content.end = now()
             _judge(working, content)
-            final = _finish(working, content, ledger)
+            final = _finish(working, content, ledger, bodies)
     history.write_index(final.parent)
     return Finished(final, content.verdict, tuple(content.errors))
 
@@ -163,32 +181,95 @@ def _entry(job: Job) -> Notebook:
         expects=expects,
         artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
         timeout=job.timeout,
+        note=job.note,
     )
 
 
-def _execute(working: Path, job: Job, entry: Notebook, on_cell: Callable[[int, int], None]) -> list[str]:
-    """Execute a notebook and write its summary; what went wrong with the run itself."""
-    entry.argv = ["papermill", entry.notebook]  # from here on it was started
-    executed = working / f"{job.name}.ipynb"
-    done = execution.execute(job.notebook, executed, job.parameters, timeout=job.timeout, on_cell=on_cell)
+def _executed(
+    working: Path, jobs: Sequence[Job], entries: Sequence[Notebook], on_progress: OnProgress, side_by_side: int
+) -> Iterator[int]:
+    """Execute notebooks, each as soon as what it needs has ended and there is room; yield its number when it ends."""
+    waiting, running = list(range(len(jobs))), dict[Future[execution.Execution], int]()
+    kernels, env = execution.Kernels(), _share(side_by_side)
+
+    def start(number: int) -> Future[execution.Execution]:
+        job = jobs[number]
+        return pool.submit(
+            _in_a_loop_of_its_own,
+            execution.execute,
+            job.notebook,
+            working / f"{job.name}.ipynb",
+            job.parameters,
+            timeout=job.timeout,
+            on_cell=partial(on_progress, job.name),
+            env={} if job.alone else env,
+            kernels=kernels,
+        )
+
+    def may_start(number: int) -> bool:
+        awaited = {jobs[other].name for other in (*waiting, *running.values())}
+        if jobs[number].alone or any(jobs[other].alone for other in running.values()):
+            return not running and awaited.isdisjoint(jobs[number].needs)
+        return len(running) < side_by_side and awaited.isdisjoint(jobs[number].needs)
+
+    with ThreadPoolExecutor(side_by_side) as pool:
+        try:
+            while waiting or running:
+                while (number := next(filter(may_start, waiting), None)) is not None:
+                    waiting.remove(number)
+                    running[start(number)] = number
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    number = running.pop(future)
+                    _ended(working, entries[number], future.result())
+                    yield number
+        finally:  # nothing is running, unless the run was interrupted
+            while wait(running, timeout=POLL_SECONDS).not_done:
+                kernels.kill()
+            for future, number in running.items():
+                _ended(working, entries[number], replace(future.result(), stopped="the run was interrupted"))
+
+
+def _in_a_loop_of_its_own(execute: Callable[..., execution.Execution], *arguments: Any, **options: Any) -> Any:
+    """Call in a thread of the pool, and end the event loop that the kernel's client makes in it."""
+    from jupyter_core.utils import ensure_event_loop
+
+    loop = ensure_event_loop()
+    try:
+        return execute(*arguments, **options)
+    finally:
+        pending = asyncio.all_tasks(loop)
+        for task in pending:
+            task.cancel()
+        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
+        loop.close()
+
+
+def _share(side_by_side: int) -> dict[str, str]:
+    """Environment of a kernel that is not alone: its share of the cores, which its processes inherit."""
+    if side_by_side == 1:
+        return {}
+    return dict.fromkeys(THREAD_VARIABLES, str(max(1, usable_cores() // side_by_side)))
+
+
+def _ended(working: Path, entry: Notebook, done: execution.Execution) -> None:
     entry.argv = [argument.replace(str(working) + os.sep, "") for argument in done.argv]
     entry.start, entry.end = done.start, done.end
     entry.exit_code, entry.stopped = done.exit_code, done.stopped
+
+
+def _summarise(working: Path, job: Job) -> list[str]:
+    """Write a notebook's summary; why there is none."""
     try:
         if job.summary:
-            pages.write_summary(executed, working / job.summary)
+            pages.write_summary(working / f"{job.name}.ipynb", working / job.summary)
     except Exception as error:  # whatever a notebook holds, the run goes on, and is red
         return [f"{job.summary} could not be written: {type(error).__name__}: {error}"]
     return []
 
 
 def _judge(working: Path, content: Manifest) -> None:
-    """Judge every notebook that was started; the checks of the others stay as they were declared."""
     checks, records = [], []
     for entry in content.notebooks:
-        if not entry.argv:
-            checks += manifest.declare(entry)
-            continue
         judged, record = manifest.judge(working, entry)
         entry.verdict = worst(check.verdict for check in judged)
         entry.echoed, entry.compared, entry.numbers = record.parameters, record.compared, record.numbers
@@ -204,7 +285,7 @@ def _judge(working: Path, content: Manifest) -> None:
     content.verdict = content.decide()
 
 
-def _finish(working: Path, content: Manifest, ledger: Path) -> Path:
+def _finish(working: Path, content: Manifest, ledger: Path, bodies: Mapping[str, str]) -> Path:
     """End a run, passed or not: place in the chain, pages, digests, ledger, and as the last step the final name."""
     root = working.parent
     with FileLock(root / folder.LOCK):
@@ -213,7 +294,7 @@ def _finish(working: Path, content: Manifest, ledger: Path) -> Path:
         if earlier:
             digest = manifest.sha256_of(root / earlier[0].run / manifest.NAME)
             content.previous = Previous(run=earlier[0].run, manifest_sha256=digest)
-        bodies, problems = pages.bodies(working, content)
+        bodies, problems = pages.bodies(working, content, bodies)
         content.errors += problems.values()
         for entry in content.notebooks:
             entry.verdict = worst([entry.verdict, "fail"]) if entry.name in problems else entry.verdict
@@ -233,15 +314,9 @@ def _finish(working: Path, content: Manifest, ledger: Path) -> Path:
     return final
 
 
-def _report(on_progress: OnProgress | None, name: str, number: int, total: int) -> Callable[[int, int], None]:
-    def on_cell(done: int, cells: int) -> None:
-        if on_progress is not None:
-            on_progress(name, number, total, done, cells)
-
-    return on_cell
-
-
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    for one in STOPPING:  # a second one must not keep the first from leaving a run that says so
+        signal.signal(one, signal.SIG_IGN)
     raise Interrupted(signal.Signals(number).name)
 
 
@@ -251,7 +326,7 @@ def _signals(handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {one: signal.signal(one, handler) for one in (signal.SIGINT, signal.SIGTERM)}
+    before = {one: signal.signal(one, handler) for one in STOPPING}
     try:
         yield
     finally:

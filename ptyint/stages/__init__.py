@@ -13,8 +13,8 @@ from ptyint.stages import faults, fixtures, full_cycle, ladder, ptychodus, red_g
 from ptyint.stages.request import Request
 
 PROFILES = {
-    "quick": ("e2a", "e2b", "e2c", "ladder", "faults", "e2d"),
-    "full": ("e2a", "e2b", "e2c", "scan", "ladder", "faults", "ptychodus", "e2d"),
+    "quick": ("e2a", "e2b", "star", "e2c", "e2d", "ladder", "faults"),
+    "full": ("e2a", "e2b", "star", "e2c", "scan", "ptychodus", "e2d", "ladder", "faults"),
 }
 """Profile to its stages, in the order in which they run."""
 
@@ -91,6 +91,7 @@ STAGES = {
     "e2a": fixtures.STAGE,
     "e2b": red_green.RED_STAGE,
     "e2c": red_green.GREEN_STAGE,
+    "star": scan.STAR_STAGE,
     "scan": scan.STAGE,
     "ladder": ladder.STAGE,
     "faults": faults.STAGE,

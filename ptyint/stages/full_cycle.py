@@ -34,6 +34,9 @@ SELECTORS = {
 LOGS = {"tensorflow": "phase_e_tf_baseline.log", "pytorch": "phase_e_torch_run.log"}
 SUMMARY = "phase_e_parity_summary.md"
 
+LARGER = {"scan": ".", "star": "star"}
+"""Stages that compare the backends on a larger scan, and where."""
+
 COSTS = (
     "cycle_seconds",
     "startup_seconds",
@@ -47,8 +50,10 @@ COSTS = (
 
 def jobs(request: Request) -> list[Job]:
     """The notebook of this stage, with the comparison of a larger scan where the run makes one."""
-    parameters = {"trained_dir": "."} if "scan" in request.stages else {}
-    return [Job("e2d", "e2d", STAGE.title, "e2d_parity", parameters, criteria(), artifacts(), summary=SUMMARY)]
+    trained = next((folder for stage, folder in LARGER.items() if stage in request.stages), "")
+    parameters = {"trained_dir": trained}
+    one = Job("e2d", "e2d", STAGE.title, "e2d_parity", parameters, criteria(), artifacts(), summary=SUMMARY)
+    return [replace(one, needs=("compare", "star"))]
 
 
 STAGE = Stage(

@@ -9,7 +9,7 @@ from ptyint.stages.request import Request, Stage
 
 def _jobs(request: Request) -> list[Job]:
     parameters, expects = {"profile": request.profile}, results.criteria(request.profile)
-    return [Job("ladder", "ladder", STAGE.title, "ladder", parameters, expects, ("ladder.json",))]
+    return [Job("ladder", "ladder", STAGE.title, "ladder", parameters, expects, ("ladder.json",), alone=True)]
 
 
 STAGE = Stage(

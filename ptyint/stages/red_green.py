@@ -69,7 +69,7 @@ def green_jobs(request: Request) -> list[Job]:
     """The notebook of stage E2.C, after what was red in this run, else in the newest run whose red stage passed."""
     parameters = {"red_file": _red_file(request)}
     artifacts = (*GREEN_LOGS.values(), COLLECT_LOG)
-    return [Job("e2c", "e2c", GREEN_STAGE.title, "e2c_green", parameters, green_criteria(), artifacts)]
+    return [Job("e2c", "e2c", GREEN_STAGE.title, "e2c_green", parameters, green_criteria(), artifacts, needs=("e2b",))]
 
 
 def _red_file(request: Request) -> str:

@@ -1,45 +1,95 @@
-"""The stage ``scan``: one scan through both backends, a notebook each, and their comparison."""
+"""The stages ``scan`` and ``star``: a scan through both backends, a notebook each, and their comparison."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import NAME as COMPARISON
 from ptyint.images.comparison import Criteria
+from ptyint.scans import fixtures
 from ptyint.scans.files import read_scan
-from ptyint.scans.fixtures import fixture_info
 from ptyint.stages.request import BACKENDS, Request, Stage
 
+STAR = "siemens-star-64"
+"""Real data: measured at the Advanced Photon Source."""
 
-def jobs(request: Request) -> list[Job]:
-    """A reconstruction with each backend, then the comparison, whose checks depend on whether the truth is known."""
+INSTEAD = "synthetic-64"
+"""Shown where the star cannot be had: of the synthetic scans the largest."""
+
+BRIEFLY = {"gridsize": 2, "batch_size": 4, "nepochs": 5}
+"""How the star is trained: long enough for an image of it, and short enough for every report."""
+
+
+def _jobs(request: Request) -> list[Job]:
+    """The scan that was asked for; the checks depend on whether its truth is known."""
     fixture = request.fixture or default_fixture()
     source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": fixture}
     title = request.scan.name if request.scan else fixture
+    return _pair("scan", "", STAGE.title, title, source, _truth_known(request, fixture))
+
+
+def _star_jobs(request: Request) -> list[Job]:
+    """The star, or in its place a synthetic scan."""
+    why = fixtures.missing(STAR)
+    fixture, note = (INSTEAD, f"{INSTEAD} stands in for {STAR}. {why}") if why else (STAR, "")
+    source = {"fixture": fixture, **BRIEFLY}
+    return _pair(
+        "star", "star", f"{fixture}, briefly", fixture, source, fixtures.fixture_info(fixture).truth_known, note
+    )
+
+
+def _pair(
+    stage: str, folder: str, name: str, title: str, source: Mapping[str, Any], truth: bool, note: str = ""
+) -> list[Job]:
+    """A reconstruction with each backend, in a folder of its own below `folder`, then the comparison."""
+    made = {backend: f"{folder}/{backend}".lstrip("/") for backend in BACKENDS}
     reconstructions = [
         Job(
-            stage="scan",
-            name=backend,
+            stage=stage,
+            name=made[backend].replace("/", "-"),
             title=f"{title}, reconstructed with {backend}",
             notebook="reconstruct",
-            parameters={**source, "backend": backend, "output_dir": backend},
-            artifacts=(f"{backend}/reconstruction.h5", f"{backend}/wts.h5.zip"),
+            parameters={**source, "backend": backend, "output_dir": made[backend]},
+            artifacts=(f"{made[backend]}/reconstruction.h5", f"{made[backend]}/wts.h5.zip"),
         )
         for backend in BACKENDS
     ]
-    sides = dict(zip(("reference_dir", "candidate_dir"), BACKENDS, strict=True))
-    declared = Criteria().declared(_truth_known(request, fixture))
-    return [*reconstructions, Job("scan", "compare", STAGE.title, "compare", sides, declared, (COMPARISON,))]
+    sides = dict(zip(("reference_dir", "candidate_dir"), made.values(), strict=True))
+    compared = Job(
+        stage=stage,
+        name=folder or "compare",
+        title=name,
+        notebook="compare",
+        parameters={**sides, "output_dir": folder or "."},
+        expects=Criteria().declared(truth),
+        artifacts=(f"{folder}/{COMPARISON}".lstrip("/"),),
+        needs=tuple(job.name for job in reconstructions),
+        note=note,
+    )
+    return [*reconstructions, compared]
 
 
 DECIDED = {
     "backend": "both run",
-    "fixture": "--fixture is for that",
     "scan_file": "--scan is for that",
     "reference_dir": "it is TensorFlow's",
     "candidate_dir": "it is PyTorch's",
 }
-STAGE = Stage("Comparison on a scan", "one scan through both backends, side by side", jobs, DECIDED)
+STAGE = Stage(
+    "Comparison on a scan",
+    "one scan through both backends, side by side",
+    _jobs,
+    {**DECIDED, "fixture": "--fixture is for that"},
+)
+STAR_STAGE = Stage(
+    "Real data, briefly",
+    "a Siemens star measured at the APS through both backends, side by side",
+    _star_jobs,
+    {**DECIDED, "fixture": f"it is {STAR}"},
+)
 
 
 def default_fixture() -> str:
@@ -49,7 +99,7 @@ def default_fixture() -> str:
 
 def _truth_known(request: Request, fixture: str) -> bool:
     if request.scan is None:
-        return fixture_info(fixture).truth_known
+        return fixtures.fixture_info(fixture).truth_known
     given = request.given("scan")
     keys = {"product": "product_file", "diffraction_kind": "diffraction_kind"}
     options = {key: given.get(name) or None for key, name in keys.items()}

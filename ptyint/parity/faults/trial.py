@@ -136,7 +136,9 @@ class Trial:
         folder = Path(folder)
         self.reference, self.problems = reference, replace(problems, draws=dict.fromkeys(problems.draws, 0))
         bench = Bench(backends.load(SIDE), (reference, SIDE), self.problems, _linked(folder))
-        self.measured = Measured({reference: Offer(), SIDE: Offer()}, partial(_captured, folder, bench, applied), keep=None)
+        self.measured = Measured(
+            {reference: Offer(), SIDE: Offer()}, partial(_captured, folder, bench, applied), keep=None
+        )
 
     def climb(self, rungs: Iterable[str]) -> Ladder:
         """The ladder up to and with the first red rung; of the step's three parts, up to and with the first red one."""
