@@ -116,7 +116,7 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
             ledger=_ledger(given["ledger"], reports),
             argv=["ptyint", *ctx.obj],
             profile=profile,
-            backends=describe(),
+            describe=describe,
             on_progress=progress.show,
             side_by_side=given["side_by_side"],
         )

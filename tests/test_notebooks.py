@@ -18,6 +18,7 @@ from ptyint.evidence.execution import (
     parameter_defaults,
     read_notebook,
 )
+from ptyint.evidence.record import collect
 
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
@@ -85,6 +86,8 @@ def test_plain_papermill_works(name: str, tmp_path: Path) -> None:
         [*command, *PLAIN[name].split()], cwd=tmp_path, env=dict(os.environ), capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr[-2000:]
+    checks = collect(read_notebook(tmp_path / "out.ipynb")).checks
+    assert [check for check in checks if not check.passed] == [] and (checks or name == "reconstruct")
     made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
     assert (
         made

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -185,6 +185,24 @@ def source(tmp_path: Path) -> Path:
     return runs.write_input(tmp_path / "in", "ptyint_pytorch", product, runs.counts(product))
 
 
+Application = Callable[[str, Path, Path], runs.Run]
+
+
+@pytest.fixture
+def application(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Application:
+    """A batch run of the application in this process."""
+    monkeypatch.setattr(ptychodus.model.core, "ProcessingCore", ptychodus.model.core.ProcessingCore)
+    prepare()
+
+    def run(action: str, source: Path, output: Path) -> runs.Run:
+        caplog.clear()
+        with ptychodus.model.core.ModelCore() as model:
+            code = model.batch_mode_execute(action, source, output)
+        return runs.Run(code, caplog.text, "", sorted(path.name for path in output.iterdir()))
+
+    return run
+
+
 def untrained(path: Path, size: int = runs.N) -> Path:
     """A bundle of weights as they are before training."""
     config = TrainingConfig(ModelConfig(N=size, n_filters_scale=1), backend="pytorch")
@@ -203,15 +221,17 @@ def refused(done: runs.Run, *words: str) -> None:
     assert "Traceback" not in done.errors.replace("FRAMEWORKS", "")
 
 
-def test_no_model(source: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that Ptychodus imports
+def test_no_model(application: Application, source: Path, tmp_path: Path) -> None:
     refused(
-        runs.run("reconstruct", source, tmp_path / "out"), "No model is loaded. Train one, or put model.h5.zip into"
+        application("reconstruct", source, tmp_path / "out"), "No model is loaded. Train one, or put model.h5.zip into"
     )
 
 
-def test_wrong_model(source: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that Ptychodus imports
+def test_wrong_model(application: Application, source: Path, tmp_path: Path) -> None:
     untrained(source / MODEL, 128)
-    refused(runs.run("reconstruct", source, tmp_path / "out"), "model.N is 128", "have 64 pixels; set N=64")
+    refused(application("reconstruct", source, tmp_path / "out"), "model.N is 128", "have 64 pixels; set N=64")
 
 
 def test_framework_missing(source: Path, tmp_path: Path) -> None:
@@ -224,29 +244,34 @@ def test_framework_missing(source: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("action", ["train", "reconstruct"])
-def test_misspelt_algorithm(action: str, source: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that Ptychodus imports
+def test_misspelt_algorithm(action: str, application: Application, source: Path, tmp_path: Path) -> None:
     runs.write_settings(source, "ptyint_pytroch")
-    done = runs.run(action, source, tmp_path / "out")
+    done = application(action, source, tmp_path / "out")
     refused(
         done, "'ptyint_pytroch' is not available", "Did you mean 'ptyint_pytorch'?", "pip install 'ptyint[ptychodus]'"
     )
 
 
-def test_patterns_that_are_not_square(source: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that Ptychodus imports
+def test_patterns_that_are_not_square(application: Application, source: Path, tmp_path: Path) -> None:
     data = load_diffraction_data(source / "diffraction.h5")
     cut = AssembledDiffractionData(
         data.get_indexes(), data.get_patterns()[:, 8:56], data.get_pixel_geometry(), data.get_bad_pixels()[8:56]
     )
     save_diffraction_data(source / "diffraction.h5", cut)
     untrained(source / MODEL)
-    refused(runs.run("reconstruct", source, tmp_path / "out"), "found 48 x 64 px; allowed: N x N")
+    refused(application("reconstruct", source, tmp_path / "out"), "found 48 x 64 px; allowed: N x N")
 
 
-def test_damaged_bundle(source: Path, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that Ptychodus imports
+def test_damaged_bundle(application: Application, source: Path, tmp_path: Path) -> None:
     whole = untrained(source / MODEL).read_bytes()
     (source / MODEL).write_bytes(whole[: len(whole) // 2])
     refused(
-        runs.run("reconstruct", source, tmp_path / "out"), "is not a readable bundle", "Train and save the model again"
+        application("reconstruct", source, tmp_path / "out"),
+        "is not a readable bundle",
+        "Train and save the model again",
     )
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from ptyint.errors import ConfigError
 from ptyint.evidence import pytest_runs
-from ptyint.evidence.pytest_runs import EXPECTED_ERROR, NO_TORCH, NO_WIRING, TestRun, collect_tests, command, run_tests
+from ptyint.evidence.pytest_runs import NO_TORCH, NO_WIRING, TestRun, collect_tests, command, run_tests
+from ptyint.stages import red_green
 
 SELECTION = "tests/torch/test_backend_selection.py"
 WORKFLOW = "tests/torch/test_integration_workflow_torch.py"
@@ -297,44 +298,9 @@ def test_the_wiring_is_one_line_or_an_error(checkout: Path, tmp_path: Path, monk
             run_tests(["tests"], tmp_path / "log", state=NO_WIRING)
 
 
-RED = {
-    SELECTION: [
-        "test_integration_pytorch_is_selected_by_name_and_runs",
-        "test_integration_the_gate_runs_before_torch_is_imported",
-        "test_integration_pytorch_object_patches_are_complex64",
-    ],
-    WORKFLOW: [
-        "test_full_cycle[gridsize1]",
-        "test_full_cycle[gridsize2]",
-        "test_tensorflow_reads_the_bundle_that_pytorch_trained",
-    ],
-}
-GREEN = {
-    SELECTION: ["test_integration_tensorflow_is_the_default"],
-    WORKFLOW: ["test_the_default_backend_is_still_tensorflow_and_never_imports_torch"],
-}
-REFUSAL = "test_missing_torch_is_an_actionable_runtimeerror"
-
-
-@pytest.mark.parametrize("state", EXPECTED_ERROR)
-def test_without_torch_or_its_wiring_the_tests_fail_with_advice(state: str, tmp_path: Path) -> None:
-    """Never a skip; the guards pass. What refuses a missing torch needs the wiring."""
-    run = run_tests([SELECTION, WORKFLOW], tmp_path / "log", state=state)
-    red = {f"{file}::{name}" for file, names in RED.items() for name in names}
-    green = {f"{file}::{name}" for file, names in GREEN.items() for name in names}
-    (red if state == NO_WIRING else green).add(f"{SELECTION}::{REFUSAL}")
-    assert {name: outcome.outcome for name, outcome in run.outcomes.items()} == {
-        **dict.fromkeys(red, "failed"),
-        **dict.fromkeys(green, "passed"),
-    }
-    assert [name for name in red if EXPECTED_ERROR[state] not in run.outcomes[name].message] == []
-    assert run.exit_code == 1 and set(run.collected) == red | green
-    assert EXPECTED_ERROR[state] in run.log.read_text()
-
-
 def test_integration_selects_several(tmp_path: Path) -> None:
     ids = collect_tests([SELECTION, "-k", "integration"], tmp_path / "log")
-    assert ids == tuple(f"{SELECTION}::{name}" for name in [*RED[SELECTION], *GREEN[SELECTION]])
+    assert len(ids) == 4 and set(ids) < {*red_green.RED, *red_green.GUARDS}
 
 
 def test_other_tests_below_tests_torch_are_skipped_without_torch(tmp_path: Path) -> None:

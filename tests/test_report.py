@@ -56,8 +56,8 @@ def test_both_backends_started_from_the_same_and_stayed_close(scan_run) -> None:
     checks = {check["name"]: check for check in json.loads((folder / "comparison.json").read_text())["checks"]}
     for name in ("same scan", "same groups", "same initial weights", "same config", "two different backends"):
         assert checks[name]["verdict"] == "pass", name
-    a, b = (Reconstruction.load(folder / backend) for backend in ("tensorflow", "pytorch"))
-    assert abs(a.losses / b.losses - 1).max() < 1e-4
+    a, b = (Reconstruction.load(folder / backend).losses for backend in ("tensorflow", "pytorch"))
+    assert a[0] > a[1] and abs(a - b).max() < 0.01 * (a[0] - a[1])
 
 
 def test_a_progress_bar_is_one_log_that_ends_with_its_last_state(scan_run) -> None:
@@ -69,7 +69,9 @@ def test_a_progress_bar_is_one_log_that_ends_with_its_last_state(scan_run) -> No
 
 def test_the_runner_shows_how_far_it_is(scan_run) -> None:
     shown = scan_run[0].stderr
-    assert "3/3" in shown and "notebook" in shown and "compare" in shown and "cell" in shown
+    ended = re.findall(r"^(\w+) has ended, (\d) of 3, after \d+ s$", shown, re.MULTILINE)
+    assert sorted(ended[:2]) in ([("pytorch", "1"), ("tensorflow", "2")], [("pytorch", "2"), ("tensorflow", "1")])
+    assert ended[2:] == [("compare", "3")]
 
 
 def test_a_run_that_breaks_leaves_its_pages_and_a_red_exit_code(tmp_path: Path) -> None:
@@ -100,7 +102,8 @@ def test_a_run_that_breaks_leaves_its_pages_and_a_red_exit_code(tmp_path: Path) 
         (["scan", "-p", "nepochs", "two"], "nepochs is 'two', a str; must be a int"),
         (
             ["e2e"],
-            "Unknown stage 'e2e'. Must be one of ['e2a', 'e2b', 'e2c', 'scan', 'ladder', 'faults', 'ptychodus', 'e2d']",
+            "Unknown stage 'e2e'. Must be one of ['e2a', 'e2b', 'e2c', 'star', 'scan', "
+            "'ladder', 'faults', 'ptychodus', 'e2d']",
         ),
         (["scan", "--fixture", "tiny-46"], "No fixture is named 'tiny-46'. Did you mean 'tiny-64'?"),
         (["e2d", "--fixture", "tiny-64"], "are for the stage 'scan', and only ['e2d'] will run"),

@@ -94,7 +94,7 @@ def run(
     ledger: Path,
     argv: Sequence[str],
     profile: Literal["quick", "full"] = "quick",
-    backends: Mapping[str, dict[str, Any]] | None = None,
+    describe: Callable[[], Mapping[str, dict[str, Any]]] = dict,
     on_progress: OnProgress = lambda name, done, cells: None,
     side_by_side: int = 1,
 ) -> Finished:
@@ -109,8 +109,8 @@ def run(
     argv : sequence of str
         The command that asked for the run; the page tells its reader to repeat it.
     profile : {'quick', 'full'}
-    backends : mapping, optional
-        What each backend says of itself, for the manifest.
+    describe : callable
+        Gives what each backend says of itself, for the manifest; called once the request is known to be possible.
     on_progress : callable, optional
     side_by_side : int
         How many notebooks run at once, where they do not need each other; each then has its share of the cores.
@@ -128,7 +128,7 @@ def run(
     if not jobs or len(set(names)) < len(names):
         raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
     entries = [_entry(job) for job in jobs]
-    start, surroundings = now(), Surroundings(**environment(backends or {}))
+    start, surroundings = now(), Surroundings(**environment(describe()))
     with folder.claim(reports) as working:
         git = git_state(checkout(), ignored=[ledger.resolve(), working.parent])
         content = Manifest(
