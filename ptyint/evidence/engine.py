@@ -92,6 +92,9 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
             manager,
             kernel_name=kernel_name,
             log=logger,
+            extra_arguments=[
+                "--log-level=ERROR"
+            ],  # without it each kernel warns that it speaks TCP, here on one machine
             startup_timeout=options.get("start_timeout", 60),
             timeout=options.get("execution_timeout"),
             timeout_func=_time_left(options.get("notebook_timeout")),

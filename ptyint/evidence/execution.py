@@ -76,6 +76,14 @@ def read_notebook(path: Path) -> Any:
         raise ConfigError(f"{path.name} is not a readable notebook ({error}).") from error
 
 
+def read_executed(path: Path) -> Any:
+    """A notebook file as a reader wants it: of the cells that the runner added, the last alone."""
+    notebook = read_notebook(path)
+    echoes = [cell for cell in notebook.cells if ECHO_TAG in cell.metadata.get("tags", [])]
+    notebook.cells = [cell for cell in notebook.cells if cell not in echoes[:-1]]
+    return notebook
+
+
 def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Every parameter with the value that it must have in the kernel: the given one, else the default.
 

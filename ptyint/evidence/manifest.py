@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstr
 from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Check, Criterion, Relation, Verdict, to_json, worst
-from ptyint.evidence.execution import same_values, unfinished
+from ptyint.evidence.execution import read_notebook, same_values, unfinished
 from ptyint.evidence.record import Record, collect
 
 NAME, SEAL = "manifest.json", "manifest.sha256"
@@ -281,10 +281,8 @@ def judge(folder: Path, entry: Notebook) -> tuple[list[Check], Record]:
 
 def _reports(folder: Path, entry: Notebook) -> tuple[Record, str]:
     """What the executed notebook reports, and why it stopped."""
-    import nbformat
-
     try:
-        notebook = nbformat.read(folder / f"{entry.name}.ipynb", as_version=4)
+        notebook = read_notebook(folder / f"{entry.name}.ipynb")
         return collect(notebook), entry.stopped or unfinished(notebook)
     except Exception as error:  # unreadable or malformed evidence is no evidence, whatever is wrong with it
         return Record(), entry.stopped or f"its executed copy cannot be read ({error})"

@@ -17,9 +17,10 @@ from textwrap import wrap
 from typing import Any
 
 from ptyint._atomic import atomic_path
+from ptyint.errors import ConfigError
 from ptyint.evidence.checks import SIGNS, VERDICTS, from_json
 from ptyint.evidence.display import TEMPLATES, Picture, number, render
-from ptyint.evidence.execution import ECHO_TAG
+from ptyint.evidence.execution import read_executed, read_notebook
 from ptyint.evidence.manifest import Command, Judged, Manifest, Notebook
 from ptyint.evidence.record import MIME
 
@@ -101,13 +102,10 @@ def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str
 
 def notebook_body(path: Path) -> str:
     """The cells of an executed notebook as HTML, without its first heading (the page has its own)."""
-    import nbformat
     from nbconvert import HTMLExporter
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
-    notebook = nbformat.read(path, as_version=4)
-    echoes = [cell for cell in notebook.cells if ECHO_TAG in cell.metadata.get("tags", [])]
-    notebook.cells = [cell for cell in notebook.cells if cell not in echoes or cell is echoes[-1]]
+    notebook = read_executed(path)
     first = next((cell for cell in notebook.cells if cell.cell_type == "markdown"), None)
     if first is not None and first.source.startswith("# "):
         first.source = first.source.partition("\n")[2]
@@ -122,11 +120,9 @@ def notebook_body(path: Path) -> str:
 
 def write_summary(notebook: Path, target: Path) -> None:
     """Write an executed notebook as Markdown: text and tables, no code, pictures by their alt texts."""
-    import nbformat
     from nbconvert import MarkdownExporter
 
-    content = nbformat.read(notebook, as_version=4)
-    content.cells = [cell for cell in content.cells if ECHO_TAG not in cell.metadata.get("tags", [])]
+    content = read_executed(notebook)
     for output in (output for cell in content.cells for output in cell.get("outputs", ())):
         data = output.get("data", {})
         if "image/png" in data:
@@ -257,11 +253,9 @@ def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | 
 
 def _first_picture(path: Path) -> dict[str, str] | None:
     """The first PNG of an executed notebook, of its cells tagged `FIRST_PAGE` where it has one, with its alt text."""
-    import nbformat
-
     try:
-        cells = nbformat.read(path, as_version=4).cells
-    except (OSError, ValueError):
+        cells = read_notebook(path).cells
+    except ConfigError:
         return None
     for cell in sorted(cells, key=lambda cell: FIRST_PAGE not in cell.metadata.get("tags", [])):
         for output in cell.get("outputs", ()):

@@ -19,7 +19,7 @@ STAR = "siemens-star-64"
 INSTEAD = "synthetic-64"
 """Shown where the star cannot be had: of the synthetic scans the largest."""
 
-BRIEFLY = {"gridsize": 2, "batch_size": 4, "nepochs": 5}
+BRIEFLY = {"gridsize": 2, "batch_size": 4, "nepochs": 3}
 """How the star is trained: long enough for an image of it, and short enough for every report."""
 
 
