@@ -12,9 +12,9 @@ import pytest
 from cells import failed, record_of, run_cells, table_of
 from reconstructions import make
 
+from ptyint.evidence.display import Picture
 from ptyint.evidence.pytest_runs import AS_IS, Outcome, TestRun
 from ptyint.images.comparison import NAME, Comparison, Criteria, compare
-from ptyint.evidence.display import Picture
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.stages import full_cycle
 from ptyint.stages.full_cycle import Cycles

@@ -16,8 +16,8 @@ from cells import record_of, run_cells, table_of
 
 from ptyint.errors import ConfigError, FixtureError
 from ptyint.evidence.checks import Check
-from ptyint.evidence.execution import FOLDER, parameter_defaults
 from ptyint.evidence.display import Picture
+from ptyint.evidence.execution import FOLDER, parameter_defaults
 from ptyint.scans.fixtures import (
     DATA_VARIABLE,
     DATASETS_VARIABLE,
@@ -50,11 +50,9 @@ def test_what_is_reported_is_what_was_declared(star_file: Path, monkeypatch: pyt
 def test_parameters_are_measured_from_the_arrays() -> None:
     (one,) = fixtures.examine(["tiny-64"])
     scan = load_fixture("tiny-64")
-    assert one.digest == scan.sha256 and one.error == "" and not one.absent
-    data = one.dataset
-    assert data is not None and scan.object_ is not None
-    assert (data.n, data.N, data.modes, data.object_shape) == (16, 64, 1, scan.object_.shape)
-    assert data.truth_known and data.mean_counts == pytest.approx(scan.counts().sum() / 16)
+    assert one.scan is not None and one.scan.sha256 == scan.sha256 and one.error == "" and not one.absent
+    data = one.measured
+    assert data is not None and data.mean_counts == pytest.approx(scan.counts().sum() / 16) and data.bad_pixels == 0
     assert 4 < data.step_px < 9 and 10 < data.probe_diameter_px < 40 and 0 < data.overlap_ratio < 1
 
 
@@ -97,8 +95,7 @@ def test_what_cannot_be_fetched_is_absent_and_promises_nothing(
     examined = fixtures.examine(["siemens-star", "tiny-64"])
     assert [one.absent for one in examined] == [True, False]
     assert "sha256 holds: siemens-star" not in [one.name for one in fixtures.criteria()]
-    frame = fixtures.table(examined)
-    assert list(frame.holds) == [None, True] and frame.n[0] is None and frame.n[1] == 16
+    assert examined[0].scan is None and examined[0].error == "" and examined[1].measured is not None
 
 
 def test_where_data_is_required_what_cannot_be_fetched_is_a_failure(

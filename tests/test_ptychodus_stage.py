@@ -20,8 +20,8 @@ from reconstructions import make
 from ptyint.config import TrainingConfig
 from ptyint.errors import PtychodusUnavailableError
 from ptyint.evidence import manifest
-from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.display import Picture
+from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.ptychodus import command
 from ptyint.ptychodus.settings import BACKENDS
 from ptyint.scans import fixtures
