@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.images.gauge import Mask, checked_pair, soft_window
+from ptyint.images.gauge import Mask, bounding_box, checked_pair, soft_window
 
 Threshold = Literal["1/7", "0.5", "1-bit", "half-bit"]
 THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
@@ -119,8 +119,7 @@ def frc(
     if pixel_size_m is not None and not (0 < pixel_size_m < np.inf):
         raise ConfigError(f"pixel_size_m is {pixel_size_m}; it must be positive, or None where it is not known.")
     mask = checked_pair(image_a, image_b, mask)
-    rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    box = bounding_box(mask)
     mask = mask[box]
     edge = min(mask.shape)
     if edge < MIN_FRC_EDGE_PX:

@@ -146,6 +146,14 @@ def checked_pair(a: NDArray[Any], b: NDArray[Any], mask: Mask | None) -> Mask:
     return mask
 
 
+def bounding_box(mask: Mask) -> tuple[slice, ...]:
+    """Smallest rows and columns that hold all of a mask (H, W), which has at least one pixel."""
+    from scipy.ndimage import find_objects
+
+    (box,) = find_objects(mask.astype(int))
+    return tuple(box)
+
+
 def soft_window(mask: Mask, taper_px: float) -> NDArray[np.float64]:
     """1 inside the mask (H, W), falling to 0 at its border (and the array's) over `taper_px` as a raised cosine.
 
