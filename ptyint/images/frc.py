@@ -39,11 +39,6 @@ class FRC:
     n_pixels: NDArray[np.int64]
     pixel_size_m: float | None = None
 
-    @property
-    def spatial_frequency_per_m(self) -> NDArray[np.float64]:
-        """Cycles per metre."""
-        return self.spatial_frequency_per_px / self._pixel_size_m()
-
     def threshold(self, threshold: Threshold) -> NDArray[np.float64]:
         """The threshold curve over the rings; a ConfigError unless it is one of :data:`THRESHOLDS`.
 
@@ -52,12 +47,11 @@ class FRC:
         signal-to-noise ratio S = 0.5 of each image (1 bit) or (sqrt(2) - 1) / 2 = 0.2071 (half a bit). n counts the
         ring as it is, with neither Friedel's symmetry nor the window's area taken off.
         """
-        constants = {"1/7": 1 / 7, "0.5": 0.5}
+        if threshold not in THRESHOLDS:
+            raise ConfigError(f"threshold is {threshold!r}; it must be one of {', '.join(map(repr, THRESHOLDS))}.")
+        constants, ratios = {"1/7": 1 / 7, "0.5": 0.5}, {"1-bit": 0.5, "half-bit": (np.sqrt(2) - 1) / 2}
         if threshold in constants:
             return np.full(self.correlation.shape, constants[threshold])
-        ratios = {"1-bit": 0.5, "half-bit": (np.sqrt(2) - 1) / 2}
-        if threshold not in ratios:
-            raise ConfigError(f"threshold is {threshold!r}; it must be one of {', '.join(map(repr, THRESHOLDS))}.")
         ratio = ratios[threshold]
         root = np.sqrt(self.n_pixels)
         cross = 2 * np.sqrt(ratio) / root
@@ -82,14 +76,10 @@ class FRC:
 
     def resolution_m(self, threshold: Threshold) -> float | None:
         """:meth:`resolution_px` in metres; a ConfigError where the pixel size is not known."""
-        pixel_size = self._pixel_size_m()
-        period = self.resolution_px(threshold)
-        return None if period is None else period * pixel_size
-
-    def _pixel_size_m(self) -> float:
         if self.pixel_size_m is None:
             raise ConfigError("pixel_size_m is None: give frc() the pixel size, or ask for pixels.")
-        return self.pixel_size_m
+        period = self.resolution_px(threshold)
+        return None if period is None else period * self.pixel_size_m
 
 
 def frc(

@@ -193,11 +193,10 @@ class _Problem:
         fit = self.trial(zero, zero)
         if self.fit_ramp:
             fit = min(fit, self.trial(zero, self._ramp_peak(zero, zero)), key=lambda f: f.residual)
-        if self.fit_shift:
-            shift = self._shift_peak(fit.ramp)
-            if shift.any():
-                ramp = self._ramp_peak(shift, fit.ramp) if self.fit_ramp else zero
-                fit = min(fit, self.trial(shift, ramp), key=lambda f: f.residual)
+        shift = self._shift_peak(fit.ramp) if self.fit_shift else zero
+        if shift.any():
+            ramp = self._ramp_peak(shift, fit.ramp) if self.fit_ramp else zero
+            fit = min(fit, self.trial(shift, ramp), key=lambda f: f.residual)
         return fit
 
     def refine(self, fit: _Fit) -> _Fit:

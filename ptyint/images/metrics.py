@@ -141,12 +141,7 @@ class ObjectComparison:
 
 
 def compare_objects(
-    candidate: Complex,
-    reference: Complex,
-    mask: Mask | None = None,
-    *,
-    pixel_size_m: float | None = None,
-    max_shift_px: float = 8.0,
+    candidate: Complex, reference: Complex, mask: Mask | None = None, *, pixel_size_m: float | None = None
 ) -> ObjectComparison:
     """Remove the gauge, then measure everything inside the mask, the scanned region.
 
@@ -157,8 +152,7 @@ def compare_objects(
     do not count twice); the data range is the largest amplitude of the reference. Errors as in :func:`remove_gauge`
     and :func:`frc`.
     """
-    gauge = remove_gauge(candidate, reference, mask=mask, max_shift_px=max_shift_px)
-    return measure(gauge, reference, pixel_size_m=pixel_size_m)
+    return measure(remove_gauge(candidate, reference, mask=mask), reference, pixel_size_m=pixel_size_m)
 
 
 def measure(gauge: GaugeResult, reference: Complex, *, pixel_size_m: float | None = None) -> ObjectComparison:
