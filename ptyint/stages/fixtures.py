@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import follow_parent, run_group
 from ptyint.evidence.run import Job
-from ptyint.images.reconstruction import reconstruct
+from ptyint.images.reconstruction import Reconstruction, reconstruct
 from ptyint.scans.fixtures import ARRAYS, Fixture, fixture_info, fixture_names, load_fixture, missing
 from ptyint.scans.groups import group_positions
 from ptyint.scans.scan import Scan, pattern_slices
@@ -35,6 +35,8 @@ INTEGRATION = "tiny-64"
 
 GROUP_LIMIT = 20
 """The integration tests stay below this many groups."""
+
+RESULT = "seconds.json"
 
 FEW_GROUPS = Criterion.fact(f"integration fixture has fewer than {GROUP_LIMIT} groups")
 
@@ -88,53 +90,10 @@ def _cost(budget: Budget | None) -> tuple[bool | None, str]:
     if budget is None:
         return None, "it was not measured"
     note = f"{budget.cycle_s:.1f} s for a cycle of {budget.nepochs} epochs, budget {budget.budget_s:.0f} s"
-    return budget.measured, budget.error or note
+    return not budget.error, budget.error or note
 
 
 # Fixtures
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """What a scan does not say of itself, measured from its arrays.
-
-    Attributes
-    ----------
-    mean_counts : float
-        Per pattern, bad pixels left out.
-    bad_pixels : int
-    step_px : float
-        Median over the positions of the mean distance to the four nearest others.
-    probe_diameter_px : float
-        Of the disk as large as the area where the probe's modulus is at least half its maximum.
-    """
-
-    mean_counts: float
-    bad_pixels: int
-    step_px: float
-    probe_diameter_px: float
-
-    @property
-    def overlap_ratio(self) -> float:
-        """``1 - step / probe diameter``; at most 0 where neighbouring beams do not touch."""
-        return 1 - self.step_px / self.probe_diameter_px
-
-    @classmethod
-    def measure(cls, scan: Scan) -> Dataset:
-        """Measure a scan; its patterns are read by slices."""
-        from scipy.spatial import cKDTree
-
-        positions = scan.probe_positions_px
-        distances, _ = cKDTree(positions).query(positions, k=min(5, scan.n))
-        modulus = np.sqrt((np.abs(scan.probe) ** 2).sum(axis=0))
-        lit = np.count_nonzero(modulus >= modulus.max() / 2)
-        total = sum(scan.counts(rows).sum(dtype=np.float64) for rows in pattern_slices(scan.diffraction_patterns))
-        return cls(
-            mean_counts=float(total / scan.n),
-            bad_pixels=0 if scan.good_pixels is None else int((~scan.good_pixels).sum()),
-            step_px=float(np.median(distances[:, 1:].mean(axis=1))),
-            probe_diameter_px=float(2 * np.sqrt(lit / np.pi)),
-        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +103,7 @@ class Examined:
     fixture: Fixture
     seconds: float = math.nan
     scan: Scan | None = None
-    measured: Dataset | None = None
+    measured: dict[str, float] = field(default_factory=dict)
     error: str = ""
 
     @property
@@ -174,15 +133,43 @@ def _examine(fixture: Fixture) -> Examined:
         ):
             if value != expected:
                 raise FixtureError(f"{fixture.name}: {what} is {value}, the registry says {expected}.")
-        return Examined(fixture, seconds, scan, Dataset.measure(scan))
+        return Examined(fixture, seconds, scan, measure(scan))
     except Exception as error:  # whatever it is, it is the finding
         return Examined(fixture, time.perf_counter() - start, error=f"{type(error).__name__}: {error}")
+
+
+def measure(scan: Scan) -> dict[str, float]:
+    """What a scan does not say of itself, from its arrays; patterns are read by slices.
+
+    Returns
+    -------
+    dict of str to float
+        ``mean_counts`` per pattern and ``bad_pixels``, which it leaves out; ``step_px``, the median over the positions
+        of the mean distance to the four nearest others; ``probe_diameter_px``, of the disk as large as the area where
+        the probe's modulus is at least half its maximum; ``overlap_ratio``, ``1 - step / probe diameter``, at most 0
+        where neighbouring beams do not touch.
+    """
+    from scipy.spatial import cKDTree
+
+    positions = scan.probe_positions_px
+    distances, _ = cKDTree(positions).query(positions, k=min(5, scan.n))
+    modulus = np.sqrt((np.abs(scan.probe) ** 2).sum(axis=0))
+    lit = np.count_nonzero(modulus >= modulus.max() / 2)
+    total = sum(scan.counts(rows).sum(dtype=np.float64) for rows in pattern_slices(scan.diffraction_patterns))
+    step_px, diameter_px = float(np.median(distances[:, 1:].mean(axis=1))), float(2 * np.sqrt(lit / np.pi))
+    return {
+        "mean_counts": float(total / scan.n),
+        "bad_pixels": 0 if scan.good_pixels is None else int((~scan.good_pixels).sum()),
+        "step_px": step_px,
+        "probe_diameter_px": diameter_px,
+        "overlap_ratio": 1 - step_px / diameter_px,
+    }
 
 
 # Runtime
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Budget:
     """Seconds of one train-save-load-infer-stitch run of the integration fixture in a process of its own.
 
@@ -190,19 +177,14 @@ class Budget:
     ----------
     backend : str
     nepochs : int
+    wall_s : float
+        The whole process.
     start_s : float
         Start and end of the process: what is left of `wall_s`.
     import_s : float
         Import of the framework.
-    first_epoch_s, later_epoch_s : float
-        Compilation included; median of the others.
-    inference_s : float
-        Compilation included.
-    wall_s : float
-        The whole process.
-    peak_memory_bytes : int
-    framework : str
-        Version, device and threads.
+    made : Reconstruction, optional
+        With the seconds of its epochs and of its inference, compilation included, and the memory; None: it failed.
     error : str
         Why nothing was measured, else empty.
     command : dict
@@ -211,14 +193,10 @@ class Budget:
 
     backend: str
     nepochs: int
+    wall_s: float
     start_s: float = math.nan
     import_s: float = math.nan
-    first_epoch_s: float = math.nan
-    later_epoch_s: float = math.nan
-    inference_s: float = math.nan
-    wall_s: float = math.nan
-    peak_memory_bytes: int = 0
-    framework: str = ""
+    made: Reconstruction | None = None
     error: str = ""
     command: dict[str, Any] = field(default_factory=dict)
 
@@ -231,12 +209,6 @@ class Budget:
     def budget_s(self) -> float:
         """What a cycle may take: twice `cycle_s`, for a busy machine, rounded up to 5 s."""
         return 5 * math.ceil(2 * self.cycle_s / 5) if math.isfinite(self.cycle_s) else math.nan
-
-    @property
-    def measured(self) -> bool:
-        """Whether every number is there."""
-        values = [value for name, value in asdict(self).items() if name.endswith("_s")]
-        return not self.error and all(math.isfinite(value) and value > 0 for value in values)
 
 
 def measure_budget(
@@ -256,34 +228,24 @@ def measure_budget(
         begin, start = now(), time.perf_counter()
         with target.open("wb") as output:
             code, timed_out = run_group(argv, Path.cwd(), os.environ, output, timeout)
-        wall, end = time.perf_counter() - start, now()
-        result = Path(folder, "result.json")
-        values = json.loads(result.read_text()) if code == 0 and result.is_file() else {}
+        wall_s, end = time.perf_counter() - start, now()
+        command = {"argv": argv, "exit_code": code, "start": begin, "end": end, "log": target.name if log else ""}
+        if code == 0 and (result := Path(folder, RESULT)).is_file():
+            inside_s, import_s = json.loads(result.read_text())
+            made = Reconstruction.load(folder)
+            return Budget(backend, nepochs, wall_s, wall_s - inside_s, import_s, made, command=command)
         ended = f"ended after {timeout:g} s" if timed_out else f"exit code {code}" if code else "no result"
-        said = target.read_text(errors="replace").split("\n")
-        last = next((line.strip() for line in reversed(said) if line.strip()), "it printed nothing")
-        error = "" if values else f"{ended}: {last}"
-    command = {"argv": argv, "exit_code": code, "start": begin, "end": end, "log": target.name if log else ""}
-    start_s = wall - values.pop("inside_s", math.nan)
-    return Budget(backend, nepochs, start_s=start_s, wall_s=wall, error=error, command=command, **values)
+        said = [line.strip() for line in target.read_text(errors="replace").split("\n") if line.strip()]
+        error = f"{ended}: {said[-1] if said else 'it printed nothing'}"
+        return Budget(backend, nepochs, wall_s, error=error, command=command)
 
 
 def cycle(backend: str, nepochs: str, folder: str) -> None:
-    """What the measured process does; leaves ``result.json`` in `folder`."""
+    """What the measured process does; leaves its reconstruction and two times in `folder`."""
     follow_parent()
     start = time.perf_counter()
     backends.load(backend)
     import_s = time.perf_counter() - start
     config = TrainingConfig(ModelConfig(n_filters_scale=1), nepochs=int(nepochs), batch_size=8, backend=backend)
-    result = reconstruct(load_fixture(INTEGRATION), config, folder)
-    facts = result.facts["description"]
-    values = {
-        "import_s": import_s,
-        "first_epoch_s": float(result.epoch_seconds[0]),
-        "later_epoch_s": float(np.median(result.epoch_seconds[1:])),
-        "inference_s": result.facts["inference_seconds"],
-        "peak_memory_bytes": result.facts["peak_memory_bytes"],
-        "framework": f"{facts['version']}, {facts['device']}, {facts['threads']} threads",
-        "inside_s": time.perf_counter() - start,
-    }
-    Path(folder, "result.json").write_text(json.dumps(values))
+    reconstruct(load_fixture(INTEGRATION), config, folder)
+    Path(folder, RESULT).write_text(json.dumps([time.perf_counter() - start, import_s]))
