@@ -128,18 +128,16 @@ def loss_curves(*reconstructions: Reconstruction) -> Picture:
 
 def probes(*reconstructions: Reconstruction) -> Picture:
     """First mode of the probe: as the scan gave it and as each model ended with it; amplitude and phase."""
-    shown = {"as given": reconstructions[0].initial_probe[0]}
-    shown |= {title(one.backend): one.probe[0] for one in reconstructions}
+    given = reconstructions[0].initial_probe[0]
+    shown = {"as given": given, **{title(one.backend): one.probe[0] for one in reconstructions}}
     figure = Figure(figsize=(2.9 * len(shown) + 0.6, 5.4), layout="constrained")
     axes = figure.subplots(2, len(shown), squeeze=False, subplot_kw=NO_TICKS)
     top = max(float(abs(probe).max()) for probe in shown.values())
-    given = shown["as given"]
     alts = []
     for column, (name, probe) in enumerate(shown.items()):
-        level = abs(probe) / abs(probe).max()
         amplitude = axes[0, column].imshow(abs(probe), cmap="gray", vmin=0, vmax=top)
         relative = np.angle(probe * np.exp(-1j * np.angle((probe * np.conj(given)).sum())))
-        visible = np.clip(4 * level, 0, 1)
+        visible = np.clip(4 * (abs(probe) / abs(probe).max()), 0, 1)
         phase = axes[1, column].imshow(relative, cmap=PHASE_MAP, vmin=-np.pi, vmax=np.pi, alpha=visible)
         axes[0, column].set_title(f"probe, {name}", fontsize=11)
         cosine = abs(np.vdot(given, probe)) / (np.linalg.norm(given) * np.linalg.norm(probe))

@@ -31,13 +31,11 @@ class FRC:
         From -1 to 1; 0 in a ring where an image has no power.
     n_pixels : ndarray of int64, (n // 2,)
         Fourier pixels in the ring.
-    pixel_size_m : float, optional
     """
 
     spatial_frequency_per_px: NDArray[np.float64]
     correlation: NDArray[np.float64]
     n_pixels: NDArray[np.int64]
-    pixel_size_m: float | None = None
 
     def threshold(self, threshold: Threshold) -> NDArray[np.float64]:
         """The threshold curve over the rings; a ConfigError unless it is one of :data:`THRESHOLDS`.
@@ -74,22 +72,8 @@ class FRC:
         part = excess[k - 1] / (excess[k - 1] - excess[k])
         return float(1 / (f[k - 1] + part * (f[k] - f[k - 1])))
 
-    def resolution_m(self, threshold: Threshold) -> float | None:
-        """:meth:`resolution_px` in metres; a ConfigError where the pixel size is not known."""
-        if self.pixel_size_m is None:
-            raise ConfigError("pixel_size_m is None: give frc() the pixel size, or ask for pixels.")
-        period = self.resolution_px(threshold)
-        return None if period is None else period * self.pixel_size_m
 
-
-def frc(
-    image_a: NDArray[Any],
-    image_b: NDArray[Any],
-    *,
-    mask: Mask | None = None,
-    pixel_size_m: float | None = None,
-    taper: float = 0.125,
-) -> FRC:
+def frc(image_a: NDArray[Any], image_b: NDArray[Any], *, mask: Mask | None = None, taper: float = 0.125) -> FRC:
     """Fourier ring correlation of two images (H, W), complex or real.
 
     ``Re(sum A conj(B)) / sqrt(sum |A|^2 sum |B|^2)`` over each ring (Saxton & Baumeister, J. Microsc. 127 (1982) 127;
@@ -102,12 +86,10 @@ def frc(
     ComparisonError
         Shapes differ, a value inside the mask is not finite, or the mask's box has an edge under 16 px.
     ConfigError
-        `taper` or `pixel_size_m` is out of range.
+        `taper` is out of range.
     """
     if not 0 <= taper <= 0.5:
         raise ConfigError(f"taper is {taper}; it must be from 0 to 0.5.")
-    if pixel_size_m is not None and not (0 < pixel_size_m < np.inf):
-        raise ConfigError(f"pixel_size_m is {pixel_size_m}; it must be positive, or None where it is not known.")
     mask = checked_pair(image_a, image_b, mask)
     box = bounding_box(mask)
     mask = mask[box]
@@ -125,7 +107,7 @@ def frc(
     )
     norm = np.sqrt(power_a) * np.sqrt(power_b)
     correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
-    return FRC(np.arange(1, edge // 2 + 1) / edge, correlation, np.bincount(ring)[keep].astype(np.int64), pixel_size_m)
+    return FRC(np.arange(1, edge // 2 + 1) / edge, correlation, np.bincount(ring)[keep].astype(np.int64))
 
 
 def _windowed(image: NDArray[Any], window: NDArray[np.float64]) -> NDArray[Any]:
