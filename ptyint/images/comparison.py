@@ -75,22 +75,18 @@ class Criteria:
         `Criterion.parameter` is the field that holds the bound; with `truth`, the object that made the patterns is
         known.
         """
-        facts = [*map(same, SAME), "two different backends"]
-        with_truth = []
+        bounded: list[tuple[str, Relation, str]] = []
         for part in PARTS if truth else ():
             for one in dict.fromkeys(backends):
-                name = f"{part} correlation with the truth, {one}"
-                with_truth.append(self._bounded(name, ">=", f"min_{part}_correlation"))
-            with_truth.append(self._bounded(f"{part} correlations with the truth differ by", "<=", "max_difference"))
+                bounded.append((f"{part} correlation with the truth, {one}", ">=", f"min_{part}_correlation"))
+            bounded.append((f"{part} correlations with the truth differ by", "<=", "max_difference"))
+        bounded.append(("phase correlation of the two backends", ">=", "min_agreement"))
+        bounded.append(("relative amplitude scale between them", "<=", "max_scale_difference"))
+        facts = (*map(same, SAME), "two different backends")
         return (
             *map(Criterion.fact, facts),
-            *with_truth,
-            self._bounded("phase correlation of the two backends", ">=", "min_agreement"),
-            self._bounded("relative amplitude scale between them", "<=", "max_scale_difference"),
+            *(Criterion(name, relation, getattr(self, field), parameter=field) for name, relation, field in bounded),
         )
-
-    def _bounded(self, name: str, relation: Relation, parameter: str) -> Criterion:
-        return Criterion(name, relation, getattr(self, parameter), parameter=parameter)
 
 
 @dataclass(frozen=True, eq=False)

@@ -254,7 +254,7 @@ class _Problem:
         spectrum = np.abs(fft.fft2(product, s=size))
         peak = np.unravel_index(int(spectrum.argmax()), spectrum.shape)
         left = [2 * np.pi * fft.fftfreq(n)[p] for n, p in zip(size, peak, strict=True)]
-        return at + np.array([0, 0, *left])
+        return at + np.array([0, 0, *left], dtype=np.float64)
 
     def _with_shift(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
         """`at` with the shift of the demodulated images' cross-correlation, or as it is where that is not believable.

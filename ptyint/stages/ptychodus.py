@@ -130,11 +130,11 @@ class Agreement:
     def comparison(self) -> Comparison:
         """What both backends made in Ptychodus, with each other and with the truth, where it is known."""
         truth = self.scan.object_ if self.scan.object_is_truth else None
-        made = [
+        reference, candidate = (
             replace(self.direct[backend], object_=object_of(self.inside[backend]), ground_truth=truth)
             for backend in BACKENDS
-        ]
-        return compare(*made)
+        )
+        return compare(reference, candidate)
 
     def difference(self, backend: str) -> float:
         """Largest difference of the objects made through Ptychodus and directly, relative to the largest value."""
