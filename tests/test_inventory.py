@@ -131,11 +131,11 @@ def test_a_budget_that_could_not_be_measured_says_why(tmp_path: Path, monkeypatc
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise ImportError('broken install')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    budget = fixtures.measure_budget("pytorch", 2)
+    budget = fixtures.measure_budget("pytorch", 2, tmp_path / "log")
     assert budget.made is None and math.isnan(budget.import_s) and "broken install" in budget.error
     assert [c.verdict for c in fixtures.checks([], [budget]) if "pytorch" in c.name] == ["fail"]
     with pytest.raises(ConfigError, match="nepochs is 1; must be 2 or more"):
-        fixtures.measure_budget("pytorch", 1)
+        fixtures.measure_budget("pytorch", 1, tmp_path / "log")
 
 
 def test_a_measured_process_dies_with_all_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_a_measured_process_dies_with_all_its_children(tmp_path: Path, monkeypat
         f"pathlib.Path({str(tmp_path / 'pid')!r}).write_text(str(child.pid))\ntime.sleep(600)"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
-    budget = fixtures.measure_budget("pytorch", 2, timeout=20)
+    budget = fixtures.measure_budget("pytorch", 2, tmp_path / "log", timeout=20)
     assert budget.error.startswith("ended after 20 s") and budget.made is None
     child = int((tmp_path / "pid").read_text())
     for _ in range(50):

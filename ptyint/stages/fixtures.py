@@ -211,9 +211,7 @@ class Budget:
         return 5 * math.ceil(2 * self.cycle_s / 5) if math.isfinite(self.cycle_s) else math.nan
 
 
-def measure_budget(
-    backend: str, nepochs: int = 3, log: str | os.PathLike[str] | None = None, timeout: float = 300
-) -> Budget:
+def measure_budget(backend: str, nepochs: int, log: Path, timeout: float = 300) -> Budget:
     """Run the integration fixture through a backend in a fresh process, which dies with this one, and take the time.
 
     `nepochs` is 2 or more: the first one compiles. `log` gets all that the process prints.
@@ -224,18 +222,17 @@ def measure_budget(
     call = "import sys; from ptyint.stages.fixtures import cycle; cycle(*sys.argv[1:])"
     with tempfile.TemporaryDirectory() as folder:
         argv = [sys.executable, "-c", call, backend, str(nepochs), folder]
-        target = Path(log) if log else Path(folder, "log")
         begin, start = now(), time.perf_counter()
-        with target.open("wb") as output:
+        with log.open("wb") as output:
             code, timed_out = run_group(argv, Path.cwd(), os.environ, output, timeout)
         wall_s, end = time.perf_counter() - start, now()
-        command = {"argv": argv, "exit_code": code, "start": begin, "end": end, "log": target.name if log else ""}
+        command = {"argv": argv, "exit_code": code, "start": begin, "end": end, "log": log.name}
         if code == 0 and (result := Path(folder, RESULT)).is_file():
             inside_s, import_s = json.loads(result.read_text())
             made = Reconstruction.load(folder)
             return Budget(backend, nepochs, wall_s, wall_s - inside_s, import_s, made, command=command)
         ended = f"ended after {timeout:g} s" if timed_out else f"exit code {code}" if code else "no result"
-        said = [line.strip() for line in target.read_text(errors="replace").split("\n") if line.strip()]
+        said = [line.strip() for line in log.read_text(errors="replace").split("\n") if line.strip()]
         error = f"{ended}: {said[-1] if said else 'it printed nothing'}"
         return Budget(backend, nepochs, wall_s, error=error, command=command)
 

@@ -39,6 +39,8 @@ from ptyint.stages.request import Request, Stage
 
 FOLDER = "ptychodus"
 MISSPELT = "ptyint_tensorflw"
+TIMEOUT_S = 900.0
+"""For each process."""
 
 ASSUMED = {"pixel_size_m": 1e-8, "wavelength_m": 1.24e-10, "detector_distance_m": 2.0}
 """For a scan without them, since Ptychodus keeps positions in metres. What comes out, in pixels, depends on none."""
@@ -148,12 +150,10 @@ def object_of(scan: Scan) -> NDArray[np.complex64]:
     return scan.object_
 
 
-def run(
-    scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str], timeout: float = 900.0
-) -> Agreement:
+def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str]) -> Agreement:
     """Train and reconstruct through Ptychodus and directly, with each backend, one after the other.
 
-    `folder` gets the logs, and what Ptychodus leaves in ``ptychodus/<backend>/``; each process has `timeout` seconds.
+    `folder` gets the logs, and what Ptychodus leaves in ``ptychodus/<backend>/``.
 
     Raises
     ------
@@ -176,26 +176,26 @@ def run(
         for backend in BACKENDS:
             own = replace(config, model=replace(config.model, N=scan.N), backend=backend)
             write_settings(pair / "settings.ini", algorithm_of(backend), own, M)
-            steps |= _through(pair, backend, target, timeout)
+            steps |= _through(pair, backend, target)
             (scratch / f"{backend}.json").write_text(json.dumps(to_mapping(own)), encoding="utf-8")
             arguments = [str(pair), str(scratch / backend), str(scratch / f"{backend}.json"), str(M)]
-            steps[f"{backend} direct"] = _step(__name__, arguments, target, f"{backend}-direct", timeout)
+            steps[f"{backend} direct"] = _step(__name__, arguments, target, f"{backend}-direct")
             direct[backend] = Reconstruction.load(scratch / backend)
             inside[backend], losses[backend] = _made(pair, target / FOLDER / backend / PRODUCT_FILE)
         write_settings(pair / "settings.ini", MISSPELT, config, M)
         for what, name, module in ((STOCK, "stock", "ptychodus"), (REFUSED, "ptyint", "ptyint.ptychodus.command")):
-            steps[what] = _batch(module, "reconstruct", pair, scratch / name, target, f"misspelt-{name}", timeout)
+            steps[what] = _batch(module, "reconstruct", pair, scratch / name, target, f"misspelt-{name}")
         given = replace(given, diffraction_patterns=given.diffraction_patterns[:])
     return Agreement(scan, given, direct, inside, losses, steps, version)
 
 
-def _through(pair: Path, backend: str, target: Path, timeout: float) -> dict[str, Step]:
+def _through(pair: Path, backend: str, target: Path) -> dict[str, Step]:
     """Batch train, then batch reconstruct with its model, by Ptychodus' own command line."""
     output, made = target / FOLDER / backend, pair.with_name(f"{backend}-model")
     steps = {}
     for action, folder in (("train", made), ("reconstruct", output)):
         name = f"{backend}-{action}"
-        steps[f"{backend} {action}"] = _batch("ptyint.ptychodus.command", action, pair, folder, target, name, timeout)
+        steps[f"{backend} {action}"] = _batch("ptyint.ptychodus.command", action, pair, folder, target, name)
         if action == "train" and (made / MODEL_FILE).is_file():
             (made / MODEL_FILE).replace(pair / MODEL_FILE)
     if (pair / MODEL_FILE).is_file():
@@ -204,15 +204,13 @@ def _through(pair: Path, backend: str, target: Path, timeout: float) -> dict[str
     return steps
 
 
-def _batch(module: str, action: str, pair: Path, output: Path, target: Path, name: str, timeout: float) -> Step:
-    return _step(module, ["-b", action, "-i", str(pair), "-o", str(output)], target, name, timeout, output)
+def _batch(module: str, action: str, pair: Path, output: Path, target: Path, name: str) -> Step:
+    return _step(module, ["-b", action, "-i", str(pair), "-o", str(output)], target, name, output)
 
 
-def _step(
-    module: str, arguments: list[str], target: Path, name: str, timeout: float, output: Path | None = None
-) -> Step:
+def _step(module: str, arguments: list[str], target: Path, name: str, output: Path | None = None) -> Step:
     log = target / f"{FOLDER}-{name}.log"
-    command = Process(module, tuple(arguments), log.name).run(target, timeout)
+    command = Process(module, tuple(arguments), log.name).run(target, TIMEOUT_S)
     files = tuple(sorted(path.name for path in output.iterdir())) if output and output.is_dir() else ()
     return Step(command, files, log.read_text(encoding="utf-8", errors="replace"))
 
