@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -77,13 +78,20 @@ def test_what_a_page_shows_is_escaped(tmp_path: Path) -> None:
     assert "<script>" not in html and "&lt;script&gt;" in html
 
 
+COSTS = (
+    *("cycle_seconds", "startup_seconds", "training_seconds", "inference_seconds"),
+    *("training_peak_memory_bytes", "inference_peak_memory_bytes"),
+)
+"""Numbers that each test of a cycle records."""
+
+
 def cycles(folder: Path, comparisons: dict[int, Comparison | None], skipped: str = "") -> Cycles:
     """What a run of both cycles comes to; `skipped` is a backend whose tests did not run."""
     log = folder / "log"
     log.write_text("=== state: as is\n1 passed\n")
     runs = {}
     for number, (backend, selector) in enumerate(full_cycle.SELECTORS.items(), 1):
-        costs = {name: str(number * 2**30) for name in full_cycle.COSTS}
+        costs = dict.fromkeys(COSTS, str(number * 2**30))
         ids = [f"{selector[0]}::test_full_cycle[gridsize{gridsize}]" for gridsize in full_cycle.GRIDSIZES]
         outcome = Outcome("", "skipped", "no torch") if backend == skipped else Outcome("", "passed", properties=costs)
         outcomes = {one: replace(outcome, id=one) for one in ids}
@@ -123,4 +131,11 @@ def test_a_skipped_cycle_is_not_run_and_stands_among_the_gaps(tmp_path: Path) ->
     assert verdicts["full cycle ran and passed: tensorflow, gridsize 1"] == "pass"
     assert {verdict for name, verdict in verdicts.items() if name.startswith("gridsize 2")} == {"not run"}
     assert verdicts["gridsize 1: phase correlation of the two backends"] == "fail"
-    assert parity.costs().ratio.isna().all()
+
+
+def test_costs_that_a_skipped_cycle_did_not_record_are_dashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = compare(make("tensorflow"), make("pytorch"))
+    monkeypatch.setattr(full_cycle, "run_cycles", lambda *_: cycles(tmp_path, {1: one, 2: one}, skipped="pytorch"))
+    shown = run_cells("e2d_parity")
+    assert all(row[2:] == ("-", "-") and row[1] != "-" for row in table_of(shown, "Runtime and memory").rows)
+    assert math.isnan(record_of(shown).numbers["time of a cycle, PyTorch over TensorFlow"])

@@ -5,10 +5,12 @@ from scipy import ndimage
 
 from ptyint.errors import ComparisonError, ConfigError
 from ptyint.images.frc import FRC, THRESHOLDS, frc
+from ptyint.images.gauge import remove_gauge
 from ptyint.images.metrics import (
     amplitude_correlation,
     compare_objects,
     correlation,
+    measure,
     nrmse,
     phase_correlation,
     phase_error_rad,
@@ -33,11 +35,11 @@ def disk(shape, radius):
     return (y - shape[0] / 2) ** 2 + (x - shape[1] / 2) ** 2 < radius**2
 
 
-def curve(correlation, edge=None, **options):
+def curve(correlation, edge=None):
     """An FRC whose rings are known: k / edge cycles per pixel, 100 pixels each."""
     n = len(correlation)
     edge = edge or 2 * n
-    return FRC(np.arange(1, n + 1) / edge, np.array(correlation, dtype=float), np.full(n, 100), **options)
+    return FRC(np.arange(1, n + 1) / edge, np.array(correlation, dtype=float), np.full(n, 100))
 
 
 # Fourier ring correlation
@@ -79,7 +81,7 @@ def test_gaussian_blur_with_noise_follows_the_formula(sigma, mask):
 
     sharp = white(0) + np.sqrt(0.1) * white(1)
     blurred = fourier_filter(white(0), transfer) + np.sqrt(0.1) * white(2)
-    result = frc(blurred, sharp, mask=mask, pixel_size_m=1e-8)
+    result = frc(blurred, sharp, mask=mask)
     h = transfer(result.spatial_frequency_per_px)
     expected = h / np.sqrt(1.1 * (h**2 + 0.1))
     rings = np.s_[8:]  # the first rings hold few pixels
@@ -89,7 +91,6 @@ def test_gaussian_blur_with_noise_follows_the_formula(sigma, mask):
     h_half = np.sqrt(0.0275 / (1 - 0.275))
     f_half = np.sqrt(-np.log(h_half) / 2) / (np.pi * sigma)
     assert result.resolution_px("0.5") == pytest.approx(1 / f_half, rel=0.05)
-    assert result.resolution_m("0.5") == pytest.approx(1e-8 / f_half, rel=0.05)
 
 
 @pytest.mark.parametrize("threshold", THRESHOLDS)
@@ -138,25 +139,16 @@ def test_threshold_curves_against_the_published_constants():
 def test_crossing_is_interpolated_and_the_first_counts():
     # 0.9 at 2/8, 0.4 at 3/8: 0.5 is reached at 0.8 of the way. It rises again later.
     assert curve([1, 0.9, 0.4, 0.8]).resolution_px("0.5") == pytest.approx(8 / 2.8)
-    assert curve([1, 0.9, 0.4, 0.8], pixel_size_m=5e-9).resolution_m("0.5") == pytest.approx(4e-8 / 2.8)
-    np.testing.assert_allclose(
-        curve([1, 0.9, 0.4, 0.8], pixel_size_m=5e-9).spatial_frequency_per_m, [2.5e7, 5e7, 7.5e7, 1e8]
-    )
 
 
 def test_no_crossing_has_two_answers():
     assert curve([1, 0.9, 0.8, 0.5]).resolution_px("0.5") is None
-    assert curve([1, 0.9, 0.8, 0.5], pixel_size_m=1e-9).resolution_m("0.5") is None
     assert curve([0.4, 0.9, 0.8, 0.6]).resolution_px("0.5") == np.inf
 
 
 def test_frc_refuses():
     with pytest.raises(ConfigError, match=r"threshold is '0\.143'; it must be one of '1/7'"):
         curve([1, 0]).resolution_px("0.143")
-    with pytest.raises(ConfigError, match="pixel_size_m is None"):
-        curve([1, 0]).resolution_m("0.5")
-    with pytest.raises(ConfigError, match="pixel_size_m is -1"):
-        frc(white(0), white(0), pixel_size_m=-1.0)
     with pytest.raises(ConfigError, match=r"taper is 0\.6"):
         frc(white(0), white(0), taper=0.6)
     with pytest.raises(ComparisonError, match=r"box is \(256, 10\) px"):
@@ -322,7 +314,7 @@ def test_wrong_phases_leave_the_amplitudes_alone():
     """A phase error of 1 rad rms makes the best complex factor exp(-1 / 2), yet the amplitudes are equal."""
     reference = sample()
     error = np.random.default_rng(3).normal(size=reference.shape)
-    result = compare_objects(reference * np.exp(1j * error), reference, max_shift_px=0)
+    result = measure(remove_gauge(reference * np.exp(1j * error), reference, max_shift_px=0), reference)
     assert np.abs(result.gauge.aligned / reference).mean() == pytest.approx(np.exp(-0.5), rel=0.05)
     assert result.values["amplitude_nrmse"] < 1e-9
     assert result.values["amplitude_ssim"] == pytest.approx(1, abs=1e-9)
@@ -330,9 +322,10 @@ def test_wrong_phases_leave_the_amplitudes_alone():
 
 def test_compare_tells_good_from_bad():
     reference, mask = sample(), disk((120, 100), 45)
-    bad = compare_objects(sample(1), reference, mask).values
+    bad = compare_objects(sample(1), reference, mask, pixel_size_m=2e-8).values
     assert abs(bad["phase_correlation"]) < 0.3 and abs(bad["amplitude_correlation"]) < 0.3
     assert bad["frc_resolution_px_0.5"] > 10
+    assert bad["frc_resolution_m_0.5"] == 2e-8 * bad["frc_resolution_px_0.5"]
     flat = compare_objects(np.ones_like(reference), reference, mask).values
     assert flat["relative_frobenius"] > 0.2
     # A flat candidate has the ramp that was removed and nothing else: what is left of its phase may not look good.
@@ -346,6 +339,8 @@ def test_compare_refuses():
     broken[3, 3] = np.nan
     with pytest.raises(ComparisonError, match=r"first \(candidate\) image holds 1 NaN"):
         compare_objects(broken, reference)
+    with pytest.raises(ConfigError, match="pixel_size_m is -1"):
+        compare_objects(reference, reference, pixel_size_m=-1.0)
     mask = np.ones(reference.shape, dtype=bool)
     mask[:5] = False
     assert np.isfinite(compare_objects(broken, reference, mask).values["relative_frobenius"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,6 @@ NAME = "comparison.json"
 SAME = ("scan_sha256", "groups_sha256", "initial_weights_sha256", "config", "M")
 """Facts that must be equal for the images to be comparable; `config` apart from the backend and the output folder."""
 
-DISTINCT = "two different backends"
-AGREEMENT = "phase correlation of the two backends"
-SCALE = "relative amplitude scale between them"
 PARTS = ("phase", "amplitude")
 
 
@@ -78,21 +75,18 @@ class Criteria:
         `Criterion.parameter` is the field that holds the bound; with `truth`, the object that made the patterns is
         known.
         """
-        facts = [*map(same, SAME), DISTINCT]
-        with_truth = []
+        bounded: list[tuple[str, Relation, str]] = []
         for part in PARTS if truth else ():
-            minimum = f"min_{part}_correlation"
-            with_truth += [self._bounded(_with_truth(part, one), ">=", minimum) for one in dict.fromkeys(backends)]
-            with_truth.append(self._bounded(_truth_differs(part), "<=", "max_difference"))
+            for one in dict.fromkeys(backends):
+                bounded.append((f"{part} correlation with the truth, {one}", ">=", f"min_{part}_correlation"))
+            bounded.append((f"{part} correlations with the truth differ by", "<=", "max_difference"))
+        bounded.append(("phase correlation of the two backends", ">=", "min_agreement"))
+        bounded.append(("relative amplitude scale between them", "<=", "max_scale_difference"))
+        facts = (*map(same, SAME), "two different backends")
         return (
             *map(Criterion.fact, facts),
-            *with_truth,
-            self._bounded(AGREEMENT, ">=", "min_agreement"),
-            self._bounded(SCALE, "<=", "max_scale_difference"),
+            *(Criterion(name, relation, getattr(self, field), parameter=field) for name, relation, field in bounded),
         )
-
-    def _bounded(self, name: str, relation: Relation, parameter: str) -> Criterion:
-        return Criterion(name, relation, getattr(self, parameter), parameter=parameter)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,27 +119,25 @@ class Comparison:
     def checks(self) -> list[Check]:
         """Every declared criterion with what was measured."""
         declared = self.criteria.declared(bool(self.truth), [one.backend for one in self.backends])
-        measured = self._measured()
-        return [criterion.measured(float(measured[criterion.name])) for criterion in declared]
+        return [criterion.measured(value) for criterion, value in zip(declared, self._measured(), strict=True)]
 
     @property
     def passed(self) -> bool:
         """True only when each check passed."""
         return all(check.passed for check in self.checks)
 
-    def _measured(self) -> dict[str, float]:
-        """Name of a criterion to what was measured; 1 for a fact that holds."""
-        pairs = {fact: [_comparable(one.facts[fact]) for one in self.backends] for fact in SAME}
-        values: dict[str, float] = {same(fact): a == b for fact, (a, b) in pairs.items()}
-        values[DISTINCT] = self.reference.backend != self.candidate.backend
+    def _measured(self) -> Iterator[float]:
+        """What was measured for each declared criterion, in their order; 1 for a fact that holds."""
+        for fact in SAME:
+            ours, theirs = (_comparable(one.facts[fact]) for one in self.backends)
+            yield float(ours == theirs)
+        yield float(self.reference.backend != self.candidate.backend)
         for part in PARTS if self.truth else ():
-            correlations = {backend: one.correlation(part) for backend, one in self.truth.items()}
-            values |= {_with_truth(part, backend): value for backend, value in correlations.items()}
-            first, *_, last = [correlations[one.backend] for one in self.backends]
-            values[_truth_differs(part)] = abs(first - last)
-        values[AGREEMENT] = self.agreement.correlation("phase")
-        values[SCALE] = abs(float(np.log(self.agreement.gauge.scale)))
-        return values
+            correlations = [one.correlation(part) for one in self.truth.values()]
+            yield from correlations
+            yield abs(correlations[0] - correlations[-1])
+        yield self.agreement.correlation("phase")
+        yield abs(float(np.log(self.agreement.gauge.scale)))
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON: verdict, checks, metrics, the gauge that was removed, facts of each backend."""
@@ -221,14 +213,6 @@ def common_region(reference: Reconstruction, candidate: Reconstruction) -> Mask:
 def same(fact: str) -> str:
     """Name of the check that one of the facts `SAME` is equal on both sides."""
     return f"same {fact.removesuffix('_sha256').replace('_', ' ')}"
-
-
-def _with_truth(part: str, backend: str) -> str:
-    return f"{part} correlation with the truth, {backend}"
-
-
-def _truth_differs(part: str) -> str:
-    return f"{part} correlations with the truth differ by"
 
 
 def _comparable(fact: Any) -> Any:

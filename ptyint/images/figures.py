@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from ptyint.backends import title
 from ptyint.evidence.display import Picture
 from ptyint.images.comparison import Comparison
 from ptyint.images.frc import FRC, THRESHOLDS
+from ptyint.images.gauge import Complex, Mask, bounding_box
 from ptyint.images.reconstruction import Reconstruction
 
 STYLES: dict[str, dict[str, Any]] = {
@@ -26,9 +26,6 @@ PHASE_HEADROOM = 2.0
 
 NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
 
-Complex = NDArray[np.complexfloating]
-Real = NDArray[np.floating]
-
 
 def style(backend: str) -> dict[str, Any]:
     """Line style of a backend."""
@@ -36,86 +33,54 @@ def style(backend: str) -> dict[str, Any]:
 
 
 def side_by_side(comparison: Comparison) -> Picture:
-    """Amplitude (grey) and phase (cyclic) of truth and backends after gauge removal, and their signed difference.
-
-    The images of a row share their limits; the difference spans half of them to either side.
-    """
-    images, base = _aligned(comparison)
-    first, second = (title(one.backend) for one in comparison.backends)
-    return images_side_by_side(images, comparison.agreement.gauge.mask & (base != 0), first, second)
+    """Amplitude (grey) and phase (cyclic) of truth and backends after gauge removal, and their signed difference."""
+    reference, candidate = comparison.backends
+    first, second = title(reference.backend), title(candidate.backend)
+    if comparison.truth and reference.ground_truth is not None:
+        aligned = {title(name): one.gauge.aligned for name, one in comparison.truth.items()}
+        images = {"truth": reference.ground_truth, **aligned}
+    else:
+        images = {first: reference.object_, second: comparison.agreement.gauge.aligned}
+    inside = comparison.agreement.gauge.mask & (next(iter(images.values())) != 0)
+    return images_side_by_side(images, inside, first, second)
 
 
 def images_side_by_side(
-    images: dict[str, Complex], inside: NDArray[np.bool_], first: str, second: str, how: str = "after gauge removal"
+    images: dict[str, Complex], inside: Mask, first: str, second: str, how: str = "after gauge removal"
 ) -> Picture:
     """Images (H, W) by title, all in one gauge, and the signed difference of two of them, where `inside`.
 
-    `how` says in the alt text what was done to them.
+    The images of a row share their limits; the difference spans half of them to either side. `how` says in the alt
+    text what was done to the images.
     """
     base = np.where(inside, next(iter(images.values())), 0)
     mean = np.exp(-1j * np.angle(base.sum()))
+    box, pair = bounding_box(base != 0), f"{second} - {first}"
     a, b = images[first], images[second]
-    amplitudes: dict[str, Real] = {name: abs(image) for name, image in images.items()}
-    phases: dict[str, Real] = {name: np.angle(image * mean) for name, image in images.items()}
     figure = Figure(figsize=(3.1 * len(images) + 3.5, 6.4), layout="constrained")
-    axes = figure.subplots(2, len(images) + 1, squeeze=False, subplot_kw=NO_TICKS)
-    pair, box = f"{second} - {first}", _box(base != 0)
-    alts = (
-        _row(axes[0], "amplitude", "", amplitudes, abs(b) - abs(a), pair, inside, box),
-        _row(axes[1], "phase", "rad", phases, np.angle(b * np.conj(a)), pair, inside, box),
-    )
+    rows = {
+        "amplitude": ([abs(image) for image in images.values()], abs(b) - abs(a)),
+        "phase": ([np.angle(image * mean) for image in images.values()], np.angle(b * np.conj(a))),
+    }
+    alts = []
+    grid = figure.subplots(2, len(images) + 1, squeeze=False, subplot_kw=NO_TICKS)
+    for (*axes, last), (what, (shown, difference)) in zip(grid, rows.items(), strict=True):
+        low, high = np.percentile(np.concatenate([image[inside] for image in shown]), [0.5, 99.5])
+        cmap, unit = "gray", ""
+        if what == "phase":
+            high = min(np.pi, PHASE_HEADROOM * max(abs(low), abs(high)))
+            low, cmap, unit = -high, PHASE_MAP, " rad"
+        in_unit, span = unit.replace(" ", " / "), (high - low) / 2
+        for ax, name, image in zip(axes, images, shown, strict=True):
+            drawn = ax.imshow(np.ma.array(image, mask=~inside)[box], cmap=cmap, vmin=low, vmax=high)
+            ax.set_title(f"{name}: {what}", fontsize=11)
+        figure.colorbar(drawn, ax=axes, label=what + in_unit, shrink=0.85, pad=0.01)
+        drawn = last.imshow(np.ma.array(difference, mask=~inside)[box], cmap="RdBu_r", vmin=-span, vmax=span)
+        figure.colorbar(drawn, ax=last, label=f"difference{in_unit}", shrink=0.85, pad=0.01)
+        rms = float(np.sqrt((difference[inside] ** 2).mean()))
+        last.set_title(f"{pair}: rms {rms:.3f}{unit}", fontsize=11)
+        alts.append(f"{what} from {low:.2f} to {high:.2f}{in_unit}, difference {pair} {rms:.3f} rms")
     return Picture(figure, f"Side by side, {how}: {', '.join(images)}. " + "; ".join(alts) + ".")
-
-
-def _row(
-    axes: NDArray[Any],
-    what: str,
-    unit: str,
-    images: dict[str, Real],
-    difference: Real,
-    pair: str,
-    inside: NDArray[np.bool_],
-    box: tuple[slice, slice],
-) -> str:
-    """Images of one kind on shared limits, then their difference over half of these; the alt text of the row."""
-    low, high = np.percentile(np.concatenate([image[inside] for image in images.values()]), [0.5, 99.5])
-    if what == "phase":
-        high = min(np.pi, PHASE_HEADROOM * max(abs(low), abs(high)))
-        low = -high
-    cmap, in_unit = (PHASE_MAP, f" / {unit}") if unit else ("gray", "")
-    figure, span = axes[0].figure, (high - low) / 2
-    for ax, (name, image) in zip(axes, images.items(), strict=False):
-        drawn = ax.imshow(np.ma.array(image, mask=~inside)[box], cmap=cmap, vmin=low, vmax=high)
-        ax.set_title(f"{name}: {what}", fontsize=11)
-    figure.colorbar(drawn, ax=list(axes[:-1]), label=what + in_unit, shrink=0.85, pad=0.01)
-    drawn = axes[-1].imshow(np.ma.array(difference, mask=~inside)[box], cmap="RdBu_r", vmin=-span, vmax=span)
-    figure.colorbar(drawn, ax=axes[-1], label=f"difference{in_unit}", shrink=0.85, pad=0.01)
-    rms = float(np.sqrt((difference[inside] ** 2).mean()))
-    axes[-1].set_title(f"{pair}: rms {rms:.3f} {unit}".rstrip(), fontsize=11)
-    return f"{what} from {low:.2f} to {high:.2f}{in_unit}, difference {pair} {rms:.3f} rms"
-
-
-def _aligned(comparison: Comparison) -> tuple[dict[str, Complex], Complex]:
-    """Images to show by title, all in one gauge, and the one that sets it, zero outside the compared region."""
-    reference, candidate = comparison.backends
-    inside = comparison.agreement.gauge.mask
-    if comparison.truth and reference.ground_truth is not None:
-        base = np.where(inside, reference.ground_truth, 0)
-        backends = {title(name): c.gauge.aligned for name, c in comparison.truth.items()}
-        return {"truth": base, **backends}, base
-    base = np.where(inside, reference.object_, 0)
-    return {title(reference.backend): base, title(candidate.backend): comparison.agreement.gauge.aligned}, base
-
-
-def _box(mask: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """Smallest rows and columns that hold all of `mask`."""
-    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-
-
-def ring_correlation(comparison: Comparison) -> Picture:
-    """FRC of each backend with the truth (resolution) and of the backends with each other (agreement)."""
-    return rings({name: c.frc for name, c in comparison.truth.items()}, comparison.agreement.frc)
 
 
 def rings(with_truth: dict[str, FRC], agreement: FRC) -> Picture:
@@ -163,18 +128,16 @@ def loss_curves(*reconstructions: Reconstruction) -> Picture:
 
 def probes(*reconstructions: Reconstruction) -> Picture:
     """First mode of the probe: as the scan gave it and as each model ended with it; amplitude and phase."""
-    shown = {"as given": reconstructions[0].initial_probe[0]}
-    shown |= {title(one.backend): one.probe[0] for one in reconstructions}
+    given = reconstructions[0].initial_probe[0]
+    shown = {"as given": given, **{title(one.backend): one.probe[0] for one in reconstructions}}
     figure = Figure(figsize=(2.9 * len(shown) + 0.6, 5.4), layout="constrained")
     axes = figure.subplots(2, len(shown), squeeze=False, subplot_kw=NO_TICKS)
     top = max(float(abs(probe).max()) for probe in shown.values())
-    given = shown["as given"]
     alts = []
     for column, (name, probe) in enumerate(shown.items()):
-        level = abs(probe) / abs(probe).max()
         amplitude = axes[0, column].imshow(abs(probe), cmap="gray", vmin=0, vmax=top)
         relative = np.angle(probe * np.exp(-1j * np.angle((probe * np.conj(given)).sum())))
-        visible = np.clip(4 * level, 0, 1)
+        visible = np.clip(4 * (abs(probe) / abs(probe).max()), 0, 1)
         phase = axes[1, column].imshow(relative, cmap=PHASE_MAP, vmin=-np.pi, vmax=np.pi, alpha=visible)
         axes[0, column].set_title(f"probe, {name}", fontsize=11)
         cosine = abs(np.vdot(given, probe)) / (np.linalg.norm(given) * np.linalg.norm(probe))
@@ -182,28 +145,3 @@ def probes(*reconstructions: Reconstruction) -> Picture:
     figure.colorbar(amplitude, ax=list(axes[0]), label="amplitude", shrink=0.85)
     figure.colorbar(phase, ax=list(axes[1]), label="phase / rad\n(faded where dark)", shrink=0.85)
     return Picture(figure, "Probes, amplitude above phase; overlap with the given one: " + ", ".join(alts) + ".")
-
-
-def reconstruction(one: Reconstruction) -> Picture:
-    """Amplitude and phase of one reconstruction in its scanned region, with the positions."""
-    rows, columns = _box(one.scanned)
-    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
-    axes = figure.subplots(1, 3, subplot_kw=NO_TICKS)
-    inside = one.object_[one.scanned]
-    low, high = np.percentile(abs(inside), [0.5, 99.5])
-    phase = np.angle(one.object_ * np.exp(-1j * np.angle(inside.sum())))
-    limit = min(np.pi, PHASE_HEADROOM * float(np.percentile(abs(phase[one.scanned]), 99.5)))
-    hidden = ~one.scanned
-    panels: tuple[tuple[str, Real, str, float, float], ...] = (
-        ("amplitude", abs(one.object_), "gray", low, high),
-        ("phase / rad", phase, PHASE_MAP, -limit, limit),
-        ("coverage / patches", one.coverage, "viridis", 0, float(one.coverage.max())),
-    )
-    for ax, (name, image, cmap, bottom, top) in zip(axes, panels, strict=True):
-        drawn = ax.imshow(np.ma.array(image, mask=hidden)[rows, columns], cmap=cmap, vmin=bottom, vmax=top)
-        ax.set_title(name, fontsize=11)
-        figure.colorbar(drawn, ax=ax, shrink=0.85)
-    y, x = one.positions_px.T
-    axes[2].plot(x - columns.start, y - rows.start, ".", color="white", markersize=1.5)
-    about = f"{title(one.backend)} reconstruction of {one.facts['scan']}: amplitude {low:.2f} to {high:.2f}"
-    return Picture(figure, f"{about}, phase within {limit:.2f} rad, up to {one.coverage.max():.0f} patches a pixel.")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.images.gauge import Mask, checked_pair, soft_window
+from ptyint.images.gauge import Mask, bounding_box, checked_pair, soft_window
 
 Threshold = Literal["1/7", "0.5", "1-bit", "half-bit"]
 THRESHOLDS: tuple[Threshold, ...] = get_args(Threshold)
@@ -31,18 +31,11 @@ class FRC:
         From -1 to 1; 0 in a ring where an image has no power.
     n_pixels : ndarray of int64, (n // 2,)
         Fourier pixels in the ring.
-    pixel_size_m : float, optional
     """
 
     spatial_frequency_per_px: NDArray[np.float64]
     correlation: NDArray[np.float64]
     n_pixels: NDArray[np.int64]
-    pixel_size_m: float | None = None
-
-    @property
-    def spatial_frequency_per_m(self) -> NDArray[np.float64]:
-        """Cycles per metre."""
-        return self.spatial_frequency_per_px / self._pixel_size_m()
 
     def threshold(self, threshold: Threshold) -> NDArray[np.float64]:
         """The threshold curve over the rings; a ConfigError unless it is one of :data:`THRESHOLDS`.
@@ -52,12 +45,11 @@ class FRC:
         signal-to-noise ratio S = 0.5 of each image (1 bit) or (sqrt(2) - 1) / 2 = 0.2071 (half a bit). n counts the
         ring as it is, with neither Friedel's symmetry nor the window's area taken off.
         """
-        constants = {"1/7": 1 / 7, "0.5": 0.5}
+        if threshold not in THRESHOLDS:
+            raise ConfigError(f"threshold is {threshold!r}; it must be one of {', '.join(map(repr, THRESHOLDS))}.")
+        constants, ratios = {"1/7": 1 / 7, "0.5": 0.5}, {"1-bit": 0.5, "half-bit": (np.sqrt(2) - 1) / 2}
         if threshold in constants:
             return np.full(self.correlation.shape, constants[threshold])
-        ratios = {"1-bit": 0.5, "half-bit": (np.sqrt(2) - 1) / 2}
-        if threshold not in ratios:
-            raise ConfigError(f"threshold is {threshold!r}; it must be one of {', '.join(map(repr, THRESHOLDS))}.")
         ratio = ratios[threshold]
         root = np.sqrt(self.n_pixels)
         cross = 2 * np.sqrt(ratio) / root
@@ -80,26 +72,8 @@ class FRC:
         part = excess[k - 1] / (excess[k - 1] - excess[k])
         return float(1 / (f[k - 1] + part * (f[k] - f[k - 1])))
 
-    def resolution_m(self, threshold: Threshold) -> float | None:
-        """:meth:`resolution_px` in metres; a ConfigError where the pixel size is not known."""
-        pixel_size = self._pixel_size_m()
-        period = self.resolution_px(threshold)
-        return None if period is None else period * pixel_size
 
-    def _pixel_size_m(self) -> float:
-        if self.pixel_size_m is None:
-            raise ConfigError("pixel_size_m is None: give frc() the pixel size, or ask for pixels.")
-        return self.pixel_size_m
-
-
-def frc(
-    image_a: NDArray[Any],
-    image_b: NDArray[Any],
-    *,
-    mask: Mask | None = None,
-    pixel_size_m: float | None = None,
-    taper: float = 0.125,
-) -> FRC:
+def frc(image_a: NDArray[Any], image_b: NDArray[Any], *, mask: Mask | None = None, taper: float = 0.125) -> FRC:
     """Fourier ring correlation of two images (H, W), complex or real.
 
     ``Re(sum A conj(B)) / sqrt(sum |A|^2 sum |B|^2)`` over each ring (Saxton & Baumeister, J. Microsc. 127 (1982) 127;
@@ -112,15 +86,12 @@ def frc(
     ComparisonError
         Shapes differ, a value inside the mask is not finite, or the mask's box has an edge under 16 px.
     ConfigError
-        `taper` or `pixel_size_m` is out of range.
+        `taper` is out of range.
     """
     if not 0 <= taper <= 0.5:
         raise ConfigError(f"taper is {taper}; it must be from 0 to 0.5.")
-    if pixel_size_m is not None and not (0 < pixel_size_m < np.inf):
-        raise ConfigError(f"pixel_size_m is {pixel_size_m}; it must be positive, or None where it is not known.")
     mask = checked_pair(image_a, image_b, mask)
-    rows, cols = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
-    box = np.s_[rows[0] : rows[-1] + 1, cols[0] : cols[-1] + 1]
+    box = bounding_box(mask)
     mask = mask[box]
     edge = min(mask.shape)
     if edge < MIN_FRC_EDGE_PX:
@@ -136,7 +107,7 @@ def frc(
     )
     norm = np.sqrt(power_a) * np.sqrt(power_b)
     correlation = np.divide(cross, norm, out=np.zeros_like(cross), where=norm > 0)
-    return FRC(np.arange(1, edge // 2 + 1) / edge, correlation, np.bincount(ring)[keep].astype(np.int64), pixel_size_m)
+    return FRC(np.arange(1, edge // 2 + 1) / edge, correlation, np.bincount(ring)[keep].astype(np.int64))
 
 
 def _windowed(image: NDArray[Any], window: NDArray[np.float64]) -> NDArray[Any]:

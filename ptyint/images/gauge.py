@@ -113,8 +113,9 @@ def remove_gauge(
     for name, image in (("candidate", cand), ("reference", ref)):
         if not image[mask].any():
             raise ComparisonError(f"{name} is zero throughout the mask: there is nothing to align.")
-    problem = _Problem(cand, ref, mask, max_shift_px, fit_ramp=ramp, fit_shift=shift)
+    problem = _Problem(cand, ref, mask, max_shift_px, np.array([shift, shift, ramp, ramp]))
     fit = problem.refine(problem.start())
+    shift_y, shift_x, ramp_y, ramp_x = map(float, fit.at)
     size = abs(fit.factor)
     factor = (size if scale else 1.0) * (fit.factor / size if phase else 1.0)
     aligned = factor * fit.moved
@@ -122,9 +123,9 @@ def remove_gauge(
         aligned=aligned,
         mask=fit.mask,
         phase_rad=float(-np.angle(factor)) + 0.0,  # never -0.0
-        ramp_rad_per_px=(float(fit.ramp[0]), float(fit.ramp[1])),
+        ramp_rad_per_px=(ramp_y, ramp_x),
         scale=float(1 / abs(factor)),
-        shift_px=(float(fit.shift[0]), float(fit.shift[1])),
+        shift_px=(shift_y, shift_x),
         residual_before=_residual(cand[fit.mask], ref[fit.mask]),
         residual_after=_residual(aligned[fit.mask], ref[fit.mask]),
     )
@@ -146,6 +147,14 @@ def checked_pair(a: NDArray[Any], b: NDArray[Any], mask: Mask | None) -> Mask:
     return mask
 
 
+def bounding_box(mask: Mask) -> tuple[slice, ...]:
+    """Smallest rows and columns that hold all of a mask (H, W), which has at least one pixel."""
+    from scipy.ndimage import find_objects
+
+    (box,) = find_objects(mask.astype(int))
+    return tuple(box)
+
+
 def soft_window(mask: Mask, taper_px: float) -> NDArray[np.float64]:
     """1 inside the mask (H, W), falling to 0 at its border (and the array's) over `taper_px` as a raised cosine.
 
@@ -160,10 +169,12 @@ def soft_window(mask: Mask, taper_px: float) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, eq=False)
 class _Fit:
-    """One trial: `moved` is the candidate without shift and ramp; times `factor` it is nearest to the reference."""
+    """One trial: `moved` is the candidate without shift and ramp; times `factor` it is nearest to the reference.
 
-    shift: NDArray[np.float64]
-    ramp: NDArray[np.float64]
+    `at` holds the shift, then the ramp, each as ``(y, x)``.
+    """
+
+    at: NDArray[np.float64]
     factor: complex
     moved: NDArray[np.complex128]
     mask: Mask
@@ -172,29 +183,26 @@ class _Fit:
 
 @dataclass(frozen=True, eq=False)
 class _Problem:
+    """`free` says of each number in :attr:`_Fit.at` whether it is fitted."""
+
     cand: NDArray[np.complex128]
     ref: NDArray[np.complex128]
     mask: Mask
     max_shift: float
-    fit_ramp: bool
-    fit_shift: bool
+    free: Mask
 
     def start(self) -> _Fit:
         """The better of: no shift, and the peak of the cross-correlation; each with its own ramp."""
-        zero = np.zeros(2)
-        fit = self.trial(zero, zero)
-        if self.fit_ramp:
-            fit = min(fit, self.trial(zero, self._ramp_peak(zero, zero)), key=lambda f: f.residual)
-        if self.fit_shift:
-            shift = self._shift_peak(fit.ramp)
-            if shift.any():
-                ramp = self._ramp_peak(shift, fit.ramp) if self.fit_ramp else zero
-                fit = min(fit, self.trial(shift, ramp), key=lambda f: f.residual)
+        fit = self.trial(np.zeros(4))
+        fit = min(fit, self.trial(self._with_ramp(fit.at)), key=lambda f: f.residual)
+        shifted = self._with_shift(fit.at)
+        if shifted[:2].any():
+            fit = min(fit, self.trial(self._with_ramp(shifted)), key=lambda f: f.residual)
         return fit
 
     def refine(self, fit: _Fit) -> _Fit:
         """Gauss-Newton on shift and ramp; a step that does not lower the residual is halved, then given up."""
-        if not (self.fit_ramp or self.fit_shift):
+        if not self.free.any():
             return fit
         unit = np.repeat([1.0, max(self.ref.shape) / 2], 2)  # shift in pixels, ramp in rad over half the field
         for _ in range(_MAX_ITERATIONS):
@@ -202,7 +210,7 @@ class _Problem:
             if np.abs(step * unit).max() < _CONVERGED:
                 return fit
             for _ in range(4):
-                trial = self.trial(fit.shift + step[:2], fit.ramp + step[2:])
+                trial = self.trial(fit.at + step)
                 if trial.residual < fit.residual:
                     break
                 step = step / 2
@@ -211,19 +219,19 @@ class _Problem:
             fit = trial
         return fit
 
-    def trial(self, shift: NDArray[np.float64], ramp: NDArray[np.float64]) -> _Fit:
+    def trial(self, at: NDArray[np.float64]) -> _Fit:
         """Undo a shift and a ramp, then fit the complex factor."""
-        moved, mask = self._undo(shift, ramp)
+        moved, mask = self._undo(at)
         inside, target = moved[mask], self.ref[mask]
-        if not inside.any() or not target.any() or np.abs(shift).max() > self.max_shift:
-            return _Fit(shift, ramp, 1, moved, mask, np.inf)
+        if not inside.any() or not target.any() or np.abs(at[:2]).max() > self.max_shift:
+            return _Fit(at, 1, moved, mask, np.inf)
         factor = _factor(inside, target)
-        return _Fit(shift, ramp, factor, moved, mask, _residual(factor * inside, target))
+        return _Fit(at, factor, moved, mask, _residual(factor * inside, target))
 
-    def _undo(self, shift: NDArray[np.float64], ramp: NDArray[np.float64]) -> tuple[NDArray[np.complex128], Mask]:
+    def _undo(self, at: NDArray[np.float64]) -> tuple[NDArray[np.complex128], Mask]:
         from scipy import ndimage
 
-        moved = self.cand
+        moved, shift, ramp = self.cand, at[:2], at[2:]
         if ramp.any():
             y, x = _coordinates(moved.shape)
             moved = moved * np.exp(-1j * (ramp[0] * y + ramp[1] * x))
@@ -234,34 +242,38 @@ class _Problem:
         rim = np.ones((2 * _SPLINE_REACH + 1,) * 2, dtype=bool)
         return moved, self.mask & ndimage.binary_erosion(came, rim)
 
-    def _ramp_peak(self, shift: NDArray[np.float64], ramp: NDArray[np.float64]) -> NDArray[np.float64]:
-        """`ramp` and what is left of it, to a quarter of a period over the field or better."""
+    def _with_ramp(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`at` and what is left of its ramp, to a quarter of a period over the field or better."""
         from scipy import fft
 
-        moved, mask = self._undo(shift, ramp)
+        if not self.free[2]:
+            return at
+        moved, mask = self._undo(at)
         product = moved * self.ref.conj() * mask
         size = [fft.next_fast_len(2 * edge) for edge in product.shape]
         spectrum = np.abs(fft.fft2(product, s=size))
         peak = np.unravel_index(int(spectrum.argmax()), spectrum.shape)
         left = [2 * np.pi * fft.fftfreq(n)[p] for n, p in zip(size, peak, strict=True)]
-        return ramp + np.array(left, dtype=np.float64)
+        return at + np.array([0, 0, *left], dtype=np.float64)
 
-    def _shift_peak(self, ramp: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Shift from the cross-correlation of the demodulated complex images, or 0 where it is not believable.
+    def _with_shift(self, at: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`at` with the shift of the demodulated images' cross-correlation, or as it is where that is not believable.
 
         The magnitude of the correlation does not see the phase; means are taken off and the mask's border softened,
         so that the mask does not correlate with itself.
         """
         from skimage.registration import phase_cross_correlation
 
+        if not self.free[0]:
+            return at
         window = soft_window(self.mask, min(self.mask.shape) / 8)
-        moved, _ = self._undo(np.zeros(2), ramp)
+        moved, _ = self._undo(at)
         ref, cand = (window * (image - np.average(image, weights=window)) for image in (self.ref, moved))
         if not ref.any() or not cand.any():
-            return np.zeros(2)
+            return at
         found, _, _ = phase_cross_correlation(ref, cand, upsample_factor=10, normalization=None)
-        shift: NDArray[np.float64] = -np.asarray(found, dtype=np.float64)
-        return shift if np.abs(shift).max() <= self.max_shift else np.zeros(2)
+        believable = np.abs(found).max() <= self.max_shift
+        return np.array([*-found, *at[2:]], dtype=np.float64) if believable else at
 
     def _newton_step(self, fit: _Fit) -> NDArray[np.float64]:
         """Step of (shift, ramp) from the linearised model, the factor fitted along and dropped."""
@@ -274,17 +286,16 @@ class _Problem:
             return step
         # The candidate is the noisy side: candidate / overlap has the reference in it with weight 1.
         error = moved / overlap - inside
-        y, x = (axis[mask] for axis in _coordinates(ref.shape))
-        columns = [-np.gradient(ref, axis=i)[mask] for i in (0, 1)] if self.fit_shift else []
         # ref(r - s) in the candidate means that moving back by s less leaves -s . grad(ref) behind.
-        columns += [1j * axis * inside for axis in (y, x)] if self.fit_ramp else []
-        jacobian = np.stack([*columns, inside, 1j * inside])
+        columns = [-np.gradient(ref, axis=axis)[mask] for axis in (0, 1)]
+        columns += [1j * axis[mask] * inside for axis in _coordinates(ref.shape)]
+        jacobian = np.stack([*np.array(columns)[self.free], inside, 1j * inside])
         size = np.linalg.norm(jacobian, axis=1)
         size[size == 0] = 1
         jacobian /= size[:, None]
         gram = (jacobian.conj() @ jacobian.T).real
         solution = np.linalg.lstsq(gram, (jacobian.conj() @ error).real, rcond=1e-10)[0] / size
-        step[[*([0, 1] if self.fit_shift else []), *([2, 3] if self.fit_ramp else [])]] = solution[: len(columns)]
+        step[self.free] = solution[:-2]
         return step
 
 

@@ -141,12 +141,7 @@ class ObjectComparison:
 
 
 def compare_objects(
-    candidate: Complex,
-    reference: Complex,
-    mask: Mask | None = None,
-    *,
-    pixel_size_m: float | None = None,
-    max_shift_px: float = 8.0,
+    candidate: Complex, reference: Complex, mask: Mask | None = None, *, pixel_size_m: float | None = None
 ) -> ObjectComparison:
     """Remove the gauge, then measure everything inside the mask, the scanned region.
 
@@ -157,15 +152,16 @@ def compare_objects(
     do not count twice); the data range is the largest amplitude of the reference. Errors as in :func:`remove_gauge`
     and :func:`frc`.
     """
-    gauge = remove_gauge(candidate, reference, mask=mask, max_shift_px=max_shift_px)
-    return measure(gauge, reference, pixel_size_m=pixel_size_m)
+    return measure(remove_gauge(candidate, reference, mask=mask), reference, pixel_size_m=pixel_size_m)
 
 
 def measure(gauge: GaugeResult, reference: Complex, *, pixel_size_m: float | None = None) -> ObjectComparison:
     """The second half of :func:`compare_objects`: everything about a candidate whose gauge has been removed."""
+    if pixel_size_m is not None and not 0 < pixel_size_m < np.inf:
+        raise ConfigError(f"pixel_size_m is {pixel_size_m}; it must be positive, or None where it is not known.")
     inside, aligned = gauge.mask, gauge.aligned
     reference = np.where(inside, reference, 0)
-    rings = frc(aligned, reference, mask=inside, pixel_size_m=pixel_size_m)
+    rings = frc(aligned, reference, mask=inside)
     amplitude, target = np.abs(aligned), np.abs(reference)
     amplitude = amplitude * (np.vdot(amplitude[inside], target[inside]) / np.vdot(amplitude[inside], amplitude[inside]))
     parts: dict[str, tuple[Real, Real, float]] = {
@@ -183,9 +179,9 @@ def measure(gauge: GaugeResult, reference: Complex, *, pixel_size_m: float | Non
     values["phase_correlation"] = phase_correlation(aligned, reference, inside)
     values["amplitude_correlation"] = amplitude_correlation(aligned, reference, inside)
     for threshold in THRESHOLDS:
-        values[f"frc_resolution_px_{threshold}"] = rings.resolution_px(threshold)
+        values[f"frc_resolution_px_{threshold}"] = period = rings.resolution_px(threshold)
         if pixel_size_m is not None:
-            values[f"frc_resolution_m_{threshold}"] = rings.resolution_m(threshold)
+            values[f"frc_resolution_m_{threshold}"] = None if period is None else period * pixel_size_m
     return ObjectComparison(values, gauge, rings)
 
 

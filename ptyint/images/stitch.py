@@ -171,12 +171,11 @@ def _places(patches: Complex, positions_px: Float, shape: tuple[int, int], M: in
     centre = patches[:, start - 1 : start + M + 1, start - 1 : start + M + 1]
     step = max(1, _CHUNK_PIXELS // (M + 1) ** 2)
     for first in range(0, len(patches), step):
-        place = _place(centre[first : first + step], positions[first : first + step] - M // 2, shape)
-        yield place._replace(patch=place.patch + first)
+        yield _place(centre[first : first + step], positions[first : first + step] - M // 2, shape, first)
 
 
-def _place(tiles: Complex, corners: Float, shape: tuple[int, int]) -> _Place:
-    """Place tiles (k, M + 2, M + 2), whose pixel [1, 1] lies at `corners`."""
+def _place(tiles: Complex, corners: Float, shape: tuple[int, int], first: int) -> _Place:
+    """Place tiles (k, M + 2, M + 2), whose pixel [1, 1] lies at `corners`; they are the patches from `first` on."""
     k, M = len(tiles), tiles.shape[1] - 2
     origin = np.floor(corners).astype(np.int64)
     ty, tx = (corners - origin).T[:, :, None]
@@ -191,4 +190,4 @@ def _place(tiles: Complex, corners: Float, shape: tuple[int, int]) -> _Place:
     cols = (origin[:, 1, None] + np.arange(M + 1))[:, None, :]
     inside = (rows >= 0) & (rows < H) & (cols >= 0) & (cols < W) & (weight > 0)
     weight = weight[inside]
-    return _Place(np.nonzero(inside)[0], (rows * W + cols)[inside], value[inside] * weight, weight)
+    return _Place(first + np.nonzero(inside)[0], (rows * W + cols)[inside], value[inside] * weight, weight)

@@ -6,11 +6,12 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from ptychodus.api.io import StandardFileLayout, sanitize_path_component, save_product
+from ptychodus.api.assemble import AssembledDiffractionData
+from ptychodus.api.io import StandardFileLayout, sanitize_path_component, save_diffraction_data, save_product
 from ptychodus.api.object import Object
 from ptychodus.api.parameters import Parameter
 from ptychodus.api.probe import ProbeSequence
@@ -32,8 +33,7 @@ from ptyint.evidence.processes import stream
 from ptyint.ptychodus import child, settings
 from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
 from ptyint.scans.files import read_scan, write_scan
-from ptyint.scans.hdf5 import write_h5
-from ptyint.scans.ptychodus_h5 import BAD, DIFFRACTION_FILE, INDEXES, PATTERNS, PRODUCT_FILE
+from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
 from ptyint.scans.scan import validate_scan
 
 
@@ -177,19 +177,15 @@ def _files(parameters: ReconstructInput) -> Iterator[Path]:
 
     Pixels then come from metres in one place only, the reader of :mod:`ptyint.scans.files`.
     """
-    indexes = parameters.product.probe_positions.get_indexes()
-    arrays = {PATTERNS: parameters.diffraction_patterns, INDEXES: indexes, BAD: parameters.bad_pixels}
-
-    def fill(file: Any) -> None:
-        for name, array in arrays.items():
-            if array is not None:
-                file[name] = np.asarray(array)
-
+    product = parameters.product
+    indexes = product.probe_positions.get_indexes()
+    pixel = product.probes.get_pixel_geometry()  # for want of the detector's, which the reader does not need
+    data = AssembledDiffractionData(indexes, parameters.diffraction_patterns, pixel, parameters.bad_pixels)
     with tempfile.TemporaryDirectory(prefix="ptyint-") as name:
-        folder = Path(name) / sanitize_path_component(parameters.product.metadata.name)
+        folder = Path(name) / sanitize_path_component(product.metadata.name)
         folder.mkdir()
-        write_h5(folder / DIFFRACTION_FILE, fill)
-        save_product(folder / PRODUCT_FILE, parameters.product)
+        save_diffraction_data(folder / DIFFRACTION_FILE, data)
+        save_product(folder / PRODUCT_FILE, product)
         yield folder
 
 
@@ -201,9 +197,8 @@ def _product(given: Product, inferred: child.Inferred) -> Product:
             f"The reconstructed object is {inferred.object_.shape}; the input's is "
             f"{(geometry.height_px, geometry.width_px)}, and they must be equal. Report this with the scan."
         )
-    return Product(
-        metadata=given.metadata,
-        probe_positions=given.probe_positions,
+    return replace(
+        given,
         probes=ProbeSequence(inferred.probe, opr_weights=None, pixel_geometry=given.probes.get_pixel_geometry()),
         object_=Object(
             inferred.object_,

@@ -10,7 +10,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Check, Criterion
@@ -20,9 +19,6 @@ from ptyint.images.comparison import Comparison, Criteria, compare
 from ptyint.images.reconstruction import NAME as RECONSTRUCTION
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.stages.request import BACKENDS, Request, Stage
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 GRIDSIZES = (1, 2)
 SELECTORS = {
@@ -36,16 +32,6 @@ SUMMARY = "phase_e_parity_summary.md"
 
 LARGER = {"scan": ".", "star": "star"}
 """Stages that compare the backends on a larger scan, and where."""
-
-COSTS = (
-    "cycle_seconds",
-    "startup_seconds",
-    "training_seconds",
-    "inference_seconds",
-    "training_peak_memory_bytes",
-    "inference_peak_memory_bytes",
-)
-"""Numbers that each test leaves."""
 
 
 def jobs(request: Request) -> list[Job]:
@@ -107,29 +93,15 @@ class Cycles:
     def checks(self) -> list[Check]:
         """What came of :func:`criteria`, in their order."""
         checks = []
-        for backend, gridsize in _cycles():
-            outcome, criterion = self.outcome(backend, gridsize), _ran(backend, gridsize)
-            note = outcome.outcome if outcome else "the test did not run"
-            checks.append(criterion.holds(outcome.passed if outcome else None, note))
+        for one in _cycles():
+            outcome, criterion = self.outcome(*one), _ran(*one)
+            holds, note = (outcome.passed, outcome.outcome) if outcome else (None, "the test did not run")
+            checks.append(criterion.holds(holds, note))
         nothing = [one.measured(None, "a reconstruction is missing") for one in self.bounds.declared(truth=True)]
         for gridsize, comparison in self.comparisons.items():
             measured = comparison.checks if comparison else nothing
             checks += [replace(check, name=_at(gridsize, check.name)) for check in measured]
         return checks
-
-    def costs(self) -> DataFrame:
-        """Seconds and bytes: a row a gridsize and cost, a column a backend, and candidate over reference."""
-        import pandas as pd
-
-        rows = []
-        for gridsize in GRIDSIZES:
-            properties = [one.properties if (one := self.outcome(b, gridsize)) else {} for b in BACKENDS]
-            for name in COSTS:
-                reference, candidate = (float(values.get(name, "nan")) for values in properties)
-                rows.append(
-                    (gridsize, name, reference, candidate, candidate / reference if reference else float("nan"))
-                )
-        return pd.DataFrame(rows, columns=["gridsize", "cost", *BACKENDS, "ratio"])
 
 
 def run_cycles(folder: str | os.PathLike[str], bounds: Criteria) -> Cycles:

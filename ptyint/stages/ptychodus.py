@@ -11,8 +11,10 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.config import TrainingConfig, from_mapping, to_mapping
-from ptyint.evidence.checks import Check, Criterion, Relation
+from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
-from ptyint.images.metrics import ObjectComparison, compare_objects
+from ptyint.images.comparison import Comparison, compare
 from ptyint.images.reconstruction import Reconstruction, reconstruct
 from ptyint.parity.ladder import Process
 from ptyint.ptychodus.command import installed_version
@@ -37,6 +39,8 @@ from ptyint.stages.request import Request, Stage
 
 FOLDER = "ptychodus"
 MISSPELT = "ptyint_tensorflw"
+TIMEOUT_S = 900.0
+"""For each process."""
 
 ASSUMED = {"pixel_size_m": 1e-8, "wavelength_m": 1.24e-10, "detector_distance_m": 2.0}
 """For a scan without them, since Ptychodus keeps positions in metres. What comes out, in pixels, depends on none."""
@@ -65,31 +69,24 @@ def artifacts() -> tuple[str, ...]:
 def criteria(truth: bool) -> tuple[Criterion, ...]:
     """Every criterion of the stage. Bounds are the notebook's parameters; without them nothing passes."""
     each: list[Criterion] = []
-    for names in (_names(backend) for backend in BACKENDS):
-        each += [Criterion.fact(names[key]) for key in ("train", "reconstruct", "grid", "losses")]
-        each.append(_bounded(names["same"], "<=", "max_application_difference"))
-        each += [_bounded(names["truth"], ">=", "min_phase_correlation")] if truth else []
+    for backend in BACKENDS:
+        same = f"{backend}: object through Ptychodus against called directly, largest relative difference"
+        each += [
+            Criterion.fact(f"{backend}: batch train exits 0 and leaves {MODEL_FILE} alone"),
+            Criterion.fact(f"{backend}: batch reconstruct exits 0 and leaves {PRODUCT_FILE} alone"),
+            Criterion.fact(f"{backend}: the object keeps grid, centre and pixel of the input"),
+            Criterion.fact(f"{backend}: {PRODUCT_FILE} holds the losses, those of the direct call"),
+            Criterion(same, "<=", math.nan, parameter="max_application_difference"),
+        ]
+        if truth:
+            with_truth = f"{backend}: phase correlation with the truth, in Ptychodus"
+            each.append(Criterion(with_truth, ">=", math.nan, parameter="min_phase_correlation"))
     return (
         *each,
-        _bounded(AGREEMENT, ">=", "min_agreement"),
-        _bounded(SCALE, "<=", "max_scale_difference"),
+        Criterion(AGREEMENT, ">=", math.nan, parameter="min_agreement"),
+        Criterion(SCALE, "<=", math.nan, parameter="max_scale_difference"),
         *map(Criterion.fact, (STOCK, REFUSED)),
     )
-
-
-def _bounded(name: str, relation: Relation, parameter: str) -> Criterion:
-    return Criterion(name, relation, math.nan, parameter=parameter)
-
-
-def _names(backend: str) -> dict[str, str]:
-    return {
-        "train": f"{backend}: batch train exits 0 and leaves {MODEL_FILE} alone",
-        "reconstruct": f"{backend}: batch reconstruct exits 0 and leaves {PRODUCT_FILE} alone",
-        "grid": f"{backend}: the object keeps grid, centre and pixel of the input",
-        "losses": f"{backend}: {PRODUCT_FILE} holds the losses, those of the direct call",
-        "same": f"{backend}: object through Ptychodus against called directly, largest relative difference",
-        "truth": f"{backend}: phase correlation with the truth, in Ptychodus",
-    }
 
 
 @dataclass(frozen=True)
@@ -131,19 +128,15 @@ class Agreement:
     steps: dict[str, Step]
     version: str
 
-    @property
-    def scanned(self) -> NDArray[np.bool_]:
-        """(H, W) True where the images are compared."""
-        return np.asarray(np.logical_and.reduce([one.scanned for one in self.direct.values()]))
-
-    def against_truth(self, backend: str) -> ObjectComparison:
-        """Ptychodus' object in the gauge of the truth."""
-        return compare_objects(object_of(self.inside[backend]), object_of(self.scan), self.scanned)
-
-    def between(self) -> ObjectComparison:
-        """PyTorch's object in the gauge of TensorFlow's, both from Ptychodus."""
-        tensorflow, pytorch = (object_of(self.inside[backend]) for backend in BACKENDS)
-        return compare_objects(pytorch, tensorflow, self.scanned)
+    @cached_property
+    def comparison(self) -> Comparison:
+        """What both backends made in Ptychodus, with each other and with the truth, where it is known."""
+        truth = self.scan.object_ if self.scan.object_is_truth else None
+        reference, candidate = (
+            replace(self.direct[backend], object_=object_of(self.inside[backend]), ground_truth=truth)
+            for backend in BACKENDS
+        )
+        return compare(reference, candidate)
 
     def difference(self, backend: str) -> float:
         """Largest difference of the objects made through Ptychodus and directly, relative to the largest value."""
@@ -157,12 +150,10 @@ def object_of(scan: Scan) -> NDArray[np.complex64]:
     return scan.object_
 
 
-def run(
-    scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str], timeout: float = 900.0
-) -> Agreement:
+def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str]) -> Agreement:
     """Train and reconstruct through Ptychodus and directly, with each backend, one after the other.
 
-    `folder` gets the logs, and what Ptychodus leaves in ``ptychodus/<backend>/``; each process has `timeout` seconds.
+    `folder` gets the logs, and what Ptychodus leaves in ``ptychodus/<backend>/``.
 
     Raises
     ------
@@ -185,26 +176,26 @@ def run(
         for backend in BACKENDS:
             own = replace(config, model=replace(config.model, N=scan.N), backend=backend)
             write_settings(pair / "settings.ini", algorithm_of(backend), own, M)
-            steps |= _through(pair, backend, target, timeout)
+            steps |= _through(pair, backend, target)
             (scratch / f"{backend}.json").write_text(json.dumps(to_mapping(own)), encoding="utf-8")
             arguments = [str(pair), str(scratch / backend), str(scratch / f"{backend}.json"), str(M)]
-            steps[f"{backend} direct"] = _step(__name__, arguments, target, f"{backend}-direct", timeout)
+            steps[f"{backend} direct"] = _step(__name__, arguments, target, f"{backend}-direct")
             direct[backend] = Reconstruction.load(scratch / backend)
             inside[backend], losses[backend] = _made(pair, target / FOLDER / backend / PRODUCT_FILE)
         write_settings(pair / "settings.ini", MISSPELT, config, M)
         for what, name, module in ((STOCK, "stock", "ptychodus"), (REFUSED, "ptyint", "ptyint.ptychodus.command")):
-            steps[what] = _batch(module, "reconstruct", pair, scratch / name, target, f"misspelt-{name}", timeout)
+            steps[what] = _batch(module, "reconstruct", pair, scratch / name, target, f"misspelt-{name}")
         given = replace(given, diffraction_patterns=given.diffraction_patterns[:])
     return Agreement(scan, given, direct, inside, losses, steps, version)
 
 
-def _through(pair: Path, backend: str, target: Path, timeout: float) -> dict[str, Step]:
+def _through(pair: Path, backend: str, target: Path) -> dict[str, Step]:
     """Batch train, then batch reconstruct with its model, by Ptychodus' own command line."""
     output, made = target / FOLDER / backend, pair.with_name(f"{backend}-model")
     steps = {}
     for action, folder in (("train", made), ("reconstruct", output)):
         name = f"{backend}-{action}"
-        steps[f"{backend} {action}"] = _batch("ptyint.ptychodus.command", action, pair, folder, target, name, timeout)
+        steps[f"{backend} {action}"] = _batch("ptyint.ptychodus.command", action, pair, folder, target, name)
         if action == "train" and (made / MODEL_FILE).is_file():
             (made / MODEL_FILE).replace(pair / MODEL_FILE)
     if (pair / MODEL_FILE).is_file():
@@ -213,15 +204,13 @@ def _through(pair: Path, backend: str, target: Path, timeout: float) -> dict[str
     return steps
 
 
-def _batch(module: str, action: str, pair: Path, output: Path, target: Path, name: str, timeout: float) -> Step:
-    return _step(module, ["-b", action, "-i", str(pair), "-o", str(output)], target, name, timeout, output)
+def _batch(module: str, action: str, pair: Path, output: Path, target: Path, name: str) -> Step:
+    return _step(module, ["-b", action, "-i", str(pair), "-o", str(output)], target, name, output)
 
 
-def _step(
-    module: str, arguments: list[str], target: Path, name: str, timeout: float, output: Path | None = None
-) -> Step:
+def _step(module: str, arguments: list[str], target: Path, name: str, output: Path | None = None) -> Step:
     log = target / f"{FOLDER}-{name}.log"
-    command = Process(module, tuple(arguments), log.name).run(target, timeout)
+    command = Process(module, tuple(arguments), log.name).run(target, TIMEOUT_S)
     files = tuple(sorted(path.name for path in output.iterdir())) if output and output.is_dir() else ()
     return Step(command, files, log.read_text(encoding="utf-8", errors="replace"))
 
@@ -234,34 +223,32 @@ def _made(pair: Path, product: Path) -> tuple[Scan, NDArray[np.float64]]:
 
 def checks(one: Agreement, bounds: Mapping[str, float]) -> list[Check]:
     """Every criterion with what was measured; `bounds` are the notebook's parameters of that name."""
-    measured: dict[str, tuple[float, str]] = {}
-    for backend in BACKENDS:
-        measured |= {_names(backend)[key]: value for key, value in _of_backend(one, backend).items()}
-    between = one.between()
-    measured[AGREEMENT] = between.correlation("phase"), ""
-    measured[SCALE] = abs(float(np.log(between.gauge.scale))), ""
-    measured[STOCK] = _ended(one.steps[STOCK], 0, ())
-    measured[REFUSED] = _ended(one.steps[REFUSED], 1, (), f"{MISSPELT!r} is not available")
-    declared = [criterion.at(bounds) for criterion in criteria(one.scan.object_is_truth)]
-    return [criterion.measured(*measured[criterion.name]) for criterion in declared]
+    agreement = one.comparison.agreement
+    measured = [
+        *chain.from_iterable(_of_backend(one, backend) for backend in BACKENDS),
+        (agreement.correlation("phase"), ""),
+        (abs(float(np.log(agreement.gauge.scale))), ""),
+        _ended(one.steps[STOCK], 0, ()),
+        _ended(one.steps[REFUSED], 1, (), f"{MISSPELT!r} is not available"),
+    ]
+    declared = criteria(one.scan.object_is_truth)
+    return [criterion.at(bounds).measured(*seen) for criterion, seen in zip(declared, measured, strict=True)]
 
 
-def _of_backend(one: Agreement, backend: str) -> dict[str, tuple[float, str]]:
-    """What was measured of a backend, with a note, by the keys of its names; 1 for a fact that holds."""
+def _of_backend(one: Agreement, backend: str) -> Iterator[tuple[float, str]]:
+    """What was measured for each criterion of a backend, in their order, with a note; 1 for a fact that holds."""
     made, given, losses = one.inside[backend], one.given, one.losses[backend]
     same_grid = object_of(made).shape == object_of(given).shape and made.pixel_size_m == given.pixel_size_m
     same_places = np.array_equal(made.probe_positions_px, given.probe_positions_px)
     own = one.direct[backend].losses
     same_losses = losses.shape == own.shape and np.allclose(losses, own, rtol=1e-6, atol=0)
-    measured = {
-        "train": _ended(one.steps[f"{backend} train"], 0, (MODEL_FILE,)),
-        "reconstruct": _ended(one.steps[f"{backend} reconstruct"], 0, (PRODUCT_FILE,)),
-        "grid": (float(same_grid and same_places), "{} x {} px".format(*object_of(made).shape)),
-        "losses": (float(same_losses), f"{len(losses)} epochs"),
-        "same": (one.difference(backend), ""),
-    }
-    truth = one.scan.object_is_truth
-    return {**measured, "truth": (one.against_truth(backend).correlation("phase"), "")} if truth else measured
+    yield _ended(one.steps[f"{backend} train"], 0, (MODEL_FILE,))
+    yield _ended(one.steps[f"{backend} reconstruct"], 0, (PRODUCT_FILE,))
+    yield float(same_grid and same_places), "{} x {} px".format(*object_of(made).shape)
+    yield float(same_losses), f"{len(losses)} epochs"
+    yield one.difference(backend), ""
+    if one.scan.object_is_truth:
+        yield one.comparison.truth[backend].correlation("phase"), ""
 
 
 def _ended(step: Step, code: int, files: tuple[str, ...], says: str = "") -> tuple[float, str]:

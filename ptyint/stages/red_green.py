@@ -95,21 +95,22 @@ GREEN_STAGE = Stage(
 
 def red_criteria() -> tuple[Criterion, ...]:
     """In both red states every test fails that must, with the words that it must, and the guards pass."""
-    return (*(_red(*one) for one in _each(MUST_FAIL)), *(_guard(*one) for one in _each(MUST_PASS)))
+    red = (_fact(f"red, {state}", test) for state, test in _each(MUST_FAIL))
+    return (*red, *(_fact(f"passes, {state}", test) for state, test in _each(MUST_PASS)))
 
 
 def red_checks(runs: Sequence[TestRun]) -> list[Check]:
     """The checks of :func:`red_criteria`; a skip, or a test that did not finish, is ``not run``."""
-    ran = {run.state: run.outcomes for run in runs}
-    return [
-        *(_failed(_red(state, test), ran.get(state, {}).get(test), state) for state, test in _each(MUST_FAIL)),
-        *(_passed(_guard(state, test), ran.get(state, {}).get(test)) for state, test in _each(MUST_PASS)),
-    ]
+    ran = {(run.state, test): outcome for run in runs for test, outcome in run.outcomes.items()}
+    red = [_seen(ran.get(one), red_in=one[0]) for one in _each(MUST_FAIL)]
+    seen = red + [_seen(ran.get(one)) for one in _each(MUST_PASS)]
+    return [criterion.holds(*what) for criterion, what in zip(red_criteria(), seen, strict=True)]
 
 
 def green_criteria() -> tuple[Criterion, ...]:
     """Every test that was red now passes, as do the guards, and pytest finds each of them."""
-    return (*map(_green, (*RED, REFUSAL)), *(_guard(AS_IS, test) for test in GUARDS), COLLECTED)
+    green = (_fact("was red, is green", test) for test in (*RED, REFUSAL))
+    return (*green, *(_fact(f"passes, {AS_IS}", test) for test in GUARDS), COLLECTED)
 
 
 def green_checks(runs: Sequence[TestRun], collected: Sequence[str], red: dict[str, Any]) -> list[Check]:
@@ -118,23 +119,22 @@ def green_checks(runs: Sequence[TestRun], collected: Sequence[str], red: dict[st
     A test that was never seen red, or whose file has changed since, is ``not run``: its green says nothing.
     """
     outcomes = {test: outcome for run in runs for test, outcome in run.outcomes.items()}
-    checks = []
-    for test in (*RED, REFUSAL):
-        why = _not_red(test, red)
-        checks.append(_green(test).holds(None, why) if why else _passed(_green(test), outcomes.get(test)))
-    checks += [_passed(_guard(AS_IS, test), outcomes.get(test)) for test in GUARDS]
     missing = [test for test in (*RED, REFUSAL, *GUARDS) if test not in collected]
     note = f"{len(collected)} collected" + (f"; missing: {', '.join(missing)}" if missing else "")
-    return [*checks, COLLECTED.holds(not missing, note)]
+    seen: list[tuple[bool | None, str]] = []
+    for test in (*RED, REFUSAL):
+        why = _not_red(test, red)
+        seen.append((None, why) if why else _seen(outcomes.get(test)))
+    seen += [*(_seen(outcomes.get(test)) for test in GUARDS), (not missing, note)]
+    return [criterion.holds(*what) for criterion, what in zip(green_criteria(), seen, strict=True)]
 
 
 def save_red(folder: str | os.PathLike[str], runs: Sequence[TestRun]) -> Path:
     """Write what was red, and the sha256 of the tests, for the green stage."""
     target = Path(folder) / RED_FILE
-    content = {
-        "tests_sha256": _tests_sha256(),
-        "red": {state: sorted(t for t, o in _of(runs, state).items() if is_red(o, state)) for state in MUST_FAIL},
-    }
+    seen = {run.state: sorted(t for t, one in run.outcomes.items() if is_red(one, run.state)) for run in runs}
+    red = {state: seen.get(state, []) for state in MUST_FAIL}
+    content = {"tests_sha256": _tests_sha256(), "red": red}
     with atomic_path(target) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return target
@@ -166,14 +166,7 @@ def outcomes(runs: Sequence[TestRun]) -> DataFrame:
 
     columns = ("state", "test", "outcome", "seconds", "message", "red")
     rows = [
-        (
-            run.state,
-            one.id,
-            one.outcome,
-            one.seconds,
-            one.last_words(),
-            run.state in MUST_FAIL and is_red(one, run.state),
-        )
+        (run.state, one.id, one.outcome, one.seconds, one.last_words(), is_red(one, run.state))
         for run in runs
         for one in run.outcomes.values()
     ]
@@ -182,38 +175,23 @@ def outcomes(runs: Sequence[TestRun]) -> DataFrame:
 
 def is_red(outcome: Outcome, state: str) -> bool:
     """Whether a test failed in a red state with the words that it must."""
-    return outcome.outcome == "failed" and EXPECTED_ERROR[state] in outcome.message
+    return state in MUST_FAIL and outcome.outcome == "failed" and EXPECTED_ERROR[state] in outcome.message
 
 
 def _each(tests: Mapping[str, Iterable[str]]) -> list[tuple[str, str]]:
     return [(state, test) for state, names in tests.items() for test in names]
 
 
-def _red(state: str, test: str) -> Criterion:
-    return Criterion.fact(f"red, {state}: {_short(test)}")
+def _fact(what: str, test: str) -> Criterion:
+    return Criterion.fact(f"{what}: {test.removeprefix('tests/torch/')}")
 
 
-def _guard(state: str, test: str) -> Criterion:
-    return Criterion.fact(f"passes, {state}: {_short(test)}")
-
-
-def _green(test: str) -> Criterion:
-    return Criterion.fact(f"was red, is green: {_short(test)}")
-
-
-def _short(test: str) -> str:
-    return test.removeprefix("tests/torch/")
-
-
-def _failed(criterion: Criterion, outcome: Outcome | None, state: str) -> Check:
-    if outcome is None or outcome.passed is None:
-        return _passed(criterion, outcome)
-    return criterion.holds(is_red(outcome, state), outcome.words)
-
-
-def _passed(criterion: Criterion, outcome: Outcome | None) -> Check:
-    """``not run`` where the test was skipped, expected to fail, or did not finish."""
-    return criterion.holds(outcome.passed, outcome.words) if outcome else criterion.holds(None, "the test did not run")
+def _seen(outcome: Outcome | None, red_in: str = "") -> tuple[bool | None, str]:
+    """Whether it passed, or with `red_in` was red in that state; None where it was skipped or did not finish."""
+    if outcome is None:
+        return None, "the test did not run"
+    holds = is_red(outcome, red_in) if red_in and outcome.passed is not None else outcome.passed
+    return holds, outcome.words
 
 
 def _not_red(test: str, red: dict[str, Any]) -> str:
@@ -226,7 +204,3 @@ def _not_red(test: str, red: dict[str, Any]) -> str:
 
 def _tests_sha256() -> dict[str, str]:
     return {file: sha256_of(CHECKOUT / file) for file in (WORKFLOW, SELECTION, SUPPORT)}
-
-
-def _of(runs: Sequence[TestRun], state: str) -> dict[str, Outcome]:
-    return next((run.outcomes for run in runs if run.state == state), {})

@@ -100,6 +100,5 @@ def _truth_known(request: Request, fixture: str) -> bool:
     if request.scan is None:
         return fixtures.fixture_info(fixture).truth_known
     given = request.given("scan")
-    keys = {"product": "product_file", "diffraction_kind": "diffraction_kind"}
-    options = {key: given.get(name) or None for key, name in keys.items()}
-    return read_scan(request.scan, **options).object_is_truth
+    product, kind = (given.get(name) or None for name in ("product_file", "diffraction_kind"))
+    return read_scan(request.scan, product=product, diffraction_kind=kind).object_is_truth
