@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ptychodus.api.io import StandardFileLayout, sanitize_path_component, save_product
 from ptychodus.api.object import Object
 from ptychodus.api.parameters import Parameter
@@ -179,16 +178,10 @@ def _files(parameters: ReconstructInput) -> Iterator[Path]:
     """
     indexes = parameters.product.probe_positions.get_indexes()
     arrays = {PATTERNS: parameters.diffraction_patterns, INDEXES: indexes, BAD: parameters.bad_pixels}
-
-    def fill(file: Any) -> None:
-        for name, array in arrays.items():
-            if array is not None:
-                file[name] = np.asarray(array)
-
     with tempfile.TemporaryDirectory(prefix="ptyint-") as name:
         folder = Path(name) / sanitize_path_component(parameters.product.metadata.name)
         folder.mkdir()
-        write_h5(folder / DIFFRACTION_FILE, fill)
+        write_h5(folder / DIFFRACTION_FILE, arrays)
         save_product(folder / PRODUCT_FILE, parameters.product)
         yield folder
 

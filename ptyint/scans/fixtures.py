@@ -152,7 +152,9 @@ def load_fixture(name: str) -> Scan:
     (16, 64, True)
     """
     fixture = fixture_info(name)
-    return _LOADERS[fixture.kind](fixture)
+    if fixture.kind == "generated":
+        return generate_fixture(name)
+    return _load_committed(fixture) if fixture.kind == "committed" else _load_tike(fixture)
 
 
 def fixture_file(name: str) -> Path:
@@ -206,7 +208,7 @@ def missing(name: str) -> str:
     except MissingFixtureError as error:
         return str(error)
     except FixtureError:
-        return ""  # it is here, and damaged: whoever loads it says so
+        pass  # it is here, and damaged: whoever loads it says so
     return ""
 
 
@@ -291,25 +293,22 @@ def _checked(path: Path, expected: str) -> Path:
     return path
 
 
-# Loaders, one per kind
-
-
-def _load_generated(fixture: Fixture) -> Scan:
-    return generate_fixture(fixture.name)
+# Loaders
 
 
 def _load_committed(fixture: Fixture) -> Scan:
     """The frozen arrays in an NPZ, or a Ptychodus pair: the patterns, and the product that holds the truth."""
     from ptyint.scans.files import read_scan
 
-    paths = [_datasets_folder() / file for file in fixture.sha256 if file != ARRAYS]
-    for path, file in zip(paths, fixture.sha256, strict=False):
+    files = {_datasets_folder() / file: sha256 for file, sha256 in fixture.sha256.items() if file != ARRAYS}
+    for path, expected in files.items():
         if not path.is_file():
             raise FixtureError(f"{fixture.name}: no file {path}; restore it from the repository.")
-        _checked(path, fixture.sha256[file])
-    if len(paths) > 1:
-        return replace(read_scan(paths[0], product=paths[1], object_is_truth=True), name=fixture.name)
-    with np.load(paths[0], allow_pickle=False) as arrays:
+        _checked(path, expected)
+    path, *product = files
+    if product:
+        return replace(read_scan(path, product=product[0], object_is_truth=True), name=fixture.name)
+    with np.load(path, allow_pickle=False) as arrays:
         return Scan(**{field: arrays[field] for field in DIGESTED}, object_is_truth=True, name=fixture.name)
 
 
@@ -339,13 +338,6 @@ def _crop_spectrum(probe: NDArray[np.complex64], centre: slice) -> NDArray[np.co
     spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(probe, axes=axes), norm="ortho"), axes=axes)
     cut = np.fft.ifftshift(spectrum[..., centre, centre], axes=axes)
     return np.asarray(np.fft.fftshift(np.fft.ifft2(cut, norm="ortho"), axes=axes), np.complex64)
-
-
-_LOADERS: dict[str, Callable[[Fixture], Scan]] = {
-    "generated": _load_generated,
-    "committed": _load_committed,
-    "fetched": _load_tike,
-}
 
 
 # Generators: synthetic scans with known truth
