@@ -247,9 +247,9 @@ def source(fixture: Fixture) -> str:
     """Where a fixture comes from: its generator, its file, or where that is fetched."""
     files = ", ".join(file for file in fixture.sha256 if file != ARRAYS)
     if fixture.kind == "generated":
-        return f"generator '{fixture.generator}' of ptyint/scans/fixtures.py"
+        return f"generator of {fixture.name} in datasets/registry.toml"
     if fixture.kind == "committed":
-        return f"datasets/{files}" + (f", by generator '{fixture.generator}'" if fixture.generator else "")
+        return f"datasets/{files}" + (", by its generator in datasets/registry.toml" if fixture.generator else "")
     return f"{files}, from {fixture.url}"
 
 
