@@ -14,6 +14,7 @@ import pytest
 
 from ptyint._atomic import shipped
 from ptyint.errors import ScanError
+from ptyint.scans.fields import Shape, fits
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.forward import diffraction_amplitudes, fourier_shift
 from ptyint.scans.scan import Scan, validate_scan
@@ -584,6 +585,46 @@ def test_a_cxi_that_cannot_be_read_says_why(tmp_path: Path, damage: Callable[[An
     with pytest.raises(ScanError, match=message) as caught:
         read_scan(tmp_path / "a.cxi")
     assert "a.cxi" in str(caught.value)
+
+
+# --- one way to ask for a field ---
+
+
+@pytest.mark.parametrize(
+    ("found", "shape", "holds"),
+    [
+        ((7, 64, 64), ("n", "N", "N"), True),
+        ((7, 64, 32), ("n", "N", "N"), False),
+        ((64, 64, 64), ("n", "N", "N"), True),
+        ((7, 3), (7, 3), True),
+        ((3, 7), (7, 3), False),
+        ((7,), ("n", 3), False),
+        ((7, 3, 1), ("n", 3), False),
+        ((), (), True),
+        ((1,), (), False),
+    ],
+)
+def test_a_letter_is_any_size_and_the_same_everywhere(found: tuple[int, ...], shape: Shape, holds: bool) -> None:
+    assert fits(found, shape) == holds
+
+
+ODD: list[tuple[str, dict[str, Any], str]] = [
+    ("a.npz", {"ptyint_pixel_size_m": np.ones(2)}, r"ptyint_pixel_size_m is \[1.0, 1.0\]; allowed: one finite number"),
+    (
+        "a.npz",
+        {"ptyint_object_is_truth": np.ones(2)},
+        r"object_is_truth is float64 \(2,\); allowed: flag, \(\) or \(1,\)",
+    ),
+    ("a.npz", {"bad_pixels": np.full((N, N), "x")}, "bad_pixels is <U1"),
+    ("a.npz", {"xcoords": np.ones(n, np.complex64)}, r"xcoords is complex64 \(7,\); allowed: real, \(7,\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), ODD)
+def test_an_odd_field_is_no_surprise(tmp_path: Path, name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScanError, match=message) as caught:
+        read_scan(save(tmp_path / name, **changes))
+    assert name in str(caught.value)
 
 
 # --- laziness ---

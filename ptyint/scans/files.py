@@ -1,6 +1,7 @@
 """Files in, :class:`~ptyint.scans.scan.Scan` out, and back.
 
-One module per format; each holds its own table of foreign names, and no other module knows them.
+One module per format; each holds its own table of foreign names, and no other module knows them. All ask for fields
+through :class:`~ptyint.scans.fields.Fields`.
 
 ======================  ==================================  ===============================================
 format                  what                                chosen for

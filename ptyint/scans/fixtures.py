@@ -261,14 +261,7 @@ def freeze_fixture(name: str, path: str | os.PathLike[str]) -> None:
 
 
 def _datasets_folder() -> Path:
-    override = os.environ.get(DATASETS_VARIABLE)
-    folder = Path(override) if override else shipped("datasets")
-    if not (folder / "registry.toml").is_file():
-        where = f"{DATASETS_VARIABLE}={override}" if override else str(folder)
-        raise FixtureError(
-            f"No registry.toml in {where}; set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout, or unset it."
-        )
-    return folder
+    return Path(os.environ.get(DATASETS_VARIABLE) or shipped("datasets"))
 
 
 def _registry() -> dict[str, Fixture]:
@@ -276,6 +269,11 @@ def _registry() -> dict[str, Fixture]:
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Fixture(name=name, **entry) for name, entry in entries.items()}
+    except OSError as error:
+        raise FixtureError(
+            f"No registry.toml can be read in {path.parent} ({DATASETS_VARIABLE}={os.environ.get(DATASETS_VARIABLE)}); "
+            f"set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout, or unset it."
+        ) from error
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise FixtureError(f"{path} is no registry of fixtures ({error}); restore it from the repository.") from error
 

@@ -81,9 +81,6 @@ class _Archive(Fields):
         """Its members."""
         return sorted(self._members)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._members
-
     def stored(self, name: str) -> NDArray[Any]:
         """The array, mapped into memory where the member is neither compressed nor small."""
         if name in self.pickled:
