@@ -14,6 +14,7 @@ import pytest
 
 from ptyint._atomic import shipped
 from ptyint.errors import ScanError
+from ptyint.scans.fields import Shape, fits
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.forward import diffraction_amplitudes, fourier_shift
 from ptyint.scans.scan import Scan, validate_scan
@@ -279,18 +280,21 @@ def test_a_pickled_member_that_is_needed_is_an_error(tmp_path: Path, name: str) 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"diffraction": None}, r"diffraction \(or diff3d\) is missing; the file holds \['objectGuess', 'probeGuess'"),
+        ({"diffraction": None}, r"diffraction or diff3d is missing; the file holds \['objectGuess', 'probeGuess'"),
         ({"xcoords": None}, "xcoords is missing"),
         ({"probeGuess": None}, "probeGuess is missing"),
-        ({"xcoords": np.ones(n - 1)}, "6 xcoords, 7 ycoords; allowed: as many"),
+        ({"xcoords": np.ones(n - 1)}, r"xcoords is float64 \(6,\); allowed: real, \(7,\). Give as many as ycoords"),
         ({"xcoords": np.ones((n, 1))}, r"xcoords is float64 \(7, 1\)"),
-        ({"xcoords": np.ones(5), "ycoords": np.ones(5)}, r"diffraction has shape \(7, 64, 64\) with 5 positions"),
-        ({"diffraction": np.ones((n, N))}, r"diffraction has shape \(7, 64\)"),
+        (
+            {"xcoords": np.ones(5), "ycoords": np.ones(5)},
+            r"diffraction is float32 \(7, 64, 64\); allowed: real, \(5, N, N\) or \(N, N, 5\)",
+        ),
+        ({"diffraction": np.ones((n, N))}, r"diffraction is float64 \(7, 64\)"),
         ({"diffraction": np.ones((n, N, N), np.int16)}, "diffraction is int16.*diffraction_kind='amplitudes' or '"),
         ({"diffraction": np.ones((n, N, N), np.complex64)}, "diffraction is complex64"),
-        ({"probeGuess": np.ones((N, N))}, "probeGuess is float64; allowed: complex64"),
-        ({"Y": np.ones((n, N, N))}, r"Y is float64; allowed: complex64 \(DATA-001\)"),
-        ({"Y": np.ones((n, N, N), np.complex128)}, r"Y is complex128; allowed: complex64 \(DATA-001\)"),
+        ({"probeGuess": np.ones((N, N))}, r"probeGuess is float64 \(64, 64\); allowed: complex"),
+        ({"Y": np.ones((n, N, N))}, r"Y is float64 .*; allowed: complex64 \(DATA-001\)"),
+        ({"Y": np.ones((n, N, N), np.complex128)}, r"Y is complex128 .*; allowed: complex64 \(DATA-001\)"),
     ],
 )
 def test_an_npz_that_cannot_be_read_says_why(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
@@ -447,23 +451,43 @@ PAIR_ERRORS: list[tuple[str, Callable[[Any], Any], str]] = [
     ("product.h5", lambda f: swap(f, "object", np.ones((100, 110))), "object is float64"),
     ("product.h5", lambda f: swap(f, "probe", np.ones((1, 1, N, N))), "probe is float64"),
     ("product.h5", lambda f: f.attrs.__setitem__("far_field", False), "far_field is False; allowed: True"),
-    ("product.h5", lambda f: f.attrs.__delitem__("photon_energy_eV"), "photon_energy_eV is missing"),
+    (
+        "product.h5",
+        lambda f: f.attrs.__delitem__("photon_energy_eV"),
+        "@photon_energy_eV or @probe_energy_eV is missing",
+    ),
     ("product.h5", lambda f: f.attrs.__setitem__("photon_energy_eV", np.nan), "photon_energy_eV is nan"),
-    ("product.h5", lambda f: f.__delitem__("probe"), "dataset probe is missing; the file holds"),
-    ("product.h5", lambda f: f["object"].attrs.__setitem__("pixel_height_m", 1.0), "object pixels are 2.5e-08 m wide"),
-    ("product.h5", lambda f: f["object"].attrs.__delitem__("center_x_m"), "center_x_m is missing"),
-    ("product.h5", lambda f: swap(f, "probe_position_x_m", np.ones(n - 1)), "positions of shapes"),
-    ("product.h5", lambda f: swap(f, "probe_position_indexes", np.arange(n - 1)), "indexes for 7 positions"),
+    ("product.h5", lambda f: f.__delitem__("probe"), "product.h5: probe is missing; the file holds"),
+    (
+        "product.h5",
+        lambda f: f["object"].attrs.__setitem__("pixel_height_m", 1.0),
+        "object@pixel_width_m is 2.5e-08 and object@pixel_height_m 1.0",
+    ),
+    ("product.h5", lambda f: f["object"].attrs.__delitem__("center_x_m"), "object@center_x_m is missing"),
+    (
+        "product.h5",
+        lambda f: swap(f, "probe_position_x_m", np.ones(n - 1)),
+        r"probe_position_x_m is float64 \(6,\); allowed: real, \(7,\)",
+    ),
+    (
+        "product.h5",
+        lambda f: swap(f, "probe_position_indexes", np.arange(n - 1)),
+        r"probe_position_indexes is int64 \(6,\); allowed: real, \(7,\)",
+    ),
     ("product.h5", lambda f: swap(f, "probe_position_indexes", np.arange(n) + 50), "0 to 6, positions 50 to 56"),
-    ("diffraction.h5", lambda f: f.__delitem__("patterns"), "dataset patterns is missing"),
-    ("diffraction.h5", lambda f: f.__delitem__("indexes"), "dataset indexes is missing"),
+    ("diffraction.h5", lambda f: f.__delitem__("patterns"), "diffraction.h5: patterns is missing"),
+    ("diffraction.h5", lambda f: f.__delitem__("indexes"), "diffraction.h5: indexes is missing"),
     ("diffraction.h5", lambda f: swap(f, "patterns", np.ones((N, N))), r"patterns has shape \(64, 64\)"),
     (
         "diffraction.h5",
         lambda f: swap(f, "patterns", np.ones((n - 2, N, N))),
-        r"indexes has shape \(7,\); must be \(5,\)",
+        r"indexes is int64 \(7,\); allowed: real, \(5,\)",
     ),
-    ("diffraction.h5", lambda f: swap(f, "indexes", np.arange(n - 2)), r"indexes has shape \(5,\); must be \(7,\)"),
+    (
+        "diffraction.h5",
+        lambda f: swap(f, "indexes", np.arange(n - 2)),
+        r"indexes is int64 \(5,\); allowed: real, \(7,\)",
+    ),
 ]
 
 
@@ -539,12 +563,18 @@ def test_patterns_and_product_may_be_two_files(tmp_path: Path) -> None:
 CXI_ERRORS: list[tuple[Callable[[Any], Any], str]] = [
     (lambda f: f.__setitem__(f"{SOURCE}/energy", 8000.0), "energy is 8000.0; allowed: joules"),
     (lambda f: f.__delitem__(f"{SOURCE}/wavelength"), "wavelength is missing"),
-    (lambda f: f.__delitem__(f"{SOURCE}/probe"), "no dataset .*illumination or .*probe"),
-    (lambda f: f.__delitem__(f"{DETECTOR}/data"), "no dataset entry_1/data_1/data or .*detector_1/data"),
+    (lambda f: f.__delitem__(f"{SOURCE}/probe"), "illumination or .*probe is missing"),
+    (lambda f: f.__delitem__(f"{DETECTOR}/data"), "entry_1/data_1/data or .*detector_1/data is missing"),
     (lambda f: f.__delitem__(f"{DETECTOR}/distance"), "distance is missing"),
-    (lambda f: f.__delitem__(TRANSLATION), "no dataset .*translation"),
-    (lambda f: swap(f, TRANSLATION, np.ones((n - 1, 3))), r"translation has shape \(6, 3\); allowed: \(7, 3\)"),
-    (lambda f: swap(f, f"{DETECTOR}/x_pixel_size", 2e-4), "detector pixels are 0.0002 m wide and 0.0001 m high"),
+    (lambda f: f.__delitem__(TRANSLATION), "geometry_1/translation or .*translation is missing"),
+    (
+        lambda f: swap(f, TRANSLATION, np.ones((n - 1, 3))),
+        r"translation is float64 \(6, 3\); allowed: real, \(7, 3\) or \(3, 7\)",
+    ),
+    (
+        lambda f: swap(f, f"{DETECTOR}/x_pixel_size", 2e-4),
+        "x_pixel_size is 0.0002 and .*y_pixel_size 0.0001; allowed: positive and equal",
+    ),
 ]
 
 
@@ -555,6 +585,46 @@ def test_a_cxi_that_cannot_be_read_says_why(tmp_path: Path, damage: Callable[[An
     with pytest.raises(ScanError, match=message) as caught:
         read_scan(tmp_path / "a.cxi")
     assert "a.cxi" in str(caught.value)
+
+
+# --- one way to ask for a field ---
+
+
+@pytest.mark.parametrize(
+    ("found", "shape", "holds"),
+    [
+        ((7, 64, 64), ("n", "N", "N"), True),
+        ((7, 64, 32), ("n", "N", "N"), False),
+        ((64, 64, 64), ("n", "N", "N"), True),
+        ((7, 3), (7, 3), True),
+        ((3, 7), (7, 3), False),
+        ((7,), ("n", 3), False),
+        ((7, 3, 1), ("n", 3), False),
+        ((), (), True),
+        ((1,), (), False),
+    ],
+)
+def test_a_letter_is_any_size_and_the_same_everywhere(found: tuple[int, ...], shape: Shape, holds: bool) -> None:
+    assert fits(found, shape) == holds
+
+
+ODD: list[tuple[str, dict[str, Any], str]] = [
+    ("a.npz", {"ptyint_pixel_size_m": np.ones(2)}, r"ptyint_pixel_size_m is \[1.0, 1.0\]; allowed: one finite number"),
+    (
+        "a.npz",
+        {"ptyint_object_is_truth": np.ones(2)},
+        r"object_is_truth is float64 \(2,\); allowed: flag, \(\) or \(1,\)",
+    ),
+    ("a.npz", {"bad_pixels": np.full((N, N), "x")}, "bad_pixels is <U1"),
+    ("a.npz", {"xcoords": np.ones(n, np.complex64)}, r"xcoords is complex64 \(7,\); allowed: real, \(7,\)"),
+]
+
+
+@pytest.mark.parametrize(("name", "changes", "message"), ODD)
+def test_an_odd_field_is_no_surprise(tmp_path: Path, name: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScanError, match=message) as caught:
+        read_scan(save(tmp_path / name, **changes))
+    assert name in str(caught.value)
 
 
 # --- laziness ---
@@ -634,7 +704,7 @@ def test_the_format_follows_the_suffix_or_the_wish(tmp_path: Path) -> None:
 def test_hdf5_files_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
     path = plain_cxi(tmp_path / "a.h5")
     assert read_scan(path).sha256 == read_scan(path, format="cxi").sha256
-    with pytest.raises(ScanError, match="dataset indexes is missing"):
+    with pytest.raises(ScanError, match="patterns is missing"):
         read_scan(path, format="ptychodus")
     write_scan(make_scan(), tmp_path / "pair")
     assert read_scan(tmp_path / "pair" / "diffraction.h5").n == n

@@ -26,9 +26,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.errors import ScanError
 from ptyint.scans import hdf5
-from ptyint.scans.hdf5 import scalar
+from ptyint.scans.fields import Fields
 from ptyint.scans.scan import Scan
 
 ENTRY = "entry_1/"
@@ -40,7 +39,7 @@ MASK, DISTANCE = DETECTOR + "mask", DETECTOR + "distance"
 DETECTOR_PIXEL = (DETECTOR + "x_pixel_size", DETECTOR + "y_pixel_size")
 ENERGY, WAVELENGTH = SOURCE + "energy", SOURCE + "wavelength"
 PROBE_IMAGE, OBJECT_IMAGE = ENTRY + "image_1/data", ENTRY + "image_2/data"
-OBJECT_AXES = "layer:y:x"
+PROBE_AXES, OBJECT_AXES = "coherent:incoherent:y:x", "layer:y:x"
 OBJECT_PIXEL = (ENTRY + "ptychodus/object_pixel_width_m", ENTRY + "ptychodus/object_pixel_height_m")
 CENTRE = (ENTRY + "ptychodus/object_center_y_m", ENTRY + "ptychodus/object_center_x_m")
 COLUMNS = [1, 0]
@@ -52,84 +51,58 @@ HIGHEST_ENERGY_J = 1e-12
 
 def is_cxi(path: Path) -> bool:
     """Whether an HDF5 file holds a CXI entry, whatever its name."""
-    with hdf5.open_h5(path) as file:
-        return ENTRY in file
+    with hdf5.open_h5(path) as fields:
+        return ENTRY in fields.file
 
 
-def read_cxi(path: Path, *, product: Path | None, object_is_truth: bool | None) -> Scan:
+def read_cxi(path: Path, *, product: Path | None) -> Scan:
     """Read patterns from `path`; probe, object and positions from `product`, or from `path` if that is None."""
-    notes = ["translation read as the place of the beam on the sample"]
     with hdf5.open_h5(path) as file, hdf5.open_h5(product or path) as second:
-        patterns = hdf5.H5Patterns(path, _first(file, DATA))
-        wavelength_m, distance_m = _wavelength(file), scalar(file, DISTANCE)
-        pixel_m = _object_pixel(file, second, wavelength_m * distance_m / patterns.shape[-1])
-        object_ = hdf5.single_layer(second, OBJECT_IMAGE) if _has_object(second) else None
+        second.notes.append("translation read as the place of the beam on the sample")
+        patterns = hdf5.H5Patterns(file, DATA)
+        wavelength_m, distance_m = _wavelength(file), file.number(DISTANCE)
+        if OBJECT_PIXEL[0] in second:
+            pixel_m = second.square_pixel(*OBJECT_PIXEL)
+        else:  # by the far field
+            pixel_m = wavelength_m * distance_m / patterns.shape[-1] / file.square_pixel(*DETECTOR_PIXEL)
+        object_ = second.layer(OBJECT_IMAGE) if second.text(OBJECT_IMAGE + "@axes") == OBJECT_AXES else None
         return Scan(
             diffraction_patterns=patterns,
-            probe_positions_px=_positions(second, patterns.shape[0], object_, pixel_m, notes),
-            probe=hdf5.first_coherent(second, _first(second, PROBE), notes),
+            probe_positions_px=_positions(second, patterns.shape[0], object_, pixel_m),
+            probe=second.modes(PROBE),
             object_=object_,
-            object_is_truth=hdf5.truth(second, object_is_truth),
-            good_pixels=hdf5.good_pixels(file, MASK),
+            object_is_truth=second.flag(hdf5.TRUTH),
+            good_pixels=file.good_pixels(MASK),
             pixel_size_m=pixel_m,
             wavelength_m=wavelength_m,
             detector_distance_m=distance_m,
             name=path.name if product is None else f"{path.name}, {product.name}",
-            notes=tuple(notes),
+            notes=tuple(second.notes),
         )
 
 
-def _first(file: Any, names: tuple[str, str]) -> str:
-    """Return the first of two places that holds a dataset; the error names both."""
-    present = [name for name in names if name in file]
-    if not present:
-        raise ScanError(f"{file.filename}: no dataset {' or '.join(names)}. Add one of them.")
-    return present[0]
-
-
-def _wavelength(file: Any) -> float:
+def _wavelength(file: Fields) -> float:
     if ENERGY not in file:
-        return scalar(file, WAVELENGTH)
-    energy = scalar(file, ENERGY)
+        return file.number(WAVELENGTH)
+    energy = file.number(ENERGY)
     if not 0 < energy < HIGHEST_ENERGY_J:
-        raise ScanError(
-            f"{file.filename}: {ENERGY} is {energy}; allowed: joules, between 0 and {HIGHEST_ENERGY_J}. "
+        raise file.refusal(
+            f"{ENERGY} is {energy}; allowed: joules, between 0 and {HIGHEST_ENERGY_J}. "
             f"Multiply electronvolts by 1.602176634e-19."
         )
     return hdf5.HC_J_M / energy
 
 
-def _object_pixel(file: Any, product: Any, wavelength_distance_over_n: float) -> float:
-    """Edge of an object pixel: as Ptychodus wrote it, else by the far field from the detector's."""
-    if OBJECT_PIXEL[0] in product:
-        width, height = (scalar(product, name) for name in OBJECT_PIXEL)
-        return hdf5.square_pixel(product, "object", width, height)
-    width, height = (scalar(file, name) for name in DETECTOR_PIXEL)
-    return wavelength_distance_over_n / hdf5.square_pixel(file, "detector", width, height)
-
-
-def _has_object(file: Any) -> bool:
-    axes = file[OBJECT_IMAGE].attrs.get("axes") if OBJECT_IMAGE in file else None
-    return (axes.decode() if isinstance(axes, bytes) else axes) == OBJECT_AXES
-
-
-def _positions(
-    file: Any, n: int, object_: NDArray[np.complex64] | None, pixel_m: float, notes: list[str]
-) -> NDArray[np.float64]:
-    name = _first(file, TRANSLATION)
-    translation = hdf5.required(file, name)[()]
-    if translation.shape == (3, n) and n != 3:
-        notes.append(f"translation is stored as (3, n) = {translation.shape}: axes swapped")
-        translation = translation.T
+def _positions(file: Fields, n: int, object_: NDArray[np.complex64] | None, pixel_m: float) -> NDArray[np.float64]:
+    remedy = "A place per pattern in metres, order (x, y, z): make patterns and positions agree."
+    translation = file.array(TRANSLATION, "real", (n, 3), (3, n), remedy=remedy)
     if translation.shape != (n, 3):
-        raise ScanError(
-            f"{file.filename}: {name} has shape {translation.shape}; allowed: ({n}, 3), a place per pattern in metres, "
-            f"order (x, y, z). Make patterns and positions agree."
-        )
+        file.notes.append(f"translation is stored as (3, n) = {translation.shape}: axes swapped")
+        translation = translation.T
     places = translation[:, COLUMNS]
     if object_ is None:
         return np.asarray(places / pixel_m)
-    centre = [scalar(file, key, 0.0) for key in CENTRE]
+    centre = [file.number(name) if name in file else 0.0 for name in CENTRE]
     return hdf5.to_pixels(places, centre, pixel_m, object_.shape)
 
 
@@ -141,28 +114,20 @@ def write_cxi(scan: Scan, path: Path) -> None:
     shape = (0, 0) if scan.object_ is None else scan.object_.shape
     translation = np.zeros((scan.n, 3))
     translation[:, COLUMNS] = hdf5.to_metres(scan.probe_positions_px, pixel_m, shape)
-
-    def fill(file: Any) -> None:
-        file["cxi_version"] = 160
-        file.attrs[hdf5.TRUTH] = scan.object_is_truth
-        hdf5.write_patterns(file, DETECTOR + "data", scan)
-        if scan.good_pixels is not None:
-            file[MASK] = (~scan.good_pixels).astype(np.uint32)
-        file[DISTANCE], file[ENERGY] = distance_m, hdf5.HC_J_M / wavelength_m
-        for name in DETECTOR_PIXEL:
-            file[name] = detector_pixel_m
-        for name in OBJECT_PIXEL:
-            file[name] = pixel_m
-        file[TRANSLATION[0]] = translation
-        file[PROBE_IMAGE] = scan.probe[None]
-        file[PROBE_IMAGE].attrs["axes"] = "coherent:incoherent:y:x"
-        links = {DATA[0]: DETECTOR + "data", TRANSLATION[1]: TRANSLATION[0], PROBE[0]: PROBE_IMAGE}
-        for place, target in links.items():
-            file[place] = h5py.SoftLink("/" + target)
-        if scan.object_ is not None:
-            file[OBJECT_IMAGE] = scan.object_[None]
-            file[OBJECT_IMAGE].attrs["axes"] = OBJECT_AXES
-            for name in CENTRE:
-                file[name] = 0.0
-
-    hdf5.write_h5(path, fill)
+    values: dict[str, Any] = {
+        "cxi_version": 160,
+        hdf5.TRUTH: scan.object_is_truth,
+        MASK: None if scan.good_pixels is None else (~scan.good_pixels).astype(np.uint32),
+        DISTANCE: distance_m,
+        ENERGY: hdf5.HC_J_M / wavelength_m,
+        **dict.fromkeys(DETECTOR_PIXEL, detector_pixel_m),
+        **dict.fromkeys(OBJECT_PIXEL, pixel_m),
+        TRANSLATION[0]: translation,
+        PROBE_IMAGE: scan.probe[None],
+        PROBE_IMAGE + "@axes": PROBE_AXES,
+    }
+    if scan.object_ is not None:
+        values |= {OBJECT_IMAGE: scan.object_[None], OBJECT_IMAGE + "@axes": OBJECT_AXES} | dict.fromkeys(CENTRE, 0.0)
+    links = {DATA[0]: DATA[1], TRANSLATION[1]: TRANSLATION[0], PROBE[0]: PROBE_IMAGE}
+    values |= {place: h5py.SoftLink("/" + target) for place, target in links.items()}
+    hdf5.write_h5(path, values, patterns={DATA[1]: scan.diffraction_patterns})

@@ -1,6 +1,7 @@
 """Files in, :class:`~ptyint.scans.scan.Scan` out, and back.
 
-One module per format; each holds its own table of foreign names, and no other module knows them.
+One module per format; each holds its own table of foreign names, and no other module knows them. All ask for fields
+through :class:`~ptyint.scans.fields.Fields`.
 
 ======================  ==================================  ===============================================
 format                  what                                chosen for
@@ -16,6 +17,7 @@ Readers check that a file can be understood; :func:`~ptyint.scans.scan.validate_
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -85,11 +87,13 @@ def read_scan(
     if kind == "npz":
         if product is not None:
             raise ScanError(f"{file}: product={str(product)!r} is given, but an NPZ holds everything. Leave it out.")
-        return read_npz(file, diffraction_kind=diffraction_kind, object_is_truth=object_is_truth)
-    if diffraction_kind is not None:
-        raise ScanError(f"{file}: diffraction_kind={diffraction_kind!r}, but {kind} files hold counts. Leave it out.")
-    reader = read_cxi if kind == "cxi" else read_ptychodus
-    return reader(file, product=None if product is None else Path(product), object_is_truth=object_is_truth)
+        scan = read_npz(file, diffraction_kind=diffraction_kind)
+    else:
+        if diffraction_kind is not None:
+            raise ScanError(f"{file}: {diffraction_kind=}, but {kind} files hold counts. Leave it out.")
+        reader = read_cxi if kind == "cxi" else read_ptychodus
+        scan = reader(file, product=None if product is None else Path(product))
+    return scan if object_is_truth is None else replace(scan, object_is_truth=object_is_truth)
 
 
 def write_scan(scan: Scan, path: str | os.PathLike[str], *, format: Format | None = None) -> None:

@@ -13,10 +13,10 @@ import io
 import os
 import sys
 import tomllib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,8 +62,8 @@ class Fixture:
         What it is for, and what tests of the two backends may rely on.
     url : str
         Where a fetched file comes from, pinned to a commit.
-    generator : str
-        Function of this module that makes the arrays.
+    generator : dict
+        What makes the arrays: functions of :mod:`ptyint.scans.simulate`, and all their numbers.
     """
 
     name: str
@@ -76,7 +76,7 @@ class Fixture:
     gridsize: int
     notes: str
     url: str = ""
-    generator: str = ""
+    generator: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def truth_known(self) -> bool:
@@ -152,7 +152,9 @@ def load_fixture(name: str) -> Scan:
     (16, 64, True)
     """
     fixture = fixture_info(name)
-    return _LOADERS[fixture.kind](fixture)
+    if fixture.kind == "generated":
+        return generate_fixture(name)
+    return _load_committed(fixture) if fixture.kind == "committed" else _load_tike(fixture)
 
 
 def fixture_file(name: str) -> Path:
@@ -206,7 +208,7 @@ def missing(name: str) -> str:
     except MissingFixtureError as error:
         return str(error)
     except FixtureError:
-        return ""  # it is here, and damaged: whoever loads it says so
+        pass  # it is here, and damaged: whoever loads it says so
     return ""
 
 
@@ -228,15 +230,12 @@ def generate_fixture(name: str) -> Scan:
         It has no generator, or the digest does not hold.
     """
     fixture = fixture_info(name)
-    if fixture.generator not in _GENERATORS:
-        raise FixtureError(f"{name} ({fixture.kind}) has no generator; known: {', '.join(_GENERATORS)}.")
-    scan = replace(_GENERATORS[fixture.generator](), name=name)
-    _compare(
-        f"{name}: the generated arrays",
-        scan.sha256,
-        fixture.sha256[ARRAYS],
-        "this code, NumPy or CPU makes other numbers than the registry froze; compare them before any report",
-    )
+    if not fixture.generator:
+        known = ", ".join(known for known, entry in _registry().items() if entry.generator)
+        raise FixtureError(f"{name} ({fixture.kind}) has no generator; known: {known}.")
+    scan = _simulated(fixture)
+    advice = "this code, NumPy or CPU makes other numbers than the registry froze; compare them before any report"
+    _compare(f"{name}: the generated arrays", scan.sha256, fixture.sha256[ARRAYS], advice)
     return scan
 
 
@@ -262,14 +261,7 @@ def freeze_fixture(name: str, path: str | os.PathLike[str]) -> None:
 
 
 def _datasets_folder() -> Path:
-    override = os.environ.get(DATASETS_VARIABLE)
-    folder = Path(override) if override else shipped("datasets")
-    if not (folder / "registry.toml").is_file():
-        where = f"{DATASETS_VARIABLE}={override}" if override else str(folder)
-        raise FixtureError(
-            f"No registry.toml in {where}; set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout, or unset it."
-        )
-    return folder
+    return Path(os.environ.get(DATASETS_VARIABLE) or shipped("datasets"))
 
 
 def _registry() -> dict[str, Fixture]:
@@ -277,6 +269,11 @@ def _registry() -> dict[str, Fixture]:
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
         return {name: Fixture(name=name, **entry) for name, entry in entries.items()}
+    except OSError as error:
+        raise FixtureError(
+            f"No registry.toml can be read in {path.parent} ({DATASETS_VARIABLE}={os.environ.get(DATASETS_VARIABLE)}); "
+            f"set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout, or unset it."
+        ) from error
     except (tomllib.TOMLDecodeError, TypeError) as error:
         raise FixtureError(f"{path} is no registry of fixtures ({error}); restore it from the repository.") from error
 
@@ -291,25 +288,31 @@ def _checked(path: Path, expected: str) -> Path:
     return path
 
 
-# Loaders, one per kind
+# Loaders
 
 
-def _load_generated(fixture: Fixture) -> Scan:
-    return generate_fixture(fixture.name)
+def _simulated(fixture: Fixture) -> Scan:
+    """A scan by the functions of :mod:`ptyint.scans.simulate` that the registry names, with its numbers."""
+    how = dict(fixture.generator)
+    path, make_object, make_probe = (getattr(simulate, how.pop(key)) for key in ("path", "object", "probe"))
+    positions, shape = simulate.place(path(**how.pop("path_options")), fixture.N)
+    object_ = make_object(shape, seed=how.pop("object_seed"))
+    return simulate.simulate_scan(object_, make_probe(fixture.N), positions, name=fixture.name, **how)
 
 
 def _load_committed(fixture: Fixture) -> Scan:
     """The frozen arrays in an NPZ, or a Ptychodus pair: the patterns, and the product that holds the truth."""
     from ptyint.scans.files import read_scan
 
-    paths = [_datasets_folder() / file for file in fixture.sha256 if file != ARRAYS]
-    for path, file in zip(paths, fixture.sha256, strict=False):
+    files = {_datasets_folder() / file: sha256 for file, sha256 in fixture.sha256.items() if file != ARRAYS}
+    for path, expected in files.items():
         if not path.is_file():
             raise FixtureError(f"{fixture.name}: no file {path}; restore it from the repository.")
-        _checked(path, fixture.sha256[file])
-    if len(paths) > 1:
-        return replace(read_scan(paths[0], product=paths[1], object_is_truth=True), name=fixture.name)
-    with np.load(paths[0], allow_pickle=False) as arrays:
+        _checked(path, expected)
+    path, *product = files
+    if product:
+        return replace(read_scan(path, product=product[0], object_is_truth=True), name=fixture.name)
+    with np.load(path, allow_pickle=False) as arrays:
         return Scan(**{field: arrays[field] for field in DIGESTED}, object_is_truth=True, name=fixture.name)
 
 
@@ -339,47 +342,3 @@ def _crop_spectrum(probe: NDArray[np.complex64], centre: slice) -> NDArray[np.co
     spectrum = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(probe, axes=axes), norm="ortho"), axes=axes)
     cut = np.fft.ifftshift(spectrum[..., centre, centre], axes=axes)
     return np.asarray(np.fft.fftshift(np.fft.ifft2(cut, norm="ortho"), axes=axes), np.complex64)
-
-
-_LOADERS: dict[str, Callable[[Fixture], Scan]] = {
-    "generated": _load_generated,
-    "committed": _load_committed,
-    "fetched": _load_tike,
-}
-
-
-# Generators: synthetic scans with known truth
-
-
-def _tiny() -> Scan:
-    positions, shape = simulate.place(simulate.grid_positions((4, 4), 6.0, jitter_px=1.5, seed=1601), 64)
-    object_ = simulate.dead_leaves_object(shape, seed=1602)
-    return simulate.simulate_scan(object_, simulate.defocused_probe(64), positions, photons_per_pattern=1e6, seed=1603)
-
-
-def _synthetic(photons_per_pattern: float, seed: int) -> Scan:
-    positions, shape = simulate.place(simulate.grid_positions((24, 24), 6.0, jitter_px=1.5, seed=6401), 64)
-    object_, probe = simulate.siemens_star_object(shape, seed=6402), simulate.gaussian_probe(64)
-    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=photons_per_pattern, seed=seed)
-
-
-def _spiral() -> Scan:
-    positions, shape = simulate.place(simulate.spiral_positions(500, 6.0), 64)
-    object_, probe = simulate.dead_leaves_object(shape, seed=6502), simulate.defocused_probe(64)
-    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=1e6, seed=6503)
-
-
-def _grid_128() -> Scan:
-    positions, shape = simulate.place(simulate.grid_positions((14, 14), 12.0), 128)
-    object_ = simulate.dead_leaves_object(shape, seed=12802)
-    probe = simulate.defocused_probe(128)
-    return simulate.simulate_scan(object_, probe, positions, photons_per_pattern=1e6, seed=12803)
-
-
-_GENERATORS: dict[str, Callable[[], Scan]] = {
-    "tiny": _tiny,
-    "synthetic": lambda: _synthetic(1e6, seed=6403),
-    "synthetic-lowdose": lambda: _synthetic(1e4, seed=6404),
-    "spiral": _spiral,
-    "grid-128": _grid_128,
-}

@@ -1,8 +1,8 @@
-"""What the HDF5 formats share: lazy patterns, required datasets, metres and pixels."""
+"""What the HDF5 formats share: fields, lazy patterns, metres and pixels, and how a file is written."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ScanError
-from ptyint.scans.scan import Scan, pattern_slices
+from ptyint.scans.fields import Fields, Place
+from ptyint.scans.scan import PatternSource, Scan, pattern_slices
 
-TRUTH = "ptyint_object_is_truth"
+TRUTH = "@ptyint_object_is_truth"
 """Root attribute of ours, which other programs ignore."""
 
 HC_J_M = 6.62607015e-34 * 299792458.0
@@ -24,36 +25,76 @@ ELECTRON_VOLT_J = 1.602176634e-19
 """SI 2019, exact."""
 
 
+class H5Fields(Fields):
+    """Datasets and attributes of an open HDF5 file: ``dataset``, ``dataset@attribute``, ``@attribute`` of the root."""
+
+    def __init__(self, path: Path, file: Any) -> None:
+        super().__init__(path)
+        self.file = file
+
+    def names(self) -> list[str]:
+        """What stands at the root."""
+        return sorted([*self.file, *(f"@{name}" for name in self.file.attrs)])
+
+    def __contains__(self, name: str) -> bool:
+        return self.stored(name) is not None
+
+    def stored(self, name: str) -> Any:
+        """The dataset, unread, or the attribute; None where there is neither."""
+        import h5py
+
+        place, _, attribute = name.partition("@")
+        found = self.file.get(place or "/")
+        if attribute:
+            return np.asarray(found.attrs[attribute]) if found and attribute in found.attrs else None
+        return found if isinstance(found, h5py.Dataset) and found.shape is not None else None
+
+    def text(self, name: str) -> str | None:
+        """An attribute's text; None where it is missing."""
+        return str(self.stored(name).astype(str)) if name in self else None
+
+    def modes(self, place: Place) -> NDArray[np.complex64]:
+        """The probe's incoherent modes (modes, N, N) for the first coherent one; notes the others' number."""
+        shapes = ("N", "N"), ("modes", "N", "N"), ("coherent", "modes", "N", "N")
+        probe = self.array(place, "complex", *shapes, remedy="Write it so.")
+        if probe.ndim == 4 and len(probe) > 1:
+            self.notes.append(f"probe: the first of {len(probe)} coherent modes is used, the others vary per position")
+        return (probe[0] if probe.ndim == 4 else probe.reshape(-1, *probe.shape[-2:])).astype(np.complex64)
+
+    def layer(self, place: Place) -> NDArray[np.complex64]:
+        """The object (H, W), of one layer."""
+        remedy = "The model knows one layer: multiply the layers, or choose one."
+        object_ = self.array(place, "complex", ("H", "W"), (1, "H", "W"), remedy=remedy)
+        return object_.reshape(object_.shape[-2:]).astype(np.complex64)
+
+
 class H5Patterns:
     """Patterns of an HDF5 file (m, H, W), or some `rows` of them in any order.
 
     Each access opens the file, reads the asked rows and nothing else, and closes it.
     """
 
-    def __init__(self, path: Path, dataset: str, rows: NDArray[np.int64] | None = None) -> None:
-        with open_h5(path) as file:
-            data = required(file, dataset)
-            if data.ndim != 3:
-                raise ScanError(f"{path}: {dataset} has shape {data.shape}; allowed: (n, N, N). Write it as a stack.")
-            self.dtype: np.dtype[Any] = data.dtype
-            self._rows = np.arange(len(data)) if rows is None else rows
-            self.shape: tuple[int, ...] = (len(self._rows), *data.shape[1:])
-        self._path, self._dataset = path, dataset
+    def __init__(self, file: H5Fields, place: Place, rows: NDArray[np.int64] | None = None) -> None:
+        self._path, self._dataset = file.path, file.spellings(place)[0]
+        data = file.stored(self._dataset)
+        if data.ndim != 3:
+            raise file.refusal(f"{self._dataset} has shape {data.shape}; allowed: (n, N, N). Write it as a stack.")
+        self._rows = np.arange(len(data)) if rows is None else rows
+        self.dtype: np.dtype[Any] = data.dtype
+        self.shape: tuple[int, ...] = (len(self._rows), *data.shape[1:])
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         rows = np.asarray(self._rows[index])
-        if rows.size == 0:
-            return np.empty((*rows.shape, *self.shape[1:]), self.dtype)
         ordered, inverse = np.unique(rows, return_inverse=True)
         with open_h5(self._path) as file:
-            data = required(file, self._dataset)
-            gapless = ordered[-1] - ordered[0] == ordered.size - 1
+            data = file.stored(self._dataset)
+            gapless = ordered.size > 0 and ordered[-1] - ordered[0] == ordered.size - 1
             read = data[ordered[0] : ordered[-1] + 1] if gapless else data[ordered]
         return np.asarray(read if np.array_equal(rows, ordered) else read[inverse.reshape(rows.shape)])
 
 
 @contextmanager
-def open_h5(path: Path) -> Iterator[Any]:
+def open_h5(path: Path) -> Iterator[H5Fields]:
     """Open an HDF5 file for reading; a ScanError where it is missing, no HDF5 file, or damaged."""
     import h5py
 
@@ -63,82 +104,9 @@ def open_h5(path: Path) -> Iterator[Any]:
         raise ScanError(f"{path}: no readable HDF5 file ({error}). Check the path, or fetch the file again.") from error
     with file:
         try:
-            yield file
+            yield H5Fields(path, file)
         except OSError as error:
             raise ScanError(f"{path}: damaged HDF5 file ({error}). Fetch or write it again.") from error
-
-
-def required(file: Any, dataset: str) -> Any:
-    """Return the dataset, or a ScanError that says which file lacks it."""
-    import h5py
-
-    found = file.get(dataset)
-    if not isinstance(found, h5py.Dataset):
-        raise ScanError(f"{file.filename}: dataset {dataset} is missing; the file holds {sorted(file)}. Add it.")
-    return found
-
-
-def number(file: Any, name: str, value: Any) -> float:
-    """Return `value`, which the caller looked up in `file` as `name`; a ScanError unless it is one finite number."""
-    if value is None:
-        raise ScanError(f"{file.filename}: {name} is missing. Add it.")
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "iuf" or not np.isfinite(array).all():
-        raise ScanError(f"{file.filename}: {name} is {array.tolist()!r}; allowed: one finite number. Correct it.")
-    return float(array.reshape(()))
-
-
-def scalar(file: Any, dataset: str, default: float | None = None) -> float:
-    """Return a dataset that holds one number, as :func:`number` does."""
-    return number(file, dataset, file.get(dataset, default))
-
-
-def good_pixels(file: Any, dataset: str) -> NDArray[np.bool_] | None:
-    """Where a mask of bad pixels, which need not be there, is zero; None if no pixel is bad."""
-    bad = required(file, dataset)[()] != 0 if dataset in file else np.zeros((), np.bool_)
-    return ~bad if bad.any() else None
-
-
-def truth(file: Any, wish: bool | None) -> bool:
-    """Whether the file's object made the patterns: as asked for, else as the file says, which is False for others'."""
-    return bool(file.attrs.get(TRUTH, False)) if wish is None else wish
-
-
-def first_coherent(file: Any, dataset: str, notes: list[str]) -> NDArray[np.complex64]:
-    """Return the probe's incoherent modes (modes, N, N) for the first coherent one; notes the others' number."""
-    probe = required(file, dataset)[()]
-    if probe.dtype.kind != "c" or probe.ndim not in (2, 3, 4):
-        raise ScanError(
-            f"{file.filename}: {dataset} is {probe.dtype} {probe.shape}; "
-            f"allowed: complex (N, N), (modes, N, N) or (coherent, modes, N, N). Write it so."
-        )
-    if probe.ndim == 4:
-        if len(probe) > 1:
-            notes.append(f"probe: the first of {len(probe)} coherent modes is used, the others vary per position")
-        probe = probe[0]
-    return np.asarray(probe if probe.ndim == 3 else probe[None], np.complex64)
-
-
-def single_layer(file: Any, dataset: str) -> NDArray[np.complex64]:
-    """Return the complex object (H, W); a ScanError where it has several layers."""
-    object_ = required(file, dataset)[()]
-    layers = object_ if object_.ndim == 3 else object_[None]
-    if layers.dtype.kind != "c" or layers.ndim != 3 or len(layers) != 1:
-        raise ScanError(
-            f"{file.filename}: {dataset} is {object_.dtype} {object_.shape}; allowed: complex, (H, W) or (1, H, W). "
-            f"The model knows one layer: multiply the layers, or choose one."
-        )
-    return np.asarray(layers[0], np.complex64)
-
-
-def square_pixel(file: Any, what: str, width_m: float, height_m: float) -> float:
-    """Return the edge of a pixel in metres; a ScanError where it is not square (within 1e-6) or not positive."""
-    if not (width_m > 0 and abs(height_m / width_m - 1) < 1e-6):
-        raise ScanError(
-            f"{file.filename}: {what} pixels are {width_m} m wide and {height_m} m high; allowed: positive and square. "
-            f"Resample or correct them."
-        )
-    return width_m
 
 
 def to_pixels(
@@ -176,19 +144,23 @@ def geometry(scan: Scan, path: Path) -> tuple[float, float, float, float]:
     return pixel, wavelength, distance, wavelength * distance / (scan.N * pixel)
 
 
-def write_patterns(group: Any, name: str, scan: Scan) -> Any:
-    """Write the stored patterns with their dtype, by chunks, compressed as Ptychodus does; return the dataset."""
-    source = scan.diffraction_patterns
-    chunk = (1, *source.shape[1:])  # one pattern: batches read patterns in any order
-    data = group.create_dataset(name, tuple(source.shape), source.dtype, chunks=chunk, compression="lzf")
-    for rows in pattern_slices(source):
-        data[rows] = source[rows]
-    return data
+def write_h5(path: Path, values: Mapping[str, Any], *, patterns: Mapping[str, PatternSource] | None = None) -> None:
+    """Write a file that replaces `path` once it is whole.
 
-
-def write_h5(path: Path, fill: Callable[[Any], None]) -> None:
-    """Let `fill` write into an open file, which replaces `path` once it is whole."""
+    `patterns` are copied by chunks, with their dtype, compressed as Ptychodus does. `values` stand under the names of
+    :class:`H5Fields`, an attribute after what it belongs to; those that are None are left out.
+    """
     import h5py
 
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
-        fill(file)
+        for name, source in (patterns or {}).items():
+            chunk = (1, *source.shape[1:])  # one pattern: batches read patterns in any order
+            data = file.create_dataset(name, tuple(source.shape), source.dtype, chunks=chunk, compression="lzf")
+            for rows in pattern_slices(source):
+                data[rows] = source[rows]
+        for name, value in values.items():
+            place, _, attribute = name.partition("@")
+            if attribute:
+                file[place or "/"].attrs[attribute] = value
+            elif value is not None:
+                file[place] = value

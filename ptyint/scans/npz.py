@@ -23,27 +23,28 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
-from ptyint._atomic import atomic_path
-from ptyint.errors import ScanError
+from ptyint._atomic import atomic_path, write_arrays
+from ptyint.scans.fields import Fields
 from ptyint.scans.scan import PatternSource, Scan, pattern_slices
 
 DiffractionKind = Literal["amplitudes", "counts"]
 
 _DAMAGE = (ValueError, KeyError, EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 PATTERNS = ("diffraction", "diff3d")
 X, Y_ = "xcoords", "ycoords"
 PROBE, OBJECT, PATCHES, BAD = "probeGuess", "objectGuess", "Y", "bad_pixels"
-OWN = "ptyint_"
-OWN_SCALARS = ("pixel_size_m", "wavelength_m", "detector_distance_m")
+OWN_SCALARS = {f"ptyint_{name}": name for name in ("pixel_size_m", "wavelength_m", "detector_distance_m")}
+OWN_GOOD, OWN_TRUTH = "ptyint_good_pixels", "ptyint_object_is_truth"
 
 
 class SquaredAmplitudes:
@@ -62,65 +63,62 @@ class SquaredAmplitudes:
         return (amplitudes * np.abs(amplitudes)).astype(np.float32)
 
 
-class _Archive(zipfile.ZipFile):
+class _Archive(Fields):
     """An NPZ: each array is read when asked for by name; `pickled` names those that only pickle can read."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.notes: list[str] = []
+        super().__init__(path)
         try:
-            super().__init__(path)
+            with zipfile.ZipFile(path) as archive:
+                members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
         except (zipfile.BadZipFile, OSError) as error:
             raise self.refusal(f"not an NPZ archive ({error}). Write it with np.savez or write_scan.") from error
-        self.members = {i.filename.removesuffix(".npy"): i for i in self.infolist() if i.filename.endswith(".npy")}
-        self.pickled = {name for name in self.members if self._header(name)[2].hasobject}
+        self._members = {info.filename.removesuffix(".npy"): info for info in members}
+        self._headers = {name: self._header(name) for name in self._members}
+        self.pickled = {name for name, (_, _, dtype, _) in self._headers.items() if dtype.hasobject}
 
-    def refusal(self, text: str) -> ScanError:
-        """An error about this file."""
-        return ScanError(f"{self.path}: {text}")
+    def names(self) -> list[str]:
+        """Its members."""
+        return sorted(self._members)
 
-    def __contains__(self, name: str) -> bool:
-        return name in self.members
-
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        if name not in self:
-            raise self.refusal(f"{name} is missing; the file holds {sorted(self.members)}. Add it.")
+    def stored(self, name: str) -> NDArray[Any]:
+        """The array, mapped into memory where the member is neither compressed nor small."""
         if name in self.pickled:
             raise self.refusal(
                 f"{name} is pickled, which can run code when it is read; allowed: plain arrays. "
                 f"Write it again as an array with a numeric dtype."
             )
-        info = self.members[name]
-        try:
+        info = self._members[name]
+        with self._open(name) as member:
             if info.compress_type == zipfile.ZIP_STORED and info.file_size > 2**20:
-                return self._map(name, info)
-            with self.open(info) as member:
-                return np.asarray(npy.read_array(member, allow_pickle=False))
+                return self._map(name)
+            return np.asarray(npy.read_array(member, allow_pickle=False))
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[IO[bytes]]:
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as member:
+                yield member
         except _DAMAGE as error:
             raise self.refusal(f"{name} is damaged ({error}). Fetch or write the file again.") from error
 
     def _header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         """Shape, Fortran order, dtype and length of the header in bytes."""
-        readers = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-        try:
-            with self.open(self.members[name]) as member:
-                return *readers[npy.read_magic(member)](member), member.tell()
-        except _DAMAGE as error:
-            raise self.refusal(f"{name} is no NumPy array ({error}). Write the file again.") from error
+        with self._open(name) as member:
+            return *_HEADERS[npy.read_magic(member)](member), member.tell()
 
-    def _map(self, name: str, info: zipfile.ZipInfo) -> NDArray[Any]:
+    def _map(self, name: str) -> NDArray[Any]:
         """Memory map of a stored member: zip's local header is 30 bytes, a name and an extra field."""
-        shape, fortran, dtype, offset = self._header(name)
-        with self.path.open("rb") as file:
-            file.seek(info.header_offset)
-            local = file.read(30)
+        info, (shape, fortran, dtype, offset) = self._members[name], self._headers[name]
         if offset + math.prod(shape) * dtype.itemsize != info.file_size:
             raise ValueError(f"{info.file_size} bytes do not make {dtype} {shape}")
-        start = info.header_offset + 30 + sum(struct.unpack("<HH", local[26:]))
+        with self.path.open("rb") as file:
+            file.seek(info.header_offset)
+            start = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(30)[26:]))
         return np.memmap(self.path, dtype, "r", start + offset, shape, "F" if fortran else "C")
 
 
-def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, object_is_truth: bool | None) -> Scan:
+def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None) -> Scan:
     """Read PtychoPINN's NPZ.
 
     Float patterns are amplitudes and become counts = amplitude**2; unsigned ones are counts: that is the format's
@@ -128,65 +126,56 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, object_is_
     (``ptychodus.api.io.save_ptychopinn_training_data``): it holds intensities whatever their dtype, and positions of
     the middle between the pixels [N / 2 - 1] and [N / 2], half a pixel below those of :class:`Scan`.
     """
-    with _Archive(path) as archive:
-        unread = sorted(archive.pickled - {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD})
-        if unread:
-            archive.notes.append(f"left unread because pickled: {', '.join(unread)}")
-        spellings = [name for name in PATTERNS if name in archive] or ["diffraction (or diff3d)"]
-        if len(spellings) == 2:
-            archive.notes.append(f"both {' and '.join(spellings)} are present: {spellings[0]} read")
-        positions = _positions(archive)
-        counts = _counts(archive, spellings[0], len(positions), diffraction_kind)
-        probe = _complex64(archive, PROBE)
-        scan = Scan(
-            diffraction_patterns=counts,
-            probe_positions_px=positions,
-            probe=probe[None] if probe.ndim == 2 else probe,
-            object_=_complex64(archive, OBJECT) if OBJECT in archive else None,
-            object_patches=_patches(archive) if PATCHES in archive else None,
-            name=path.name,
-        )
-        return _own(_from_ptychodus(scan, archive) if BAD in archive else scan, archive, object_is_truth)
+    archive = _Archive(path)
+    unread = sorted(archive.pickled - {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD})
+    if unread:
+        archive.notes.append(f"left unread because pickled: {', '.join(unread)}")
+    positions = _positions(archive)
+    counts = _counts(archive, len(positions), diffraction_kind)
+    probe = _complex64(archive, PROBE)
+    return Scan(
+        diffraction_patterns=counts,
+        probe_positions_px=positions + 0.5 if BAD in archive else positions,
+        probe=probe[None] if probe.ndim == 2 else probe,
+        object_=_complex64(archive, OBJECT) if OBJECT in archive else None,
+        object_patches=_patches(archive) if PATCHES in archive else None,
+        object_is_truth=archive.flag(OWN_TRUTH),
+        good_pixels=_good_pixels(archive),
+        name=path.name,
+        notes=tuple(archive.notes),
+        **{field: archive.number(name) for name, field in OWN_SCALARS.items() if name in archive},
+    )
 
 
 def _positions(archive: _Archive) -> NDArray[np.float64]:
-    columns = {name: archive[name] for name in (Y_, X)}
-    for name, values in columns.items():
-        if values.ndim != 1 or values.dtype.kind not in "uif":
-            raise archive.refusal(f"{name} is {values.dtype} {values.shape}; allowed: real, (n,). Flatten it.")
-    if len({values.shape for values in columns.values()}) > 1:
-        raise archive.refusal(f"{len(columns[X])} {X}, {len(columns[Y_])} {Y_}; allowed: as many. Repair it.")
-    return np.stack(list(columns.values()), axis=1).astype(np.float64)
+    y = archive.array(Y_, "real", ("n",), remedy="Flatten it.")
+    x = archive.array(X, "real", y.shape, remedy=f"Give as many as {Y_}.")
+    return np.stack([y, x], axis=1).astype(np.float64)
 
 
 def _patterns_first(archive: _Archive, name: str, n: int) -> NDArray[Any]:
     """(n, N, N), told from (N, N, n) by the number of positions."""
-    stored = archive[name]
-    if stored.ndim == 3:
-        first, middle, last = stored.shape
-        if last == n and first == middle != n:
-            archive.notes.append(f"{name} is stored as (N, N, n) = {stored.shape}: axes moved")
-            return np.moveaxis(stored, -1, 0)
-        if first == n:
-            if stored.shape == (n, n, n):
-                archive.notes.append(f"{name} is a cube {stored.shape}: read as (n, N, N), the format's default")
-            return stored
-    raise archive.refusal(
-        f"{name} has shape {stored.shape} with {n} positions; allowed: (n, N, N) or (N, N, n) with n = {n}. "
-        f"Make patterns and positions agree."
-    )
+    stored = archive.array(name, "real", (n, "N", "N"), ("N", "N", n), remedy="Make patterns and positions agree.")
+    if stored.shape == (n, n, n):
+        archive.notes.append(f"{name} is a cube {stored.shape}: read as (n, N, N), the format's default")
+    if len(stored) == n:
+        return stored
+    archive.notes.append(f"{name} is stored as (N, N, n) = {stored.shape}: axes moved")
+    return np.moveaxis(stored, -1, 0)
 
 
-def _counts(archive: _Archive, name: str, n: int, wish: DiffractionKind | None) -> PatternSource:
+def _counts(archive: _Archive, n: int, wish: DiffractionKind | None) -> PatternSource:
     if wish not in (None, "amplitudes", "counts"):
         raise archive.refusal(f"diffraction_kind={wish!r}. Must be 'amplitudes' or 'counts'.")
+    name, *other = archive.spellings(PATTERNS)
+    if other:
+        archive.notes.append(f"both {name} and {other[0]} are present: {name} read")
     stored, exported = _patterns_first(archive, name, n), BAD in archive
-    contract = "counts" if exported else {"f": "amplitudes", "u": "counts"}.get(stored.dtype.kind)
-    kind = wish or contract
-    if kind is None or stored.dtype.kind not in "uif":
+    kind = wish or ("counts" if exported else {"f": "amplitudes", "u": "counts"}.get(stored.dtype.kind))
+    if kind is None:
         raise archive.refusal(
             f"{name} is {stored.dtype}; the format says float amplitudes or unsigned counts. "
-            f"Give diffraction_kind='amplitudes' or 'counts' for signed integers; convert anything else."
+            f"Give diffraction_kind='amplitudes' or 'counts'."
         )
     reason = "asked for" if wish else "a Ptychodus export" if exported else "the format's contract for this dtype"
     archive.notes.append(f"{name} ({stored.dtype}) read as {kind}: {reason}")
@@ -194,44 +183,29 @@ def _counts(archive: _Archive, name: str, n: int, wish: DiffractionKind | None) 
 
 
 def _complex64(archive: _Archive, name: str) -> NDArray[np.complex64]:
-    array = archive[name]
-    if array.dtype.kind != "c":
-        raise archive.refusal(f"{name} is {array.dtype}; allowed: complex64. Write it with its imaginary part.")
+    array = archive.array(name, "complex", remedy="Write it with its imaginary part.")
     if array.dtype != np.complex64:
         archive.notes.append(f"{name} rounded from {array.dtype} to complex64")
     return array.astype(np.complex64)
 
 
 def _patches(archive: _Archive) -> NDArray[np.complex64]:
-    patches = archive[PATCHES]
-    if patches.dtype != np.complex64:
-        raise archive.refusal(
-            f"Y is {patches.dtype}; allowed: complex64 (DATA-001). "
-            f"Write it again with amplitude and phase, or leave it out."
-        )
+    remedy = "Write it again with amplitude and phase, or leave it out."
+    patches = archive.array(PATCHES, "complex64 (DATA-001)", remedy=remedy)
     if patches.ndim == 4 and patches.shape[-1] == 1:
         archive.notes.append(f"Y {patches.shape}: single channel dropped")
         return patches[..., 0]
     return patches
 
 
-def _from_ptychodus(scan: Scan, archive: _Archive) -> Scan:
-    bad = archive[BAD].astype(np.bool_)
-    archive.notes.append(
-        "exported by Ptychodus (it has bad_pixels): positions moved by +0.5 px to pixel [N // 2, N // 2]"
-    )
-    good = ~bad if bad.any() else None
-    return replace(scan, probe_positions_px=scan.probe_positions_px + 0.5, good_pixels=good)
-
-
-def _own(scan: Scan, archive: _Archive, object_is_truth: bool | None) -> Scan:
-    """Add what :func:`write_npz` keeps under its own names."""
-    own: dict[str, Any] = {key: float(archive[OWN + key]) for key in OWN_SCALARS if OWN + key in archive}
-    if OWN + "good_pixels" in archive:
-        own["good_pixels"] = archive[OWN + "good_pixels"].astype(np.bool_)
-    if object_is_truth is None:
-        object_is_truth = OWN + "object_is_truth" in archive and bool(archive[OWN + "object_is_truth"])
-    return replace(scan, object_is_truth=object_is_truth, notes=tuple(archive.notes), **own)
+def _good_pixels(archive: _Archive) -> NDArray[np.bool_] | None:
+    if BAD in archive:
+        archive.notes.append(
+            "exported by Ptychodus (it has bad_pixels): positions moved by +0.5 px to pixel [N // 2, N // 2]"
+        )
+    if OWN_GOOD in archive:
+        return archive.array(OWN_GOOD, "flag").astype(np.bool_)
+    return archive.good_pixels(BAD)
 
 
 def write_npz(scan: Scan, path: Path) -> None:
@@ -240,32 +214,25 @@ def write_npz(scan: Scan, path: Path) -> None:
     ``diffraction`` is the amplitude in float32, so that counts come back within 2e-7 of themselves. Bad pixels are
     written as 0: PtychoPINN knows no mask.
     """
-    positions = scan.probe_positions_px.astype(np.float64)
-    arrays: dict[str, ArrayLike] = {
-        X: positions[:, 1],
-        Y_: positions[:, 0],
-        "xcoords_start": positions[:, 1],
-        "ycoords_start": positions[:, 0],
+    y, x = scan.probe_positions_px.astype(np.float64).T
+    arrays = dict.fromkeys((X, "xcoords_start"), x) | dict.fromkeys((Y_, "ycoords_start"), y)
+    optional: dict[str, ArrayLike | None] = {
         "scan_index": np.zeros(scan.n, np.int64),
         PROBE: scan.probe[0] if len(scan.probe) == 1 else scan.probe,
-        OWN + "object_is_truth": np.bool_(scan.object_is_truth),
+        OBJECT: scan.object_,
+        PATCHES: scan.object_patches,
+        OWN_TRUTH: scan.object_is_truth,
+        OWN_GOOD: scan.good_pixels,
+        **{name: getattr(scan, field) for name, field in OWN_SCALARS.items()},
     }
-    optional: dict[str, ArrayLike | None] = {OBJECT: scan.object_, PATCHES: scan.object_patches}
-    optional |= {OWN + name: getattr(scan, name) for name in ("good_pixels", *OWN_SCALARS)}
-    arrays |= {name: value for name, value in optional.items() if value is not None}
-    amplitudes = (np.sqrt(scan.counts(rows)) for rows in pattern_slices(scan.diffraction_patterns))
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        _write(archive, PATTERNS[0], tuple(scan.diffraction_patterns.shape), np.dtype(np.float32), amplitudes)
-        for name, value in arrays.items():
-            array = np.asarray(value, order="C")
-            _write(archive, name, array.shape, array.dtype, [array])
-
-
-def _write(
-    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], parts: Iterable[NDArray[Any]]
-) -> None:
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-        header = {"descr": npy.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        npy.write_array_header_1_0(member, header)
-        for part in parts:
-            member.write(np.ascontiguousarray(part, dtype).tobytes())
+    arrays |= {name: np.asarray(value) for name, value in optional.items() if value is not None}
+    shape = tuple(scan.diffraction_patterns.shape)
+    with atomic_path(path) as temporary:
+        write_arrays(temporary, arrays)
+        with (
+            zipfile.ZipFile(temporary, "a") as archive,
+            archive.open("diffraction.npy", "w", force_zip64=True) as member,
+        ):
+            npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            for rows in pattern_slices(scan.diffraction_patterns):
+                member.write(np.sqrt(scan.counts(rows)).astype("<f4").tobytes())

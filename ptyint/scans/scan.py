@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ptyint.config import PATTERN_SIZES
 from ptyint.errors import ScanError
+from ptyint.scans.fields import Shape, fits, layout
 
 MAX_SPAN_PX = 20_000
 """Largest extent of the positions of a scan without an object: more is a unit gone wrong, and would fill the memory."""
@@ -205,13 +206,13 @@ def _violations(scan: Scan) -> Iterator[Violation]:
     n, height, width = shape
     if height != width or height not in PATTERN_SIZES:
         yield "diffraction_patterns", f"{height} x {width} px", f"N x N with N in {PATTERN_SIZES}", "Crop or pad."
-    yield from _array("probe", scan.probe, np.complex64, (None, height, width), "(modes, N, N)")
+    yield from _array("probe", scan.probe, np.complex64, ("modes", height, width))
     if scan.probe.size and not np.any(scan.probe):
         yield "probe", "zero everywhere", "an illumination", "Give at least a guess of the probe."
     if scan.object_ is not None:
-        yield from _array("object_", scan.object_, np.complex64, (None, None), "(H, W)")
+        yield from _array("object_", scan.object_, np.complex64, ("H", "W"))
     if scan.object_patches is not None:
-        yield from _array("object_patches (Y)", scan.object_patches, np.complex64, shape, "(n, N, N)")
+        yield from _array("object_patches (Y)", scan.object_patches, np.complex64, shape)
     yield from _positions(scan, n)
     for name in ("pixel_size_m", "wavelength_m", "detector_distance_m"):
         value = getattr(scan, name)
@@ -222,48 +223,39 @@ def _violations(scan: Scan) -> Iterator[Violation]:
     yield from _patterns(scan.diffraction_patterns, None if mask else scan.good_pixels)
 
 
-def _array(
-    name: str, array: NDArray[Any], dtype: type[Any], shape: tuple[int | None, ...], layout: str
-) -> Iterator[Violation]:
-    """Dtype, shape (None: any size but 0) and finiteness of one array."""
+def _array(name: str, array: NDArray[Any], dtype: type[Any], shape: Shape, order: str = "") -> Iterator[Violation]:
+    """Dtype, shape (no size may be 0) and finiteness of one array."""
     if array.dtype != dtype:
-        wanted = np.dtype(dtype).name
-        yield name, f"dtype {array.dtype}", wanted, "Convert it; a complex array must stay complex."
-    fits = array.ndim == len(shape) and all(
-        got == want if want else got > 0 for got, want in zip(array.shape, shape, strict=True)
-    )
-    if not fits:
-        sizes = ", ".join("any" if want is None else str(want) for want in shape)
-        yield name, f"shape {array.shape}", f"{layout}, here ({sizes})", "n and N must agree everywhere."
+        yield name, f"dtype {array.dtype}", np.dtype(dtype).name, "Convert it; a complex array must stay complex."
+    if 0 in array.shape or not fits(array.shape, shape):
+        yield name, f"shape {array.shape}", layout(shape) + order, "n and N must agree everywhere."
     bad = sum(int((~np.isfinite(part)).sum()) for part in array) if array.ndim and array.dtype.kind in "iufc" else 0
     if bad:
         yield name, f"{bad} values that are NaN or infinite", "finite values", "Repair the array."
 
 
 def _positions(scan: Scan, n: int) -> Iterator[Violation]:
-    positions = scan.probe_positions_px
-    broken = list(_array("probe_positions_px", positions, np.float64, (n, 2), "(n, 2), order (y, x)"))
+    name, positions = "probe_positions_px", scan.probe_positions_px
+    broken = list(_array(name, positions, np.float64, (n, 2), ", order (y, x)"))
     yield from broken
-    if not broken and n > 1 and scan.object_ is None:
-        height, width = np.ptp(positions, axis=0)
-        if not 1 <= max(height, width) <= MAX_SPAN_PX:
-            yield (
-                "probe_positions_px",
-                f"a span of {height:.3g} x {width:.3g} px",
-                f"1 to {MAX_SPAN_PX} px",
-                "Give positions in object pixels, not in metres or micrometres.",
-            )
-    if broken or scan.object_ is None or scan.object_.ndim != 2:
+    if broken:
         return
-    outside = np.flatnonzero(((positions < 0) | (positions > np.array(scan.object_.shape) - 1)).any(axis=1))
-    if outside.size:
-        first, (height, width) = int(outside[0]), scan.object_.shape
-        yield (
-            "probe_positions_px",
-            f"{outside.size} patch centres outside the object, first (y, x) = {positions[first].tolist()} at {first}",
-            f"0 <= y <= {height - 1} and 0 <= x <= {width - 1}, pixels of object_",
-            "Check the order (y, x), the unit (pixels) and the origin, or give a larger object.",
-        )
+    if scan.object_ is None:
+        height, width = np.ptp(positions, axis=0)
+        if n > 1 and not 1 <= max(height, width) <= MAX_SPAN_PX:
+            remedy = "Give positions in object pixels, not in metres or micrometres."
+            yield name, f"a span of {height:.3g} x {width:.3g} px", f"1 to {MAX_SPAN_PX} px", remedy
+    elif scan.object_.ndim == 2:
+        height, width = scan.object_.shape
+        outside = np.flatnonzero(((positions < 0) | (positions > (height - 1, width - 1))).any(axis=1))
+        if outside.size:
+            first = f"first (y, x) = {positions[outside[0]].tolist()} at {outside[0]}"
+            yield (
+                name,
+                f"{outside.size} patch centres outside the object, {first}",
+                f"0 <= y <= {height - 1} and 0 <= x <= {width - 1}, pixels of object_",
+                "Check the order (y, x), the unit (pixels) and the origin, or give a larger object.",
+            )
 
 
 def _good_pixels(scan: Scan, shape: tuple[int, int]) -> Iterator[Violation]:
@@ -290,19 +282,18 @@ def _patterns(patterns: PatternSource, good: NDArray[np.bool_] | None) -> Iterat
         chunk = np.asarray(patterns[rows])
         finite = np.isfinite(chunk)
         for flaw, where in (("that are NaN or infinite", ~finite), ("below zero", chunk < 0)):
-            at = np.argwhere(where & usable) if where.any() else np.empty((0, 3), int)
+            at = np.argwhere(where & usable)
             if at.size:
-                count, first = flaws.get(flaw, (0, ""))
-                place = [rows.start + int(at[0, 0]), *at[0, 1:].tolist()]
-                flaws[flaw] = (count + len(at), first or f"{chunk[tuple(at[0])]} at {place}")
+                place = (at[0] + [rows.start, 0, 0]).tolist()
+                count, first = flaws.get(flaw, (0, f"{chunk[tuple(at[0])]} at {place}"))
+                flaws[flaw] = (count + len(at), first)
         total += np.where(finite & usable, chunk, 0).sum(axis=0, dtype=np.float64)
+    allowed, remedy = (
+        "finite counts of at least 0 in good pixels",
+        "Repair the file, or mark bad pixels in good_pixels.",
+    )
     for flaw, (count, first) in flaws.items():
-        yield (
-            name,
-            f"{count} values {flaw}, first {first}",
-            "finite counts of at least 0 in good pixels",
-            "Repair the file, or mark defective pixels in good_pixels.",
-        )
+        yield name, f"{count} values {flaw}, first {first}", allowed, remedy
     if not flaws and not total.any():
         yield name, "no counts at all", "counts above zero", "Take the detector's data, not a template."
     yield from _zero_frequency(np.maximum(total, 0))

@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ptyint.errors import ScanError
-from ptyint.scans.forward import diffraction_amplitudes, fourier_shift
+from ptyint.scans.forward import Float, diffraction_amplitudes, fourier_shift
 from ptyint.scans.scan import Scan
 
 Complex64 = NDArray[np.complex64]
-Float = NDArray[np.float64]
 
 _CHUNK = 64
 """Patterns simulated at a time: bounds memory at about 16 MB a mode for N = 128."""

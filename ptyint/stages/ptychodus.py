@@ -32,7 +32,7 @@ from ptyint.ptychodus.command import installed_version
 from ptyint.ptychodus.settings import BACKENDS, MODEL_FILE, algorithm_of, write_settings
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.fixtures import fixture_info
-from ptyint.scans.hdf5 import open_h5, required
+from ptyint.scans.hdf5 import open_h5
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
 from ptyint.scans.scan import Scan
 from ptyint.stages.request import Request, Stage
@@ -217,7 +217,7 @@ def _step(module: str, arguments: list[str], target: Path, name: str, output: Pa
 
 def _made(pair: Path, product: Path) -> tuple[Scan, NDArray[np.float64]]:
     with open_h5(product) as file:
-        losses = np.asarray(required(file, "loss_values")[()], np.float64)
+        losses = file.array("loss_values", "real").astype(np.float64)
     return read_scan(pair / DIFFRACTION_FILE, product=product), losses
 
 
