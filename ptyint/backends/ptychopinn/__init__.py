@@ -50,11 +50,13 @@ def interface(module: str, *names: str) -> ModuleType:
 
 @cache
 def commit() -> str:
-    """Commit of the checkout that PtychoPINN was imported from, ``+`` where files differ; else its version."""
+    """Commit of the checkout that PtychoPINN was imported from, ``+`` where its files differ; else its version."""
     package = Path(importlib.import_module("ptycho").__file__ or ".").resolve().parent
     state = git_state(package.parent)
+    if state["commit"] is None:
+        return version("ptychopinn")
     changed = any({"ptycho", "ptycho_torch"} & set(Path(name).parts) for name in state["changed"])
-    return state["commit"][:12] + ("+" if changed else "") if state["commit"] else version("ptychopinn")
+    return f"{state['commit'][:12]}{'+' if changed else ''}"
 
 
 def description(name: str, device: str, threads: int) -> dict[str, Any]:
