@@ -71,18 +71,22 @@ RULES: dict[str, Rule] = {
 """What each field may hold, in all three configurations; fields that are not here hold paths."""
 
 
-def _validate(config: Any) -> None:
-    """Raise ConfigError for the first field that breaks its rule; None is allowed where it is the default."""
-    for one in dataclasses.fields(config):
-        value = getattr(config, one.name)
-        if one.name in RULES and not (value is None and one.default is None):
-            holds, allowed = RULES[one.name]
-            if not holds(value):
-                raise ConfigError(f"{one.name} is {value!r}; must be {allowed}.")
+@dataclass(frozen=True)
+class _Validated:
+    """A configuration that is checked when it is made."""
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for the first field that breaks its rule; None is allowed where it is the default."""
+        for one in dataclasses.fields(self):
+            value = getattr(self, one.name)
+            if one.name in RULES and not (value is None and one.default is None):
+                holds, allowed = RULES[one.name]
+                if not holds(value):
+                    raise ConfigError(f"{one.name} is {value!r}; must be {allowed}.")
 
 
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Validated):
     """The network and the physics around it.
 
     Attributes
@@ -130,10 +134,6 @@ class ModelConfig:
     probe_mask: bool = False
     probe_scale: float = 4.0
 
-    def __post_init__(self) -> None:
-        """Validate."""
-        _validate(self)
-
     @property
     def n_channels(self) -> int:
         """C = gridsize**2, the patterns in a group."""
@@ -141,7 +141,7 @@ class ModelConfig:
 
 
 @dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(_Validated):
     """How a model is trained.
 
     Attributes
@@ -223,10 +223,6 @@ class TrainingConfig:
     output_dir: Path = Path("training_outputs")
     backend: str = "tensorflow"
 
-    def __post_init__(self) -> None:
-        """Validate."""
-        _validate(self)
-
     def applied(self, **settings: Any) -> InferenceConfig:
         """How a model trained so is applied to a scan: same network, neighbours, seed and backend, and `settings`."""
         shared = {name: getattr(self, name) for name in ("model", "neighbor_count", "seed", "backend")}
@@ -234,7 +230,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True)
-class InferenceConfig:
+class InferenceConfig(_Validated):
     """How a trained model is applied to a scan.
 
     Attributes
@@ -284,7 +280,7 @@ class InferenceConfig:
 
     def __post_init__(self) -> None:
         """Validate."""
-        _validate(self)
+        super().__post_init__()
         if self.M % 2 or self.M > self.model.N // 2:
             raise ConfigError(f"M is {self.M!r}; must be even and at most N / 2 = {self.model.N // 2}.")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from ptyint import backends
 from ptyint.backends import bundle
 from ptyint.backends import weights as canonical
-from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable, takes_weights
+from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable
 from ptyint.backends.weights import Weights
 from ptyint.config import InferenceConfig, TrainingConfig, params, update_legacy_dict
 from ptyint.errors import BackendUnavailableError, ConfigError
@@ -71,13 +72,13 @@ def select_backend(config: TrainingConfig | InferenceConfig) -> Backend:
 def _with_weights(config: TrainingConfig | InferenceConfig) -> Trainable:
     """The selected backend, which must take and give canonical weights."""
     backend = select_backend(config)
-    if not takes_weights(backend):
+    if "weights" not in backend.capabilities:
         raise BackendUnavailableError(
             f"Backend {config.backend!r} takes and gives no canonical weights (it declares "
             f"{sorted(backend.capabilities)}): compare it on the parity ladder, or select one of "
             f"{list(backends.BUILT_IN)} to train and infer."
         )
-    return backend
+    return cast(Trainable, backend)
 
 
 def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -> TrainingResult:

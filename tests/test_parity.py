@@ -166,7 +166,7 @@ def test_the_physics_gradient_is_that_of_finite_differences(network: Any) -> Non
         for sign in (1, -1):
             moved = {key: w + sign * size * move if key == name else w for key, w in weights.items()}
             at = patches + sign * size * move if name == "object_patches" else patches
-            losses.append(float(numpy_network.observe(moved, at, batch, model, good)["loss"]))
+            losses.append(float(numpy_network.forward(moved, batch, model, good, at)["loss"]))
         expected = float((np.conj(gradient) * move).real.sum())
         assert (losses[0] - losses[1]) / (2 * size) == pytest.approx(expected, rel=1e-5, abs=1e-6), name
 

@@ -6,7 +6,7 @@ A framework is imported only when its backend is loaded.
 from __future__ import annotations
 
 import importlib
-from importlib.metadata import EntryPoint, entry_points
+from importlib import metadata
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -27,39 +27,44 @@ MODULES = {
 }
 """Each module offers ``BACKEND``, an object that follows :class:`ptyint.backends.protocol.Backend`."""
 
-TITLES = {
-    "numpy": "NumPy",
-    "ptychopinn-pytorch": "PtychoPINN's PyTorch",
-    "ptychopinn-tensorflow": "PtychoPINN's TensorFlow",
-    "pytorch": "PyTorch",
-    "tensorflow": "TensorFlow",
-}
-"""Their names as pages show them."""
-
 GROUP = "ptyint.backends"
 """Entry-point group: name of a backend to ``module`` (with a ``BACKEND``) or ``module:object``. The table's names stay
 the table's."""
 
 _CHECKOUT = "pip install -e CHECKOUT`, of a checkout of https://github.com/hoidn/PtychoPINN; see `docs/backends.md"
 
-INSTALL = {
-    "numpy": ("numpy", "pip install numpy"),
-    "ptychopinn-pytorch": ("ptycho_torch", _CHECKOUT),
-    "ptychopinn-tensorflow": ("ptycho", _CHECKOUT),
-    "pytorch": ("torch", "pip install torch"),
-    "tensorflow": ("tensorflow", "pip install tensorflow"),
+ABOUT = {
+    "numpy": ("NumPy", "numpy", "pip install numpy"),
+    "ptychopinn-pytorch": ("PtychoPINN's PyTorch", "ptycho_torch", _CHECKOUT),
+    "ptychopinn-tensorflow": ("PtychoPINN's TensorFlow", "ptycho", _CHECKOUT),
+    "pytorch": ("PyTorch", "torch", "pip install torch"),
+    "tensorflow": ("TensorFlow", "tensorflow", "pip install tensorflow"),
 }
-"""Top-level module of what a backend needs, and how to install it."""
+"""A backend's name as pages show it, the top-level module of what it needs, and how to install that."""
 
 
-def plugins() -> dict[str, EntryPoint]:
+def plugins() -> dict[str, metadata.EntryPoint]:
     """Backends of other packages, by name."""
-    return {one.name: one for one in entry_points(group=GROUP) if one.name not in MODULES}
+    return {one.name: one for one in metadata.entry_points(group=GROUP) if one.name not in MODULES}
 
 
 def names() -> list[str]:
     """Every backend that goes by name, installed or not."""
     return sorted({*MODULES, *plugins()})
+
+
+def version(package: str) -> str:
+    """Version of an installed package, or that there is none.
+
+    Examples
+    --------
+    >>> version("nobody's package")
+    'unknown'
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def title(name: str) -> str:
@@ -70,7 +75,7 @@ def title(name: str) -> str:
     >>> title("pytorch"), title("mine")
     ('PyTorch', 'mine')
     """
-    return TITLES.get(name, name)
+    return ABOUT[name][0] if name in ABOUT else name
 
 
 def check_name(name: str) -> None:
@@ -110,7 +115,7 @@ def load(name: str) -> Backend:
     ptyint.errors.UnknownBackendError: Unknown backend 'tensorfow'. ... Did you mean 'tensorflow'?
     """
     check_name(name)
-    module, command = INSTALL.get(name) or _origin(plugins()[name])
+    module, command = ABOUT[name][1:] if name in ABOUT else _origin(plugins()[name])
     try:
         loaded = importlib.import_module(MODULES[name]) if name in MODULES else plugins()[name].load()
         backend: Backend = loaded.BACKEND if isinstance(loaded, ModuleType) or name in MODULES else loaded
@@ -122,6 +127,6 @@ def load(name: str) -> Backend:
     return backend
 
 
-def _origin(entry: EntryPoint) -> tuple[str, str]:
+def _origin(entry: metadata.EntryPoint) -> tuple[str, str]:
     """Module of a plug-in, and how to install its package."""
     return entry.module, f"pip install {entry.dist.name}" if entry.dist else "pip install"

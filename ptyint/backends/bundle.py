@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path
+from ptyint.backends import version
 from ptyint.backends.weights import Weights, weight_shapes
 from ptyint.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
 from ptyint.errors import BundleError, ConfigError
@@ -51,16 +52,14 @@ class Bundle:
         return [float(loss) for loss in self.manifest.get("losses", [])]
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError, version
+def _refused(source: Path, reason: str) -> BundleError:
+    return BundleError(f"{source}: {reason}. {ADVICE}")
 
-    found = {"python": platform.python_version()}
-    for package in ("ptyint", "numpy", "h5py", "tensorflow", "torch"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+
+def _versions() -> dict[str, str]:
+    packages = {package: version(package) for package in ("ptyint", "numpy", "h5py", "tensorflow", "torch")}
+    installed = {package: found for package, found in packages.items() if found != "unknown"}
+    return {"python": platform.python_version(), **installed}
 
 
 def save_bundle(
@@ -168,9 +167,7 @@ def load_bundle(path: str | os.PathLike[str], expected: ModelConfig | None = Non
     manifest = _parse_manifest(members[MANIFEST], source)
     digest = hashlib.sha256(members[WEIGHTS]).hexdigest()
     if digest != manifest["weights_sha256"]:
-        raise BundleError(
-            f"{source}: {WEIGHTS} has sha256 {digest}, the manifest says {manifest['weights_sha256']}. {ADVICE}"
-        )
+        raise _refused(source, f"{WEIGHTS} has sha256 {digest}, the manifest says {manifest['weights_sha256']}")
     try:
         config = from_mapping(TrainingConfig, manifest["config"])
     except (ConfigError, TypeError) as error:
@@ -193,11 +190,9 @@ def _read_members(source: Path) -> dict[str, bytes]:
             for name, limit in SIZE_LIMITS.items():
                 info = archive.getinfo(name)
                 if info.file_size > limit:
-                    raise BundleError(
-                        f"{source}: {name} would unpack to {info.file_size} bytes; allowed are {limit}. {ADVICE}"
-                    )
+                    raise _refused(source, f"{name} would unpack to {info.file_size} bytes; allowed are {limit}")
                 if info.compress_type != zipfile.ZIP_DEFLATED:
-                    raise BundleError(f"{source}: {name} is packed by method {info.compress_type}, not 8. {ADVICE}")
+                    raise _refused(source, f"{name} is packed by method {info.compress_type}, not 8")
                 with archive.open(info) as file:  # archive.read would unpack more than the declared size
                     members[name] = file.read(info.file_size)
     except FileNotFoundError as error:
@@ -211,17 +206,17 @@ def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise BundleError(f"{source}: {MANIFEST} is not JSON: {error}. {ADVICE}") from error
+        raise _refused(source, f"{MANIFEST} is not JSON: {error}") from error
     found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else manifest
     if found != (FORMAT, VERSION):
-        raise BundleError(f"{source}: {MANIFEST} declares {found}; this package reads {(FORMAT, VERSION)}. {ADVICE}")
+        raise _refused(source, f"{MANIFEST} declares {found}; this package reads {(FORMAT, VERSION)}")
     kinds = {"backend": str, "config": dict, "weights_sha256": str, "versions": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
     losses = manifest.get("losses", [])  # bundles of earlier versions have none
     if not isinstance(losses, list) or not all(isinstance(loss, float) for loss in losses):
         wrong.append("losses")
     if wrong:
-        raise BundleError(f"{source}: {MANIFEST} lacks {wrong}, or holds them in a wrong type. {ADVICE}")
+        raise _refused(source, f"{MANIFEST} lacks {wrong}, or holds them in a wrong type")
     return dict(manifest)
 
 
@@ -235,12 +230,12 @@ def _read_weights(payload: bytes, config: ModelConfig, source: Path) -> Weights:
             _check_shapes({name: item.shape for name, item in items.items()}, config, source)
             size = sum(item.nbytes for item in items.values())
             if size > len(payload):
-                raise BundleError(f"{source}: {WEIGHTS} has {len(payload)} bytes, but declares {size}. {ADVICE}")
+                raise _refused(source, f"{WEIGHTS} has {len(payload)} bytes, but declares {size}")
             weights = {name: np.asarray(item[()]) for name, item in items.items()}
     except BundleError:
         raise
     except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise BundleError(f"{source}: {WEIGHTS} is not a readable HDF5 file: {error}. {ADVICE}") from error
+        raise _refused(source, f"{WEIGHTS} is not a readable HDF5 file: {error}") from error
     _check_finite(weights, source)
     return weights
 
@@ -252,24 +247,24 @@ def _plain_dataset(file: Any, name: str, source: Path) -> Any:
     item: Any = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     plain = isinstance(item, h5py.Dataset) and item.dtype == np.float32 and item.shape is not None
     if not plain or item.external or item.is_virtual:
-        raise BundleError(f"{source}: {name!r} in {WEIGHTS} is not a plain float32 dataset. {ADVICE}")
+        raise _refused(source, f"{name!r} in {WEIGHTS} is not a plain float32 dataset")
     return item
 
 
 def _check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig, source: Path) -> None:
     probe = found.get("probe.real", ())
     if len(probe) != 3 or probe[0] < 1:
-        raise BundleError(f"{source}: the weight 'probe.real' is missing or not (modes, N, N). {ADVICE}")
+        raise _refused(source, "the weight 'probe.real' is missing or not (modes, N, N)")
     shapes = weight_shapes(config, probe[0])
     missing, unknown = sorted(set(shapes) - set(found)), sorted(set(found) - set(shapes))
     if missing or unknown:
-        raise BundleError(f"{source}: weights missing: {missing}; weights unknown to {config}: {unknown}. {ADVICE}")
+        raise _refused(source, f"weights missing: {missing}; weights unknown to {config}: {unknown}")
     for name, shape in shapes.items():
         if found[name] != shape:
-            raise BundleError(f"{source}: weight {name!r} has shape {found[name]}; needs {shape}. {ADVICE}")
+            raise _refused(source, f"weight {name!r} has shape {found[name]}; needs {shape}")
 
 
 def _check_finite(weights: Weights, source: Path) -> None:
     for name, array in weights.items():
         if not np.isfinite(array).all():
-            raise BundleError(f"{source}: weight {name!r} holds NaN or Inf. {ADVICE}")
+            raise _refused(source, f"weight {name!r} holds NaN or Inf")

@@ -32,8 +32,7 @@ def _describe(name: str) -> dict[str, Any]:
             argv = [sys.executable, "-m", __name__, name, str(answer)]
             exit_code, timed_out = run_group(argv, Path.cwd(), os.environ, output, TIMEOUT_S)
         if answer.is_file() and exit_code == 0:
-            description: dict[str, Any] = json.loads(answer.read_text())
-            return description
+            return dict(json.loads(answer.read_text()))
         last = (log.read_text(errors="replace").strip().splitlines() or ["no message"])[-1]
     ended = f"it did not answer within {TIMEOUT_S} s." if timed_out else f"its process ended with {exit_code}: {last}"
     return {"unavailable": ended}

@@ -43,15 +43,12 @@ class Node:
     def backward(self) -> None:
         """Take the gradient of this node, the loss, back to everything that it was made of, the latest first."""
         self.gradient = np.ones(())
-        reached, waiting = {}, [self]
+        waiting = {self.number: self}
         while waiting:
-            node = waiting.pop()
-            if node.number not in reached:
-                reached[node.number] = node
-                waiting += [source for source, _ in node.sources]
-        for number in sorted(reached, reverse=True):
-            for source, adjoint in reached[number].sources:
-                source.gradient = source.gradient + adjoint(reached[number].gradient)
+            node = waiting.pop(max(waiting))
+            for source, adjoint in node.sources:
+                source.gradient = source.gradient + adjoint(node.gradient)
+                waiting[source.number] = source
 
 
 class Recorder(protocol.Recorder):
@@ -181,18 +178,17 @@ def merge_patches(patches: Node, offsets_px: Array, n_canvas: int) -> Node:
 
 def cut_patches(region: Node, offsets_px: Array, N: int) -> Node:
     """`operators.cut_patches`."""
-    n_canvas = region.value.shape[-1]
-    return Node(
-        operators.cut_patches(region.value, offsets_px, N),
-        (region, lambda g: operators.translate(g, offsets_px, n_canvas).sum(axis=1)),
-    )
+
+    def back(g: Array) -> Array:
+        return np.asarray(operators.translate(g, offsets_px, region.value.shape[-1]).sum(axis=1))
+
+    return Node(operators.cut_patches(region.value, offsets_px, N), (region, back))
 
 
 def complex_probe(real: Node, imag: Node, mask: Array | float) -> Node:
     """The probe (modes, N, N) as it illuminates."""
-    return Node(
-        (real.value + 1j * imag.value) * mask, (real, lambda g: (g * mask).real), (imag, lambda g: (g * mask).imag)
-    )
+    value = (real.value + 1j * imag.value) * mask
+    return Node(value, (real, lambda g: (g * mask).real), (imag, lambda g: (g * mask).imag))
 
 
 def illuminated(probe: Node, patches: Node) -> Node:

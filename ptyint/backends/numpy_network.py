@@ -16,7 +16,7 @@ from ptyint.backends import numpy as operators
 from ptyint.backends import numpy_adjoints as adjoint
 from ptyint.backends import weights as canonical
 from ptyint.backends.numpy_adjoints import Array, Node, Recorder
-from ptyint.backends.protocol import Arrays, Mask, Operator, Tap, untapped
+from ptyint.backends.protocol import Arrays, Good, Mask, Operator, Tap, untapped
 from ptyint.backends.training import NetworkBackend
 from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights
 from ptyint.config import ModelConfig, TrainingConfig
@@ -27,14 +27,13 @@ from ptyint.scans.forward import probe_mask
 class Layers:
     """The network with given weights; its methods take and give nodes, and call the tap with each."""
 
-    def __init__(self, weights: Mapping[str, Array], config: ModelConfig, tap: Tap = untapped) -> None:
+    def __init__(self, weights: Mapping[str, Array], config: ModelConfig, tap: Tap[Node] = untapped) -> None:
         self.weights = {name: Node(np.asarray(array, np.float64)) for name, array in weights.items()}
         self.config, self.tap = config, tap
 
     def convolve(self, name: str, x: Node) -> Node:
         """The convolution `name`, without activation."""
-        y: Node = self.tap(name, adjoint.convolve(x, self.weights[f"{name}.kernel"], self.weights[f"{name}.bias"]))
-        return y
+        return self.tap(name, adjoint.convolve(x, self.weights[f"{name}.kernel"], self.weights[f"{name}.bias"]))
 
     def block(self, prefix: str, x: Node) -> Node:
         """Twice convolution and ReLU."""
@@ -53,8 +52,7 @@ class Layers:
             outer = self.block(f"{head}.outer", adjoint.channels(x, slice(-OUTER_CHANNELS, None)))
             border = self.convolve(f"{head}.outer.last", self.tap(f"{head}.outer.up", adjoint.upsample(outer)))
             patch = adjoint.bordered(patch, adjoint.activate("swish", border))
-        result: Node = self.tap(head, patch)
-        return result
+        return self.tap(head, patch)
 
     def object_patches(self, batch: Batch) -> Node:
         """Complex object patches (B, C, N, N), consistent within each group."""
@@ -70,8 +68,7 @@ class Layers:
             else:
                 region = adjoint.pad(adjoint.channels(patches, 0), (batch.n_canvas - config.N) // 2)
             patches = adjoint.cut_patches(self.tap("region", region), batch.offsets_px, config.N)
-        result: Node = self.tap("object_patches", patches)
-        return result
+        return self.tap("object_patches", patches)
 
     def loss(self, patches: Node, batch: Batch, good_pixels: Mask) -> Node:
         """From object patches to the loss: the physics."""
@@ -81,8 +78,7 @@ class Layers:
         intensity = self.tap("expected_intensity", adjoint.expected_intensity(wave, self.weights[INTENSITY_SCALE]))
         expected = Node(batch.count_scale * intensity.value, (intensity, lambda g: batch.count_scale * g))
         counts = self.tap("expected_counts", expected)
-        loss: Node = self.tap("loss", adjoint.poisson_nll(batch.counts, counts, good_pixels))
-        return loss
+        return self.tap("loss", adjoint.poisson_nll(batch.counts, counts, good_pixels))
 
 
 class Adam:
@@ -94,7 +90,7 @@ class Adam:
         self.second: Arrays = {}
         self.steps = 0
 
-    def step(self, weights: Arrays, gradients: Mapping[str, Array], rate: float) -> Arrays:
+    def step(self, weights: Arrays, gradients: Arrays, rate: float) -> Arrays:
         """Weights after a step; those without a gradient stay."""
         self.steps += 1
         moved = dict(weights)
@@ -111,7 +107,7 @@ class Adam:
 class NumpyNetwork:
     """A built network with its optimiser; see :class:`.protocol.Network`."""
 
-    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Mask, precision: str) -> None:
+    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Good, precision: str) -> None:
         self.config, self.good_pixels = config, good_pixels
         self.trainable = canonical.trainable_names(config, list(weights))
         self.reset(weights)
@@ -141,15 +137,14 @@ class NumpyNetwork:
         _, gradients = self._pass(batch, recorder)
         return recorder.arrays() | {f"gradient/{name}": gradient for name, gradient in gradients.items()}
 
-    def _pass(self, batch: Batch, tap: Tap) -> tuple[float, Arrays]:
+    def _pass(self, batch: Batch, tap: Tap[Node]) -> tuple[float, Arrays]:
         """The loss, and its gradient with respect to every trainable weight."""
         layers = Layers(self.weights, self.config.model, tap)
         loss = layers.loss(layers.object_patches(batch), batch, self.good_pixels)
         loss.backward()
         nodes = {name: layers.weights[name] for name in self.trainable}
-        return float(loss.value), {
-            name: np.broadcast_to(node.gradient, node.value.shape).copy() for name, node in nodes.items()
-        }
+        gradients = {name: np.broadcast_to(one.gradient, one.value.shape).copy() for name, one in nodes.items()}
+        return float(loss.value), gradients
 
 
 class NumpyBackend(NetworkBackend):
@@ -167,13 +162,7 @@ class NumpyBackend(NetworkBackend):
 
     def describe(self) -> dict[str, Any]:
         """Version, device, threads, determinism."""
-        return {
-            "backend": self.name,
-            "version": np.__version__,
-            "device": "cpu",
-            "threads": os.cpu_count(),
-            "deterministic": True,
-        }
+        return self.description(np.__version__, "cpu", os.cpu_count(), deterministic=True)
 
 
 BACKEND = NumpyBackend()
@@ -181,26 +170,24 @@ BACKEND = NumpyBackend()
 
 # --- what the ladder asks of the reference ---
 
+SLOPE_STEP = 2e-7
 
-def forward(weights: Mapping[str, Array], batch: Batch, config: ModelConfig, good_pixels: Mask = None) -> Arrays:
-    """Every tap of one forward pass by name, ``loss`` the last, as a backend's trace has them."""
+
+def forward(
+    weights: Arrays, batch: Batch, config: ModelConfig, good_pixels: Mask = None, patches: Array | None = None
+) -> Arrays:
+    """Every tap of one forward pass by name, ``loss`` the last, as a backend's trace has them.
+
+    Given object patches (B, C, N, N), it starts from these: the taps of the physics alone.
+    """
     recorder = Recorder()
     layers = Layers(weights, config, recorder)
-    layers.loss(layers.object_patches(batch), batch, good_pixels)
-    return recorder.values
-
-
-def observe(
-    weights: Mapping[str, Array], patches: Array, batch: Batch, config: ModelConfig, good_pixels: Mask = None
-) -> Arrays:
-    """From object patches (B, C, N, N) to the loss: the taps of the physics."""
-    recorder = Recorder()
-    Layers(weights, config, recorder).loss(Node(patches), batch, good_pixels)
+    layers.loss(layers.object_patches(batch) if patches is None else Node(patches), batch, good_pixels)
     return recorder.values
 
 
 def physics_gradients(
-    weights: Mapping[str, Array], patches: Array, batch: Batch, config: ModelConfig, good_pixels: Mask = None
+    weights: Arrays, patches: Array, batch: Batch, config: ModelConfig, good_pixels: Mask = None
 ) -> Arrays:
     """Gradient of the loss with respect to object patches, probe and intensity scale, in closed form.
 
@@ -212,7 +199,7 @@ def physics_gradients(
         ``object_patches`` (B, C, N, N) complex, ``probe.real`` and ``probe.imag`` (modes, N, N), and
         ``log_intensity_scale`` ().
     """
-    taps = observe(weights, patches, batch, config, good_pixels)
+    taps = forward(weights, batch, config, good_pixels, patches)
     slope = adjoint.poisson_slope(batch.counts, taps["expected_counts"], good_pixels)
     gain = batch.count_scale * np.exp(2 * np.float64(weights[INTENSITY_SCALE]))
     far = 2 * gain * slope[:, :, None] * taps["far_field"]
@@ -228,46 +215,28 @@ def physics_gradients(
     }
 
 
-def slope(
-    weights: Mapping[str, Array],
-    direction: Mapping[str, Array],
-    batch: Batch,
-    config: ModelConfig,
-    good_pixels: Mask = None,
-    step: float = 2e-7,
-) -> float:
-    """Derivative of the loss along `direction` in the weights' space, by central differences."""
-    losses = []
-    for sign in (1, -1):
-        moved = {
-            name: np.asarray(w, np.float64) + sign * step * direction.get(name, 0.0) for name, w in weights.items()
-        }
-        losses.append(float(forward(moved, batch, config, good_pixels)["loss"]))
-    return (losses[0] - losses[1]) / (2 * step)
+def slope(weights: Arrays, direction: Arrays, batch: Batch, config: ModelConfig, good_pixels: Mask = None) -> float:
+    """Derivative of the loss along `direction` in the weights' space, by central differences of `SLOPE_STEP`."""
+
+    def loss(by: float) -> float:
+        moved = {name: np.asarray(w, np.float64) + by * direction.get(name, 0.0) for name, w in weights.items()}
+        return float(forward(moved, batch, config, good_pixels)["loss"])
+
+    return (loss(SLOPE_STEP) - loss(-SLOPE_STEP)) / (2 * SLOPE_STEP)
 
 
-def kind(name: str) -> str:
-    """What a weight is: 'kernel', 'bias' or 'physics'."""
-    part = name.rpartition(".")[2]
-    return part if part in ("kernel", "bias") else "physics"
-
-
-def directions(weights: Mapping[str, Array], seed: int = 7) -> dict[str, Arrays]:
-    """A random direction through all weights of each kind, on the scale of the weights."""
+def directions(weights: Arrays, seed: int = 7) -> dict[str, Arrays]:
+    """A random direction through all weights of each kind ('kernel', 'bias', 'physics'), on the weights' scale."""
     rng = np.random.default_rng(seed)
     moves: dict[str, Arrays] = {}
     for name, array in weights.items():
         move = rng.normal(size=array.shape) * (float(np.std(array)) or 0.1)
-        moves.setdefault(kind(name), {})[name] = np.asarray(move)
+        part = name.rpartition(".")[2]
+        moves.setdefault(part if part in ("kernel", "bias") else "physics", {})[name] = np.asarray(move)
     return moves
 
 
-def adam(
-    weights: Mapping[str, Array],
-    gradients: Sequence[Mapping[str, Array]],
-    rates: Sequence[float],
-    config: TrainingConfig,
-) -> list[Arrays]:
+def adam(weights: Arrays, gradients: Sequence[Arrays], rates: Sequence[float], config: TrainingConfig) -> list[Arrays]:
     """Weights after each step of :class:`Adam`, given the gradient at each and the learning rate of each."""
     optimiser, after = Adam(config), [{name: np.asarray(array, np.float64) for name, array in weights.items()}]
     for gradient, rate in zip(gradients, rates, strict=True):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +18,13 @@ from ptyint.backends.weights import Weights
 from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.scans.batches import Batch, GroupedScan
 
+Tensor = TypeVar("Tensor")
 Arrays = dict[str, NDArray[Any]]
-Mask = NDArray[np.bool_] | None
-"""Pixels of the detector, (N, N), that count; None: all."""
+Good = NDArray[np.bool_]
+"""Pixels of the detector, (N, N), that count."""
+
+Mask = Good | None
+"""The same; None: all."""
 
 Operator = Callable[..., NDArray[Any]]
 """An operator of the model: arrays in, an array out."""
@@ -31,6 +35,11 @@ OPERATORS = (
 )  # fmt: skip
 """Every operator of the model, in data-flow order. Each takes and returns what its namesake in `ptyint.backends.numpy`
 does (`downsample` and `upsample` act on (B, C, H, W), `pad_patch` on (B, C, N/2, N/2), `translate` on (B, n, n))."""
+
+
+def by_name(*operators: Operator) -> dict[str, Operator]:
+    """Operators under the names of their functions."""
+    return {operator.__name__: operator for operator in operators}
 
 
 @dataclass(frozen=True)
@@ -59,14 +68,14 @@ class History:
 OnEpoch = Callable[[Epoch], None]
 
 
-class Tap(Protocol):
+class Tap(Protocol[Tensor]):
     """What a forward pass calls with each named tensor, and goes on with what it returns."""
 
-    def __call__(self, name: str, tensor: Any, channels_last: bool = False) -> Any:
+    def __call__(self, name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
         """The tensor to go on with; `channels_last`: it is (B, H, W, C), and reported as (B, C, H, W)."""
 
 
-def untapped(name: str, tensor: Any, channels_last: bool = False) -> Any:
+def untapped(name: str, tensor: Tensor, channels_last: bool = False) -> Tensor:
     """The tap of a pass that nobody watches."""
     return tensor
 
@@ -315,8 +324,3 @@ CAPABILITIES: dict[str, Any] = {
 def methods(capability: str) -> list[str]:
     """Methods that a backend must have which declares `capability`."""
     return [name for name in vars(CAPABILITIES[capability]) if not name.startswith("_")]
-
-
-def takes_weights(backend: Backend) -> TypeGuard[Trainable]:
-    """Whether it declares that it takes and gives canonical weights."""
-    return "weights" in backend.capabilities

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ptyint.backends import protocol
-from ptyint.backends.protocol import Arrays, Mask, Operator, Tap, untapped
-from ptyint.backends.training import NetworkBackend
-from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, Weights, convolution_shapes, trainable_names
+from ptyint.backends import weights as canonical
+from ptyint.backends.protocol import Arrays, Good, Operator, Tap, untapped
+from ptyint.backends.training import NetworkBackend, on_arrays
+from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
 
@@ -113,9 +114,7 @@ def illuminate(probe: Tensor, patches: Tensor) -> Tensor:
 
 def propagate(exit_wave: Tensor) -> Tensor:
     """Orthonormal FFT, zero frequency at the centre."""
-    spectrum: Tensor = torch.fft.fft2(exit_wave, norm="ortho")
-    centred: Tensor = torch.fft.fftshift(spectrum, dim=(-2, -1))
-    return centred
+    return torch.fft.fftshift(torch.fft.fft2(exit_wave, norm="ortho"), dim=(-2, -1))  # type: ignore[no-any-return]
 
 
 def expected_intensity(far_field: Tensor, log_intensity_scale: Tensor) -> Tensor:
@@ -134,50 +133,40 @@ def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor
 class PtychoNet(nn.Module):
     """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
 
-    def __init__(self, config: ModelConfig, n_modes: int, good_pixels: Mask) -> None:
+    def __init__(self, config: ModelConfig, n_modes: int) -> None:
         super().__init__()
         self.config = config
-        self.convolutions = nn.ModuleDict(
-            {
-                name.replace(".", "/"): nn.Conv2d(n_in, n_out, 3, padding=1)
-                for name, (_, _, n_in, n_out) in convolution_shapes(config).items()
-            }
-        )
+        self.convolutions = nn.ModuleDict()
+        for name, (_, _, n_in, n_out) in canonical.convolution_shapes(config).items():
+            self.convolutions[name.replace(".", "/")] = nn.Conv2d(n_in, n_out, 3, padding=1)
         N = config.N
         self.probe_real = nn.Parameter(torch.zeros(n_modes, N, N))
         self.probe_imag = nn.Parameter(torch.zeros(n_modes, N, N))
         self.log_intensity_scale = nn.Parameter(torch.zeros(()))
-        good = np.ones((N, N), bool) if good_pixels is None else good_pixels
-        self.good_pixels: Tensor
-        self.register_buffer("good_pixels", torch.from_numpy(good.astype(np.float64)))
 
     def canonical(self) -> dict[str, nn.Parameter]:
         """Every parameter under its canonical name, in data-flow order."""
         named: dict[str, nn.Parameter] = {}
-        for name in convolution_shapes(self.config):
+        for name in canonical.convolution_shapes(self.config):
             layer = self.convolutions[name.replace(".", "/")]
             named[f"{name}.kernel"], named[f"{name}.bias"] = layer.weight, layer.bias  # type: ignore[assignment]
-        named["probe.real"], named["probe.imag"] = self.probe_real, self.probe_imag
-        named[INTENSITY_SCALE] = self.log_intensity_scale
-        return named
+        physics = {PROBE[0]: self.probe_real, PROBE[1]: self.probe_imag, INTENSITY_SCALE: self.log_intensity_scale}
+        return named | physics
 
-    def convolve(self, name: str, x: Tensor, tap: Tap) -> Tensor:
+    def convolve(self, name: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """The convolution `name`, without activation."""
-        y: Tensor = tap(name, self.convolutions[name.replace(".", "/")](x))
-        return y
+        return tap(name, self.convolutions[name.replace(".", "/")](x))
 
-    def block(self, prefix: str, x: Tensor, tap: Tap) -> Tensor:
+    def block(self, prefix: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """Twice convolution and ReLU."""
         for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
             x = tap(f"{name}.relu", F.relu(self.convolve(name, x, tap)))
         return x
 
-    def decode(self, head: str, x: Tensor, tap: Tap) -> Tensor:
+    def decode(self, head: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
-        i = 0
-        while f"{head}/{i}/conv1" in self.convolutions:
+        for i in range(len(canonical.decoder_filters(self.config))):
             x = tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x, tap)))
-            i += 1
         inner, outer = (x[:, :-OUTER_CHANNELS], x[:, -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
         activation = phase_head if head == "phase" else ACTIVATIONS[self.config.amp_activation]
         patch = tap(f"{head}.head", activation(self.convolve(f"{head}.last", inner, tap)))
@@ -186,15 +175,13 @@ class PtychoNet(nn.Module):
             border = tap(f"{head}.outer.up", upsample(self.block(f"{head}.outer", outer, tap)))
             border = F.silu(self.convolve(f"{head}.outer.last", border, tap))
             patch = patch + border * (1 - center_mask(self.config.N, patch))
-        return tap(head, patch)  # type: ignore[no-any-return]
+        return tap(head, patch)
 
-    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
+    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap[Tensor] = untapped) -> Tensor:
         """Complex object patches (B, C, N, N), consistent within each group."""
         x = tap("inputs", inputs).contiguous(memory_format=torch.channels_last)
-        i = 0
-        while f"encoder/{i}/conv1" in self.convolutions:
+        for i in range(len(canonical.encoder_filters(self.config))):
             x = tap(f"encoder.{i}.down", downsample(self.block(f"encoder.{i}", x, tap)))
-            i += 1
         amplitude, phase = self.decode("amplitude", x, tap), self.decode("phase", x, tap)
         patches = torch.complex(amplitude * torch.cos(phase), amplitude * torch.sin(phase))
         if self.config.n_channels > 1:
@@ -205,9 +192,9 @@ class PtychoNet(nn.Module):
                 margin = (n_canvas - self.config.N) // 2
                 region = F.pad(patches[:, 0], (margin, margin, margin, margin))
             patches = cut_patches(tap("region", region), offsets_px, self.config.N)
-        return tap("object_patches", patches)  # type: ignore[no-any-return]
+        return tap("object_patches", patches)
 
-    def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
+    def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap[Tensor] = untapped) -> Tensor:
         """Expected intensities (B, C, N, N), in squared units of the inputs."""
         patches = self.object_patches(inputs, offsets_px, n_canvas, tap)
         probe = torch.complex(self.probe_real, self.probe_imag)
@@ -215,8 +202,7 @@ class PtychoNet(nn.Module):
             probe = probe * probe_mask(self.config.N, self.probe_real)
         exit_wave = tap("exit_wave", illuminate(tap("probe", probe), patches))
         wave = tap("far_field", propagate(exit_wave))
-        expected: Tensor = tap("expected_intensity", expected_intensity(wave, self.log_intensity_scale))
-        return expected
+        return tap("expected_intensity", expected_intensity(wave, self.log_intensity_scale))
 
 
 class Recorder(protocol.Recorder):
@@ -255,24 +241,20 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 class TorchNetwork:
     """A built network with its optimiser; see :class:`.protocol.Network`."""
 
-    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Mask, precision: str) -> None:
+    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Good, precision: str) -> None:
         self.dtype = getattr(torch, precision)
         self.device = device()
-        self.model = PtychoNet(config.model, weights["probe.real"].shape[0], good_pixels)
-        self.model.to(device=self.device, dtype=self.dtype)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = PtychoNet(config.model, len(weights["probe.real"]))
+        self.model.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.good_pixels = self._tensor(good_pixels)
         self.parameters = self.model.canonical()
         self.set_weights(weights)
-        self.trainable = trainable_names(config, list(self.parameters))
+        self.trainable = canonical.trainable_names(config, list(self.parameters))
         for name, parameter in self.parameters.items():
             parameter.requires_grad_(name in self.trainable)
-        self.optimizer = torch.optim.Adam(
-            [self.parameters[name] for name in self.trainable],
-            lr=config.learning_rate,
-            betas=(config.adam_beta1, config.adam_beta2),
-            eps=config.adam_epsilon,
-            fused=True,
-        )
+        moving = [self.parameters[name] for name in self.trainable]
+        betas = (config.adam_beta1, config.adam_beta2)
+        self.optimizer = torch.optim.Adam(moving, config.learning_rate, betas, config.adam_epsilon, fused=True)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.asarray(array, order="C")).to(device=self.device, dtype=self.dtype)
@@ -293,11 +275,10 @@ class TorchNetwork:
         array = tensor.detach().cpu().numpy()
         return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, order="C")
 
-    def _loss(self, batch: Batch, inputs: Tensor, tap: Tap = untapped) -> Tensor:
+    def _loss(self, batch: Batch, inputs: Tensor, tap: Tap[Tensor] = untapped) -> Tensor:
         expected = self.model(inputs, self._tensor(batch.offsets_px), batch.n_canvas, tap)
         counts = tap("expected_counts", batch.count_scale * expected)
-        loss: Tensor = tap("loss", poisson_nll(self._tensor(batch.counts), counts, self.model.good_pixels))
-        return loss
+        return tap("loss", poisson_nll(self._tensor(batch.counts), counts, self.good_pixels))
 
     def train_step(self, batch: Batch, learning_rate: float) -> float:
         """One Adam step; the loss before it."""
@@ -311,10 +292,9 @@ class TorchNetwork:
 
     def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
         """Object patches (B, C, N, N)."""
+        inputs, offsets_px = self._tensor(batch.inputs), self._tensor(batch.offsets_px)
         with torch.inference_mode():
-            patches = self.model.object_patches(
-                self._tensor(batch.inputs), self._tensor(batch.offsets_px), batch.n_canvas
-            )
+            patches = self.model.object_patches(inputs, offsets_px, batch.n_canvas)
         return np.asarray(patches.cpu().numpy())
 
     def reset(self, weights: Weights) -> None:
@@ -328,12 +308,8 @@ class TorchNetwork:
         inputs = self._tensor(batch.inputs).requires_grad_(True)
         loss = self._loss(batch, inputs, recorder)
         sources = [inputs, *(self.parameters[name] for name in self.trainable)]
-        gradients = torch.autograd.grad(loss, sources, allow_unused=True)[1:]
-        arrays = recorder.arrays()
-        for name, gradient in zip(self.trainable, gradients, strict=True):
-            found = torch.zeros_like(self.parameters[name]) if gradient is None else gradient
-            arrays[f"gradient/{name}"] = self._canonical(found)
-        return arrays
+        gradients = zip(self.trainable, torch.autograd.grad(loss, sources, materialize_grads=True)[1:], strict=True)
+        return recorder.arrays() | {f"gradient/{name}": self._canonical(gradient) for name, gradient in gradients}
 
 
 class PyTorchBackend(NetworkBackend):
@@ -351,35 +327,17 @@ class PyTorchBackend(NetworkBackend):
             dtype = real.to_complex() if np.iscomplexobj(array) else real
             return torch.as_tensor(np.array(array), dtype=dtype, device=where)
 
-        def activation(name: str) -> Callable[..., NDArray[Any]]:
-            return lambda x: _array(ACTIVATIONS[name](t(x)))
-
-        return {  # each name is looked up when it is called
+        return {
+            **on_arrays(globals(), t, _array),
             "probe_mask": lambda N: _array(probe_mask(N, t(0.0))),
-            "downsample": lambda x: _array(downsample(t(x))),
-            "upsample": lambda x: _array(upsample(t(x))),
-            **{name: activation(name) for name in ACTIVATIONS},
-            "phase_head": lambda x: _array(phase_head(t(x))),
-            "pad_patch": lambda patch: _array(pad_patch(t(patch))),
             "translate": lambda image, offset, n_out: _array(translate(t(image)[:, None], t(offset), n_out)[:, 0]),
-            "merge_patches": lambda patches, offsets, n_canvas: _array(merge_patches(t(patches), t(offsets), n_canvas)),
-            "cut_patches": lambda region, offsets, N: _array(cut_patches(t(region), t(offsets), N)),
-            "illuminate": lambda probe, patches: _array(illuminate(t(probe), t(patches))),
-            "propagate": lambda exit_wave: _array(propagate(t(exit_wave))),
-            "expected_intensity": lambda far_field, log_scale: _array(expected_intensity(t(far_field), t(log_scale))),
-            "poisson_nll": lambda counts, expected, good: _array(poisson_nll(t(counts), t(expected), t(good))),
         }
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, threads, determinism."""
-        where = device()
-        return {
-            "backend": self.name,
-            "version": torch.__version__,
-            "device": torch.cuda.get_device_name() if where.type == "cuda" else "cpu",
-            "threads": torch.get_num_threads(),
-            "deterministic": torch.are_deterministic_algorithms_enabled(),
-        }
+        name = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
+        deterministic = torch.are_deterministic_algorithms_enabled()
+        return self.description(torch.__version__, name, torch.get_num_threads(), deterministic)
 
 
 BACKEND = PyTorchBackend()

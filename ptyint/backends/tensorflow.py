@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from tensorflow.python.framework.config import is_op_determinism_enabled
 
 from ptyint.backends import protocol
-from ptyint.backends.protocol import Arrays, Mask, Operator, Tap, untapped
-from ptyint.backends.training import NetworkBackend
-from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights, convolution_shapes, trainable_names
+from ptyint.backends import weights as canonical
+from ptyint.backends.protocol import Arrays, Good, Operator, Tap, untapped
+from ptyint.backends.training import NetworkBackend, on_arrays
+from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weights
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
 
@@ -127,47 +128,41 @@ def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor
 class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
     """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
 
-    def __init__(self, config: ModelConfig, n_modes: int, good_pixels: Mask, precision: str) -> None:
+    def __init__(self, config: ModelConfig, n_modes: int, precision: str) -> None:
         super().__init__(dtype=precision)
         self.config = config
-        self.shapes = convolution_shapes(config)
-        self.convolutions = []
-        for _, _, n_in, n_out in self.shapes.values():
-            layer = keras.layers.Conv2D(n_out, 3, padding="same", dtype=precision)
-            layer.build((None, None, None, n_in))
-            self.convolutions.append(layer)
+        self.convolutions = {}
+        for name, (_, _, n_in, n_out) in canonical.convolution_shapes(config).items():
+            self.convolutions[name] = keras.layers.Conv2D(n_out, 3, padding="same", dtype=precision)
+            self.convolutions[name].build((None, None, None, n_in))
         N = config.N
         self.probe_real = self.add_weight(shape=(n_modes, N, N), initializer="zeros", name="probe_real")
         self.probe_imag = self.add_weight(shape=(n_modes, N, N), initializer="zeros", name="probe_imag")
         self.log_intensity_scale = self.add_weight(shape=(), initializer="zeros", name=INTENSITY_SCALE)
-        good = np.ones((N, N), bool) if good_pixels is None else good_pixels
-        self.good_pixels = tf.constant(good, precision)
 
     def canonical(self) -> dict[str, tf.Variable]:
         """Every variable under its canonical name, in data-flow order."""
         named = {}
-        for name, layer in zip(self.shapes, self.convolutions, strict=True):
+        for name, layer in self.convolutions.items():
             named[f"{name}.kernel"], named[f"{name}.bias"] = layer.kernel.value, layer.bias.value
         named[PROBE[0]], named[PROBE[1]] = self.probe_real.value, self.probe_imag.value
         named[INTENSITY_SCALE] = self.log_intensity_scale.value
         return named
 
-    def convolve(self, name: str, x: Tensor, tap: Tap) -> Tensor:
+    def convolve(self, name: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """The convolution `name`, without activation."""
-        return tap(name, self.convolutions[list(self.shapes).index(name)](x), channels_last=True)
+        return tap(name, self.convolutions[name](x), channels_last=True)
 
-    def block(self, prefix: str, x: Tensor, tap: Tap) -> Tensor:
+    def block(self, prefix: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """Twice convolution and ReLU."""
         for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
             x = tap(f"{name}.relu", tf.nn.relu(self.convolve(name, x, tap)), channels_last=True)
         return x
 
-    def decode(self, head: str, x: Tensor, tap: Tap) -> Tensor:
+    def decode(self, head: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
-        i = 0
-        while f"{head}.{i}.conv1" in self.shapes:
+        for i in range(len(canonical.decoder_filters(self.config))):
             x = tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x, tap)), channels_last=True)
-            i += 1
         inner, outer = (x[..., :-OUTER_CHANNELS], x[..., -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
         activation = phase_head if head == "phase" else ACTIVATIONS[self.config.amp_activation]
         patch = tap(f"{head}.head", activation(_channels_first(self.convolve(f"{head}.last", inner, tap))))
@@ -178,13 +173,11 @@ class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
             patch += _channels_first(border) * (1 - center_mask(self.config.N, patch.dtype))
         return tap(head, patch)
 
-    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
+    def object_patches(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap[Tensor] = untapped) -> Tensor:
         """Complex object patches (B, C, N, N), consistent within each group."""
         x = _channels_last(tap("inputs", inputs))
-        i = 0
-        while f"encoder.{i}.conv1" in self.shapes:
+        for i in range(len(canonical.encoder_filters(self.config))):
             x = tap(f"encoder.{i}.down", downsample(self.block(f"encoder.{i}", x, tap)), channels_last=True)
-            i += 1
         amplitude, phase = self.decode("amplitude", x, tap), self.decode("phase", x, tap)
         patches = tf.complex(amplitude * tf.cos(phase), amplitude * tf.sin(phase))
         if self.config.n_channels > 1:
@@ -197,7 +190,7 @@ class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
             patches = cut_patches(tap("region", region), offsets_px, self.config.N)
         return tap("object_patches", patches)
 
-    def call(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap = untapped) -> Tensor:
+    def call(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap[Tensor] = untapped) -> Tensor:
         """Expected intensities (B, C, N, N), in squared units of the inputs."""
         patches = self.object_patches(inputs, offsets_px, n_canvas, tap)
         probe = tf.complex(tf.convert_to_tensor(self.probe_real), tf.convert_to_tensor(self.probe_imag))
@@ -275,12 +268,13 @@ class Adam:
 class KerasNetwork:
     """A built network with its optimiser; see :class:`.protocol.Network`."""
 
-    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Mask, precision: str) -> None:
+    def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Good, precision: str) -> None:
         self.precision = precision
-        self.model = PtychoNet(config.model, weights["probe.real"].shape[0], good_pixels, precision)
+        self.model = PtychoNet(config.model, len(weights["probe.real"]), precision)
+        self.good_pixels = self._tensor(good_pixels)
         self.variables = self.model.canonical()
         self.set_weights(weights)
-        self.trainable = trainable_names(config, list(self.variables))
+        self.trainable = canonical.trainable_names(config, list(self.variables))
         self.adam = Adam([self.variables[name] for name in self.trainable], config)
         self._step = tf.function(self._step_eagerly, reduce_retracing=True, autograph=False)
         self._predict = tf.function(self.model.object_patches, reduce_retracing=True, autograph=False)
@@ -297,24 +291,25 @@ class KerasNetwork:
         """Copy canonical weights out."""
         return {name: np.array(variable.numpy()) for name, variable in self.variables.items()}
 
-    def _gradients(self, tape: tf.GradientTape, loss: Tensor, sources: list[Any]) -> list[Tensor]:
-        return list(tape.gradient(loss, sources, unconnected_gradients="zero"))
-
     def _tensors(self, batch: Batch) -> tuple[Tensor, ...]:
         """What a step depends on: inputs, counts, offsets in pixels, scale of the counts."""
         arrays = (batch.inputs, batch.counts, batch.offsets_px, batch.count_scale)
         return tuple(self._tensor(array) for array in arrays)
 
-    def _loss(self, tensors: tuple[Tensor, ...], n_canvas: int, tap: Tap = untapped) -> Tensor:
+    def _gradients(
+        self, tensors: tuple[Tensor, ...], n_canvas: int, sources: list[Any], tap: Tap[Tensor] = untapped
+    ) -> tuple[Tensor, list[Tensor]]:
+        """The loss, and its gradient with respect to each of the `sources`."""
         inputs, counts, offsets_px, count_scale = tensors
-        expected = tap("expected_counts", count_scale * self.model.call(inputs, offsets_px, n_canvas, tap))
-        return tap("loss", poisson_nll(counts, expected, self.model.good_pixels))
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(sources)
+            expected = tap("expected_counts", count_scale * self.model.call(inputs, offsets_px, n_canvas, tap))
+            loss = tap("loss", poisson_nll(counts, expected, self.good_pixels))
+        return loss, list(tape.gradient(loss, sources, unconnected_gradients="zero"))
 
     def _step_eagerly(self, tensors: tuple[Tensor, ...], step_size: Tensor, root: Tensor, n_canvas: int) -> Tensor:
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(self.adam.variables)
-            loss = self._loss(tensors, n_canvas)
-        self.adam.apply(self._gradients(tape, loss, self.adam.variables), step_size, root)
+        loss, gradients = self._gradients(tensors, n_canvas, self.adam.variables)
+        self.adam.apply(gradients, step_size, root)
         return loss
 
     def train_step(self, batch: Batch, learning_rate: float) -> float:
@@ -334,17 +329,10 @@ class KerasNetwork:
 
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
         """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""
-        recorder = Recorder(given)
-        tensors = self._tensors(batch)
-        sources = [tensors[0], *(self.variables[name] for name in self.trainable)]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(sources)
-            loss = self._loss(tensors, batch.n_canvas, recorder)
-        gradients = self._gradients(tape, loss, sources)[1:]
-        arrays = recorder.arrays()
-        for name, gradient in zip(self.trainable, gradients, strict=True):
-            arrays[f"gradient/{name}"] = np.array(gradient.numpy())
-        return arrays
+        recorder, tensors = Recorder(given), self._tensors(batch)
+        _, gradients = self._gradients(tensors, batch.n_canvas, [tensors[0], *self.adam.variables], recorder)
+        named = zip(self.trainable, gradients[1:], strict=True)
+        return recorder.arrays() | {f"gradient/{name}": np.array(gradient.numpy()) for name, gradient in named}
 
 
 class TensorFlowBackend(NetworkBackend):
@@ -364,35 +352,20 @@ class TensorFlowBackend(NetworkBackend):
         def a(tensor: Tensor) -> NDArray[Any]:
             return np.array(tensor.numpy())
 
-        def activation(name: str) -> Callable[..., NDArray[Any]]:
-            return lambda x: a(ACTIVATIONS[name](t(x)))
-
-        return {  # each name is looked up when it is called
+        return {
+            **on_arrays(globals(), t, a),
             "probe_mask": lambda N: a(probe_mask(N, precision)),
             "downsample": lambda x: a(_channels_first(downsample(_channels_last(t(x))))),
             "upsample": lambda x: a(_channels_first(upsample(_channels_last(t(x))))),
-            **{name: activation(name) for name in ACTIVATIONS},
-            "phase_head": lambda x: a(phase_head(t(x))),
-            "pad_patch": lambda patch: a(pad_patch(t(patch))),
-            "translate": lambda image, offset, n_out: a(translate(t(image), t(offset), n_out)),
-            "merge_patches": lambda patches, offsets, n_canvas: a(merge_patches(t(patches), t(offsets), n_canvas)),
-            "cut_patches": lambda region, offsets, N: a(cut_patches(t(region), t(offsets), N)),
-            "illuminate": lambda probe, patches: a(illuminate(t(probe), t(patches))),
-            "propagate": lambda exit_wave: a(propagate(t(exit_wave))),
-            "expected_intensity": lambda far_field, log_scale: a(expected_intensity(t(far_field), t(log_scale))),
-            "poisson_nll": lambda counts, expected, good: a(poisson_nll(t(counts), t(expected), t(good))),
         }
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, threads, determinism."""
         gpus = tf.config.list_physical_devices("GPU")
-        return {
-            "backend": self.name,
-            "version": f"{tf.__version__} (Keras {keras.__version__})",
-            "device": tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu",
-            "threads": tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count(),
-            "deterministic": is_op_determinism_enabled(),
-        }
+        name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
+        threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
+        version = f"{tf.__version__} (Keras {keras.__version__})"
+        return self.description(version, name, threads, is_op_determinism_enabled())
 
 
 BACKEND = TensorFlowBackend()

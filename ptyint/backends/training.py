@@ -6,17 +6,18 @@ of it, in NumPy; a backend brings a :class:`ptyint.backends.protocol.Network` th
 
 from __future__ import annotations
 
+import importlib
 import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.backends.protocol import Epoch, History, Mask, Network, OnEpoch, Operator
+from ptyint.backends.protocol import OPERATORS, Epoch, Good, History, Mask, Network, OnEpoch, Operator
 from ptyint.backends.weights import Weights
 from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.errors import ConfigError
@@ -77,11 +78,8 @@ class Schedule:
 
 def progress_bar(n_epochs: int, description: str) -> Any:
     """A tqdm bar over epochs: a widget in interactive notebooks, text elsewhere or where the environment says so."""
-    if os.environ.get(PROGRESS_VARIABLE) == "text":
-        from tqdm import tqdm
-    else:
-        from tqdm.auto import tqdm
-    return tqdm(total=n_epochs, unit="epoch", desc=description)
+    module = importlib.import_module("tqdm" if os.environ.get(PROGRESS_VARIABLE) == "text" else "tqdm.auto")
+    return module.tqdm(total=n_epochs, unit="epoch", desc=description)
 
 
 def fit(
@@ -112,6 +110,30 @@ def fit(
     return history
 
 
+def on_arrays(
+    module: Mapping[str, Any], tensor: Callable[[Any], Any], array: Callable[[Any], Any]
+) -> dict[str, Operator]:
+    """Every operator of the model in a backend's module, arrays in, an array out; looked up when it is called.
+
+    Parameters
+    ----------
+    module : dict
+        Its functions by name, among them `ACTIVATIONS`.
+    tensor, array : callable
+        Into the framework and back. Sizes, which are whole numbers, stay as they are.
+    """
+
+    def operator(name: str) -> Operator:
+        def called(*arguments: Any) -> NDArray[Any]:
+            function = module["ACTIVATIONS"].get(name) or module[name]
+            result = function(*(one if isinstance(one, int | np.integer) else tensor(one) for one in arguments))
+            return np.asarray(array(result))
+
+        return called
+
+    return {name: operator(name) for name in OPERATORS}
+
+
 class NetworkBackend(ABC):
     """A backend made from a :class:`Network`: the training loop and inference are written once, here.
 
@@ -125,7 +147,7 @@ class NetworkBackend(ABC):
     capabilities = frozenset({"operators", "weights", "trace"})
     precisions: tuple[str, ...] = ("float32", "float64")
     frameworks: tuple[str, ...]
-    network: Callable[[TrainingConfig, Weights, Mask, str], Network]
+    network: Callable[[TrainingConfig, Weights, Good, str], Network]
 
     @abstractmethod
     def operators(self, precision: str = "float64") -> dict[str, Operator]:
@@ -135,13 +157,19 @@ class NetworkBackend(ABC):
     def describe(self) -> dict[str, Any]:
         """Version, device, threads, determinism flags."""
 
+    def description(self, version: str, device: str, threads: int | None, deterministic: bool) -> dict[str, Any]:
+        """What :meth:`describe` returns, by name."""
+        found = {"version": version, "device": device, "threads": threads, "deterministic": deterministic}
+        return {"backend": self.name, **found}
+
     def build(
         self, config: TrainingConfig, weights: Weights, good_pixels: Mask = None, precision: str | None = None
     ) -> Network:
         """See :meth:`.protocol.Traceable.build`."""
         chosen = precision or self.precisions[0]
         self.check_precision(chosen)
-        return type(self).network(config, weights, good_pixels, chosen)
+        good = np.ones(weights["probe.real"].shape[1:], bool) if good_pixels is None else good_pixels
+        return type(self).network(config, weights, good, chosen)
 
     def check_precision(self, precision: str) -> None:
         """Raise ConfigError where the backend does not compute in `precision`."""

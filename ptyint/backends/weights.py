@@ -72,12 +72,10 @@ def convolution_shapes(config: ModelConfig) -> dict[str, tuple[int, int, int, in
         head_width = width
         for i, n_filters in enumerate(decoder_filters(config)):
             head_width = block(f"{head}.{i}", head_width, n_filters)
+        convolution(f"{head}.last", head_width - OUTER_CHANNELS if config.probe_big else head_width, n_out)
         if config.probe_big:
-            convolution(f"{head}.last", head_width - OUTER_CHANNELS, n_out)
             outer = block(f"{head}.outer", OUTER_CHANNELS, config.n_filters_scale * 2048 // config.N)
             convolution(f"{head}.outer.last", outer, n_out)
-        else:
-            convolution(f"{head}.last", head_width, n_out)
     return shapes
 
 
@@ -97,12 +95,8 @@ def weight_shapes(config: ModelConfig, n_modes: int) -> dict[str, tuple[int, ...
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for layer, shape in convolution_shapes(config).items():
-        shapes[f"{layer}.kernel"] = shape
-        shapes[f"{layer}.bias"] = shape[-1:]
-    for name in PROBE:
-        shapes[name] = (n_modes, config.N, config.N)
-    shapes[INTENSITY_SCALE] = ()
-    return shapes
+        shapes |= {f"{layer}.kernel": shape, f"{layer}.bias": shape[-1:]}
+    return {**shapes, **dict.fromkeys(PROBE, (n_modes, config.N, config.N)), INTENSITY_SCALE: ()}
 
 
 def initial_log_intensity_scale(probe: ArrayLike) -> float:
@@ -143,29 +137,22 @@ def initial_weights(config: ModelConfig, probe: ArrayLike, seed: int) -> Weights
     """
     generator = np.random.default_rng(seed)
     normalised = normalise_probe(probe, config.probe_scale)
-    weights: Weights = {}
-    for name, shape in weight_shapes(config, normalised.shape[0]).items():
-        if name.endswith(".kernel"):
-            limit = np.sqrt(6.0 / (shape[0] * shape[1] * (shape[2] + shape[3])))
-            weights[name] = generator.uniform(-limit, limit, shape).astype(np.float32)
-        else:
-            weights[name] = np.zeros(shape, np.float32)
+    shapes = weight_shapes(config, len(normalised))
+    weights: Weights = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    for name, kernel in kernels(weights).items():
+        limit = np.sqrt(6.0 / (9 * sum(kernel.shape[2:])))
+        weights[name] = generator.uniform(-limit, limit, kernel.shape).astype(np.float32)
     weights["probe.real"] = normalised.real.astype(np.float32)
     weights["probe.imag"] = normalised.imag.astype(np.float32)
     illuminating = normalised * probe_mask(config.N) if config.probe_mask else normalised
-    scale = initial_log_intensity_scale(illuminating)
-    weights[INTENSITY_SCALE] = np.asarray(scale, np.float32)
+    weights[INTENSITY_SCALE] = np.asarray(initial_log_intensity_scale(illuminating), np.float32)
     return weights
 
 
 def trainable_names(config: TrainingConfig, names: list[str]) -> list[str]:
     """Those of `names` that the optimiser moves under `config`."""
-    frozen: set[str] = set()
-    if not config.probe_trainable:
-        frozen.update(PROBE)
-    if not config.intensity_scale_trainable:
-        frozen.add(INTENSITY_SCALE)
-    return [name for name in names if name not in frozen]
+    moving = {**dict.fromkeys(PROBE, config.probe_trainable), INTENSITY_SCALE: config.intensity_scale_trainable}
+    return [name for name in names if moving.get(name, True)]
 
 
 def probe_of(weights: Weights) -> NDArray[np.complexfloating]:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import importlib
 import os
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from dataclasses import fields
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint.backends import version
 from ptyint.config import ModelConfig, TrainingConfig
+from ptyint.evidence.environment import git_state
 
 KNOWN = "712c23f3bb6581ee4300c5572e3817a3d931165e"
 """The commit of PtychoPINN that the adapters were written and tried against."""
@@ -50,28 +50,13 @@ def interface(module: str, *names: str) -> ModuleType:
 
 @cache
 def commit() -> str:
-    """Commit of the checkout that PtychoPINN was imported from, ``+`` where files differ; else its version."""
-    origin = importlib.import_module("ptycho").__file__
-    checkout = str(Path(origin or ".").parent)
-    try:
-        found = _git(checkout, "rev-parse", "HEAD")
-        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no", "--", ".", "../ptycho_torch")
-        return found[:12] + ("+" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
+    """Commit of the checkout that PtychoPINN was imported from, ``+`` where its files differ; else its version."""
+    package = Path(importlib.import_module("ptycho").__file__ or ".").resolve().parent
+    state = git_state(package.parent)
+    if state["commit"] is None:
         return version("ptychopinn")
-
-
-def _git(folder: str, *arguments: str) -> str:
-    command = ["git", "--no-optional-locks", "-C", folder, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-
-
-def version(package: str) -> str:
-    """Version of an installed package, or that there is none."""
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    changed = any({"ptycho", "ptycho_torch"} & set(Path(name).parts) for name in state["changed"])
+    return f"{state['commit'][:12]}{'+' if changed else ''}"
 
 
 def description(name: str, device: str, threads: int) -> dict[str, Any]:
@@ -127,19 +112,6 @@ def fit(array: NDArray[Any], n: int) -> NDArray[Any]:
     return np.pad(array, [(0, 0)] * (array.ndim - 2) + [(before, apart - before)] * 2)
 
 
-def one_mode(probe: NDArray[Any], side: str) -> NDArray[np.complex64]:
-    """The only mode (N, N) of a probe (1, N, N).
-
-    Raises
-    ------
-    NotImplementedError
-        It has several.
-    """
-    if len(probe) != 1:
-        raise NotImplementedError(f"PtychoPINN's {side} takes a probe of one mode")
-    return np.asarray(probe[0], np.complex64)
-
-
 def every_pixel(good: NDArray[Any]) -> None:
     """Refuse a detector mask.
 
@@ -152,13 +124,18 @@ def every_pixel(good: NDArray[Any]) -> None:
         raise NotImplementedError("PtychoPINN knows no bad pixels")
 
 
+def predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[np.complex64]]:
+    """Patches and the stitched object, of what both workflows return."""
+    stitched = np.asarray(amplitude) * np.exp(1j * np.asarray(phase))
+    return {
+        "patches": np.moveaxis(np.asarray(results["obj_tensor_full"]), -1, 1).astype(np.complex64),
+        "stitched": np.squeeze(stitched).astype(np.complex64),
+    }
+
+
 @contextmanager
 def inside(folder: Path) -> Iterator[None]:
     """Work in `folder`: PtychoPINN's workflows leave logs and checkpoints where they are."""
-    before = Path.cwd()
     folder.mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         yield
-    finally:
-        os.chdir(before)

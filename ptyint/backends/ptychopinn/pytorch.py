@@ -10,14 +10,15 @@ from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptyint._atomic import write_arrays
 from ptyint.backends import ptychopinn
-from ptyint.backends.protocol import Operator
-from ptyint.backends.ptychopinn import fit, interface, local_offsets
+from ptyint.backends.protocol import Operator, by_name
+from ptyint.backends.ptychopinn import fit, interface, local_offsets, predicted
 from ptyint.backends.weights import Weights, layers_apart
 from ptyint.config import ModelConfig, TrainingConfig
 
@@ -66,15 +67,9 @@ class PtychoPINNPyTorch:
             **{name: _activation(theirs) for name, theirs in ACTIVATIONS.items()},
             "phase_head": lambda x: _array(model.Tanh_custom_act()(_tensor(x))),
             "pad_patch": lambda patch: _array(helper.pad_obj(_tensor(patch), *2 * (2 * patch.shape[-1],))),
-            "translate": translate,
-            "merge_patches": merge_patches,
-            "cut_patches": cut_patches,
-            "illuminate": illuminate,
+            **by_name(translate, merge_patches, cut_patches, illuminate),
             "diffract": lambda exit_wave: _array(helper.pad_and_diffract(_tensor(exit_wave), pad=False)[0]),
-            "poisson_nll": poisson_nll,
-            "canvas_size": canvas_size,
-            "patch_of_group": patch_of_group,
-            "stitch": stitch,
+            **by_name(poisson_nll, canvas_size, patch_of_group, stitch),
             f"stitch {COMMAND_LINE}": stitch_by_command_line,
         }
 
@@ -82,8 +77,7 @@ class PtychoPINNPyTorch:
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
         """See :class:`.protocol.Workflow`: as they are when training first uses them."""
-        found: dict[str, NDArray[Any]] = _trained(config.model.gridsize, config.model.N).initial
-        return found
+        return dict(_trained(config.model.gridsize, config.model.N).initial)
 
     def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
         """See :class:`.protocol.Workflow`: this adapter carries no weights."""
@@ -102,7 +96,7 @@ class PtychoPINNPyTorch:
             amplitude, phase, results = components.run_cdi_example_torch(
                 data, data, theirs, do_stitching=True, execution_config=_execution()
             )
-        return {**_predicted(amplitude, phase, results), "probe": seen.probe, "inputs": seen.inputs}
+        return {**predicted(amplitude, phase, results), "probe": seen.probe, "inputs": seen.inputs}
 
     def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`load_inference_bundle_torch`, then the stitching of `run_cdi_example_torch` with what it loaded."""
@@ -111,19 +105,11 @@ class PtychoPINNPyTorch:
         data = legacy.load_data(str(scan_file))
         results = {"models": models}
         found = components._reassemble_cdi_image_torch(data, theirs, False, False, False, 20, train_results=results)
-        return _predicted(*found)
+        return predicted(*found)
 
 
 def _execution() -> Any:
     return their.PyTorchExecutionConfig(accelerator="cpu", enable_checkpointing=False, logger_backend=None)
-
-
-def _predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[Any]]:
-    stitched = np.asarray(amplitude) * np.exp(1j * np.asarray(phase))
-    return {
-        "patches": np.moveaxis(np.asarray(results["obj_tensor_full"]), -1, 1).astype(np.complex64),
-        "stitched": np.squeeze(stitched).astype(np.complex64),
-    }
 
 
 # --- what really happens in training, seen through hooks ---
@@ -144,11 +130,8 @@ def watched() -> Iterator[SimpleNamespace]:
                 name: _keras_layout(weight).copy() for name, weight in module.named_parameters()
             }
 
-    handle = torch.nn.modules.module.register_module_forward_pre_hook(look)
-    try:
+    with torch.nn.modules.module.register_module_forward_pre_hook(look):
         yield seen
-    finally:
-        handle.remove()
     seen.inputs = np.array(list(inputs.values()))
 
 
@@ -158,9 +141,9 @@ def _keras_layout(weight: Any) -> NDArray[Any]:
 
 
 @cache
-def _trained(gridsize: int, N: int = 64, n_filters_scale: int = 1) -> SimpleNamespace:
+def _trained(gridsize: int, N: int = 64) -> SimpleNamespace:
     """A model from `train_cdi_model_torch` on a few flat patterns, and what was seen on the way."""
-    return _train(np.ones((N, N), np.complex64), ModelConfig(N, gridsize, n_filters_scale))
+    return _train(np.ones((N, N), np.complex64), ModelConfig(N, gridsize, n_filters_scale=1))
 
 
 def _train(probe: NDArray[Any], config: ModelConfig) -> SimpleNamespace:
@@ -206,11 +189,6 @@ def _configs(n_channels: int, N: int, n_canvas: int) -> tuple[Any, Any]:
     return data, settings.ModelConfig(C_model=n_channels, C_forward=n_channels)
 
 
-def _offsets(offsets_px: NDArray[Any]) -> Any:
-    """As a batch holds them: (groups, C, 1, 2)."""
-    return _tensor(local_offsets(offsets_px).transpose(0, 3, 1, 2))
-
-
 def normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
     """`train_cdi_model_torch` with this `probeGuess`; what `ProbeIllumination` gets from it."""
     config = ModelConfig(N=probe.shape[-1], n_filters_scale=1, probe_scale=probe_scale)
@@ -227,12 +205,9 @@ def translate(image: NDArray[Any], offset_yx: NDArray[Any], n_out: int) -> NDArr
 
 def merge_patches(patches: NDArray[Any], offsets_px: NDArray[Any], n_canvas: int) -> NDArray[Any]:
     """`reassemble_patches_position_real`, as the forward model calls it."""
-    configs = _configs(patches.shape[1], patches.shape[-1], n_canvas)
-    return _array(
-        helper.reassemble_patches_position_real(_tensor(patches), _offsets(offsets_px), *configs, padded_size=n_canvas)[
-            0
-        ]
-    )
+    offsets = _tensor(local_offsets(offsets_px).transpose(0, 3, 1, 2))  # as a batch holds them: (groups, C, 1, 2)
+    given = _tensor(patches), offsets, *_configs(patches.shape[1], patches.shape[-1], n_canvas)
+    return _array(helper.reassemble_patches_position_real(*given, padded_size=n_canvas)[0])
 
 
 def cut_patches(region: NDArray[Any], offsets_px: NDArray[Any], N: int) -> NDArray[Any]:
@@ -261,11 +236,8 @@ def poisson_nll(counts: NDArray[Any], expected: NDArray[Any], good: NDArray[Any]
         "physics_scaling_constant": one,
         "experiment_id": torch.zeros(len(counts), dtype=torch.long),
     }
-    module.forward = lambda *_, **__: (_tensor(np.sqrt(expected)), None, None)
-    try:
+    with mock.patch.object(module, "forward", lambda *_, **__: (_tensor(np.sqrt(expected)), None, None)):
         return _array(module.compute_loss((fields, torch.ones(1), one)))
-    finally:
-        del module.forward
 
 
 def canvas_size(N: int, offsets_px: NDArray[Any]) -> NDArray[Any]:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
-from functools import wraps
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import ptychopinn
-from ptyint.backends.protocol import Operator
-from ptyint.backends.ptychopinn import fit, interface, local_offsets, one_mode
-from ptyint.backends.weights import Weights, convolution_shapes
+from ptyint.backends.protocol import Operator, by_name
+from ptyint.backends.ptychopinn import fit, interface, local_offsets, predicted
+from ptyint.backends.weights import HEADS, Weights, convolution_shapes
 from ptyint.config import ModelConfig, TrainingConfig
 
 components = interface(
@@ -53,23 +53,16 @@ class PtychoPINNTensorFlow:
 
     def operators(self, precision: str = "float32") -> dict[str, Operator]:
         """What PtychoPINN has as functions or layers of their own; it computes in single precision."""
-        activations = {name: _activation(name) for name in ("sigmoid", "swish", "softplus", "relu")}
         return {
             "normalise_probe": normalise_probe,
             "probe_mask": lambda N: np.asarray(probes.get_probe_mask_real(N)[..., 0], np.float32),
-            **activations,
+            **{name: _activation(name) for name in ("sigmoid", "swish", "softplus", "relu")},
             "phase_head": _activation("tanh", scale=math.pi),
             "pad_patch": lambda patch: _first(helper.pad_obj(_last(patch), *2 * (2 * patch.shape[-1],))),
             "translate": translate,
-            f"translate {NO_XLA}": _without_xla(translate),
-            "merge_patches": merge_patches,
-            "cut_patches": cut_patches,
-            "illuminate": illuminate,
-            "diffract": diffract,
-            "poisson_nll": poisson_nll,
-            "canvas_size": canvas_size,
-            "patch_of_group": patch_of_group,
-            "stitch": stitch,
+            f"translate {NO_XLA}": mock.patch.dict(params.cfg, use_xla_translate=False)(translate),
+            **by_name(merge_patches, cut_patches, illuminate, diffract),
+            **by_name(poisson_nll, canvas_size, patch_of_group, stitch),
         }
 
     # --- its workflow ---
@@ -108,7 +101,7 @@ class PtychoPINNTensorFlow:
             manager.save(str(folder))
         probe = np.asarray(results["model_instance"].get_layer("probe_illumination").w)
         return {
-            **_predicted(amplitude, phase, results),
+            **predicted(amplitude, phase, results),
             "probe": probe.reshape(-1, *probe.shape[-3:])[0, :, :, 0],
             "inputs": _first(results["train_container"].X),
         }
@@ -119,7 +112,7 @@ class PtychoPINNTensorFlow:
         theirs = ptychopinn.their_config(config, "tensorflow", train_data_file=scan_file, output_dir=folder)
         data = components.load_data(str(scan_file))
         model.diffraction_to_obj = network  # type: ignore[attr-defined]
-        return _predicted(*components.reassemble_cdi_image(data, theirs))
+        return predicted(*components.reassemble_cdi_image(data, theirs))
 
 
 def _network(config: TrainingConfig) -> Any:
@@ -145,21 +138,11 @@ def _number(path: str) -> int:
 
 def canonical_order(config: ModelConfig) -> Iterator[str]:
     """Canonical names in the order in which PtychoPINN makes its convolutions: a decoder's last ones come first."""
-    layers = list(convolution_shapes(config))
-    ordered = [layer for layer in layers if layer.startswith("encoder")]
-    for head in ("amplitude", "phase"):
-        own = [layer for layer in layers if layer.startswith(head)]
-        last = [layer for layer in own if layer.endswith("last")]
-        ordered += [*last, *(layer for layer in own if layer not in last)]
-    return (f"{layer}.{part}" for layer in ordered for part in ("kernel", "bias"))
-
-
-def _predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[Any]]:
-    stitched = np.asarray(amplitude) * np.exp(1j * np.asarray(phase))
-    return {
-        "patches": _first(results["obj_tensor_full"]).astype(np.complex64),
-        "stitched": np.squeeze(stitched).astype(np.complex64),
-    }
+    layers = convolution_shapes(config)
+    for prefix in ("encoder", *HEADS):
+        own = [layer for layer in layers if layer.startswith(prefix)]
+        for layer in sorted(own, key=lambda layer: not layer.endswith("last")):
+            yield from (f"{layer}.kernel", f"{layer}.bias")
 
 
 def _gate(config: ModelConfig) -> None:
@@ -182,24 +165,16 @@ def _activation(name: str, **settings: Any) -> Callable[..., NDArray[Any]]:
     return lambda x: np.asarray(layer(tf.constant(x, tf.float32)))
 
 
-def _without_xla(operator: Callable[..., NDArray[Any]]) -> Callable[..., NDArray[Any]]:
-    @wraps(operator)
-    def called(*arguments: Any) -> NDArray[Any]:
-        before = params.cfg["use_xla_translate"]
-        params.cfg["use_xla_translate"] = False
-        try:
-            return operator(*arguments)
-        finally:
-            params.cfg["use_xla_translate"] = before
-
-    return called
+def _one_mode(n_modes: int) -> None:
+    if n_modes != 1:
+        raise NotImplementedError("PtychoPINN's TensorFlow backend takes a probe of one mode")
 
 
 def normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
     """`set_probe_guess`, as `train_cdi_model` calls it."""
-    guess = one_mode(probe, "TensorFlow backend")
+    _one_mode(len(probe))
     _gate(ModelConfig(N=probe.shape[-1], probe_scale=probe_scale))
-    probes.set_probe_guess(None, guess)
+    probes.set_probe_guess(None, np.asarray(probe[0], np.complex64))
     return np.asarray(params.get("probe"))[None, ..., 0]
 
 
@@ -233,17 +208,17 @@ def cut_patches(region: NDArray[Any], offsets_px: NDArray[Any], N: int) -> NDArr
 
 def illuminate(probe: NDArray[Any], patches: NDArray[Any]) -> NDArray[Any]:
     """`ProbeIllumination` with the probe as it is, to (groups, C, 1, N, N)."""
-    guess = one_mode(probe, "TensorFlow backend")
+    _one_mode(len(probe))
     _gate(ModelConfig(N=patches.shape[-1], gridsize=_gridsize(patches.shape[1])))
-    layer = model.ProbeIllumination(initial_probe=tf.constant(guess[..., None]), N=patches.shape[-1])
+    guess = tf.constant(np.asarray(probe[0, :, :, None], np.complex64))
+    layer = model.ProbeIllumination(initial_probe=guess, N=patches.shape[-1])
     return _first(layer([_last(patches)])[0])[:, :, None]
 
 
 def diffract(exit_wave: NDArray[Any]) -> NDArray[Any]:
     """`pad_and_diffract` of waves (groups, C, 1, N, N), without padding."""
     groups, C, modes, N, _ = exit_wave.shape
-    if modes != 1:
-        raise NotImplementedError("PtychoPINN's TensorFlow backend takes a probe of one mode")
+    _one_mode(modes)
     waves = tf.constant(exit_wave.reshape(groups * C, N, N, 1).astype(np.complex64))
     return np.asarray(helper.pad_and_diffract(waves, N, N, pad=False)[1]).reshape(groups, C, N, N)
 
