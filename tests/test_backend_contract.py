@@ -155,6 +155,6 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     ladder = Ladder.load(tmp_path / "ladder.json")
     assert set(ladder.findings.query("verdict == 'fail'")["tap"]) == {"poisson_nll"}
     assert ladder.divergence is not None and ladder.divergence.finding.against == "mine"
-    assert ladder.verdict("operator") == "fail" and ladder.verdict("gradient") == "not available"
+    assert ladder.rung("operator").verdict == "fail" and ladder.rung("gradient").verdict == "not available"
     with np.load(next((tmp_path / "reproductions").glob("*poisson*.npz"))) as arrays:
         assert {"argument_0", "referee", "mine", "yours"} <= set(arrays)

@@ -71,7 +71,7 @@ def test_a_worker_that_hangs_is_killed(installed: Path) -> None:
         rows = one.rung("operator").rows
         ladder = one.finish()
     assert all("ends: killed after 15 s" in row.note for row in rows if row.red and row.side == "slow")
-    assert ladder.verdict("operator") == "fail"
+    assert ladder.rung("operator").verdict == "fail"
     assert one.commands[1]["exit_code"] == -signal.SIGKILL
 
 

@@ -84,7 +84,7 @@ def test_a_run_with_it_is_no_pass() -> None:
 
 def test_rungs_that_cannot_be_served_are_not_available() -> None:
     one = ladder(finding("operator"))
-    verdicts = {rung: one.verdict(rung) for rung in one.rungs}
+    verdicts = {rung: one.rung(rung).verdict for rung in one.rungs}
     assert {verdicts[rung] for rung in ("forward", "loss", "gradient", "step", "persistence")} == {"not available"}
     assert one.divergence is None and not any(check.passed for check in one.checks() if "step" in check.name)
 

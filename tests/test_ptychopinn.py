@@ -85,7 +85,7 @@ def test_nothing_else_is_blamed(wrong: Any) -> None:
         ("contract", "probe that illuminates in training"), ("contract", "initial biases: largest"),
         ("contract", "initial kernels: spread over Glorot's, less 1"), ("forward", "object patches at inference"),
     }  # fmt: skip
-    assert ladder.verdict("operator") == "fail" and "pass" not in {ladder.verdict(r) for r in ("contract", "forward")}
+    assert ladder.rung("operator").verdict == "fail" and "pass" not in {ladder.rung(r).verdict for r in ("contract", "forward")}
 
 
 def ran(folder: Path, script: str, name: str, seeded: str) -> str:

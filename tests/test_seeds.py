@@ -95,7 +95,7 @@ def test_too_few_seeds_are_underpowered_and_never_a_pass(tmp_path: Path) -> None
     findings = judged(written(tmp_path, plan=few), few)
     tests = [finding for finding in findings if finding.tap != trained.RESIDUAL]
     assert tests and not any(finding.decided for finding in tests)
-    assert Ladder(*PAIR, "full", tuple(findings)).verdict("trained") == "underpowered"
+    assert Ladder(*PAIR, "full", tuple(findings)).rung("trained").verdict == "underpowered"
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0.5, 0.5)], ids=["corner", "centre"])

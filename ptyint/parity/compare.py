@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint.evidence.checks import Verdict, to_json
 from ptyint.parity.tolerances import Tolerance
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -122,6 +123,13 @@ class Finding:
         return self.available and not self.holds
 
     @property
+    def verdict(self) -> Verdict:
+        """What a table says of it."""
+        if not self.available:
+            return "not available"
+        return "fail" if self.red else "pass" if self.decided else "underpowered"
+
+    @property
     def is_consequence(self) -> bool:
         """Red, but right once it was given right inputs."""
         return self.red and self.local is not None and self.local <= 1
@@ -136,6 +144,11 @@ class Finding:
         """Tap, operand, step, case and precision in words."""
         step = "" if self.step is None else f"after {self.step}"
         return ", ".join(part for part in (self.tap, self.operand, step, self.case, self.precision) if part)
+
+
+def plain(one: Any) -> dict[str, Any]:
+    """The fields of a dataclass, as JSON holds them."""
+    return {key: to_json(value) if isinstance(value, float) else value for key, value in asdict(one).items()}
 
 
 @dataclass(frozen=True)

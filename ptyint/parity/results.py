@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ComparisonError
-from ptyint.evidence.checks import SIGNS, Check, Criterion, Verdict, from_json, to_json
+from ptyint.evidence.checks import SIGNS, Check, Criterion, Verdict, to_json
 from ptyint.evidence.checks import worst as worst_of
 from ptyint.evidence.display import Table, checks_table
 from ptyint.parity import tolerances
-from ptyint.parity.compare import REFEREE, Finding
+from ptyint.parity.compare import REFEREE, Finding, plain
 from ptyint.parity.rungs import NUMBERS, RUNGS, climbed
 from ptyint.parity.rungs.rung import Rung, shrinks, worst
 from ptyint.parity.tolerances import PRECISIONS
@@ -81,16 +81,10 @@ def table(rows: Sequence[Finding]) -> DataFrame:
     fields = list(Finding.__dataclass_fields__)
     frame = pd.DataFrame([asdict(row) for row in rows], columns=fields)
     frame["step"] = frame["step"].astype("Int64")
-    frame["verdict"] = [_verdict(row) for row in rows]
+    frame["verdict"] = [row.verdict for row in rows]
     frame["place"] = [row.place for row in rows]
     frame["consequence"] = [row.is_consequence for row in rows]
     return frame
-
-
-def _verdict(row: Finding) -> Verdict:
-    if not row.available:
-        return "not available"
-    return "fail" if row.red else "pass" if row.decided else "underpowered"
 
 
 @dataclass(frozen=True)
@@ -177,15 +171,7 @@ class Ladder:
 
     def rung(self, name: str) -> Judged:
         """One rung and its findings."""
-        return self._judged[name]
-
-    @cached_property
-    def _judged(self) -> dict[str, Judged]:
-        return {name: Judged(RUNGS[name], tuple(row for row in self.rows if row.rung == name)) for name in RUNGS}
-
-    def verdict(self, rung: str) -> Verdict:
-        """The verdict on one rung."""
-        return self.rung(rung).verdict
+        return Judged(RUNGS[name], tuple(row for row in self.rows if row.rung == name))
 
     def checks(self) -> list[Check]:
         """One check for each of :func:`criteria`."""
@@ -219,7 +205,7 @@ class Ladder:
         """Rungs by verdict: what the evidence supports (pass), what it contradicts (fail), what it is silent about."""
         names: dict[Verdict, list[str]] = {}
         for rung in self.rungs:
-            names.setdefault(self.verdict(rung), []).append(rung)
+            names.setdefault(self.rung(rung).verdict, []).append(rung)
         return names
 
     def to_mapping(self) -> dict[str, Any]:
@@ -233,9 +219,7 @@ class Ladder:
             "tolerances": tolerances.by_name(),
             "divergence": None if self.divergence is None else self.divergence.sentence,
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
-            "findings": [
-                {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(row).items()} for row in self.rows
-            ],
+            "findings": [plain(row) for row in self.rows],
         }
 
     def save(self, path: str | os.PathLike[str]) -> Path:
@@ -259,14 +243,14 @@ class Ladder:
         ComparisonError
             The file is not a ladder, or one of another version.
         """
+        from pydantic import TypeAdapter
+
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             version = values.get("version", 1)
             if version != VERSION:
                 raise ValueError(f"it is of version {version}, and this release reads version {VERSION}")
-            rows = tuple(map(_finding, values["findings"]))
-            numbers = {name: from_json(value) for name, value in values["numbers"].items()}
-            return cls(values["reference"], values["candidate"], values["profile"], rows, numbers, values["about"])
+            return TypeAdapter(cls).validate_python({**values, "rows": values["findings"]})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
@@ -298,9 +282,3 @@ class Ladder:
 def criteria(profile: str) -> tuple[Criterion, ...]:
     """What the ladder will report, known before anything is measured."""
     return tuple(criterion for name in climbed(profile) for criterion in RUNGS[name].criteria())
-
-
-def _finding(values: dict[str, Any]) -> Finding:
-    sizes = {name: from_json(values[name]) for name in ("error", "tolerance", "ratio")}
-    local = None if values["local"] is None else from_json(values["local"])
-    return Finding(**{**values, **sizes, "local": local})
