@@ -130,7 +130,7 @@ def test_the_parity_summary_has_metrics_costs_words_and_gaps(quick: tuple[Path, 
 
 def test_no_framework_in_the_kernel_of_a_stage(quick: tuple[Path, str]) -> None:
     """One framework a process: stages load none, and each pytest child says what it imported."""
-    modules = "stages.full_cycle parity.ladder parity.figures parity.faults.campaign stages.red_green evidence.run cli"
+    modules = "stages.full_cycle parity.ladder parity.faults.campaign stages.red_green evidence.run cli"
     code = "import sys, " + ", ".join(f"ptyint.{name}" for name in modules.split()) + "\n"
     code += "assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -289,16 +289,3 @@ class Climb:
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def climb(
-    folder: str | os.PathLike[str],
-    reference: str = "tensorflow",
-    candidate: str = "pytorch",
-    problems: Problems | None = None,
-    *,
-    timeout: float = 1200.0,
-) -> Ladder:
-    """Climb every rung of the profile; parameters as for :class:`Climb`."""
-    with Climb(folder, reference, candidate, problems, timeout=timeout) as one:
-        return one.finish()

@@ -17,12 +17,12 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
 from ptyint import backends
 from ptyint._atomic import atomic_path, write_arrays
+from ptyint.evidence.environment import now
 from ptyint.evidence.processes import end_group, follow_parent, start_group
 from ptyint.parity.capabilities import written
 from ptyint.parity.problems import Problems
@@ -86,7 +86,7 @@ class Worker:
         argv = [sys.executable, "-m", "ptyint.parity.worker", name, str(folder)]
         self._output = log.open("wb")
         self._argv = ["python", *argv[1:-1], "<scratch>"]
-        self._start, self._end = _now(), ""
+        self._start, self._end = now(), ""
         self._process = start_group(
             argv, log.parent, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output
         )
@@ -125,16 +125,12 @@ class Worker:
         end_group(self._process)
         self._stdout.close()
         self._output.close()
-        self._end = _now()
+        self._end = now()
 
     def command(self) -> dict[str, Any]:
         """What a run's record keeps of it."""
         times = {"start": self._start, "end": self._end}
         return {"argv": self._argv, "exit_code": self._process.returncode, **times, "log": self.log.name}
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _serve(bench: Bench, answers: TextIO) -> None:

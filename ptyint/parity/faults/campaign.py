@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,10 +16,11 @@ import pandas as pd
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError
-from ptyint.evidence.checks import from_json, to_json
+from ptyint.evidence.checks import to_json
+from ptyint.parity.compare import plain
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.faults.injection import SIDE
-from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome, plain
+from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome
 from ptyint.parity.ladder import Process, run_all
 from ptyint.parity.rungs import NUMBERS
 from ptyint.parity.worker import give
@@ -173,29 +174,29 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
             target,
             timeout,
         )
-        low = _outcomes(_values(scratch, "low"))
+        low = _outcomes(scratch, "low")
         tried = {id: one for id, one in low.items() if one.caught}
-        shares = _shares([id for id in _longest_first(faults) if id in low.keys() - tried.keys()])
+        shares = _shares(faults, low.keys() - tried.keys())
         commands += run_all([_trying(scratch, name, *options) for name, options in shares.items()], target, timeout)
-        shared = [_values(scratch, name) for name in shares]
-    for values in shared:
-        tried |= _outcomes(values)
-    limits = tuple(Limit(**_numbers(one, "size", "change")) for values in shared for one in values.get("limits", ()))
-    apart = next((from_json(values["rounding"]) for values in shared if "rounding" in values), math.nan)
+        for share in shares:
+            tried |= _outcomes(scratch, share)
+        written = [_written(scratch, share) for share in shares]
+    limits = tuple(Limit(**one) for values in written for one in values.get("limits", ()))
+    apart = next((values["rounding"] for values in written if "rounding" in values), math.nan)
     done = Campaign(faults, tried, limits, apart, evidence, tuple(commands))
     done.save(target / NAME)
     return done
 
 
-def _longest_first(faults: Sequence[Fault]) -> list[str]:
-    """The control, which climbs to the end, then faults by their expected rung, the highest first."""
-    return [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
+def _shares(faults: Sequence[Fault], ids: Set[str]) -> dict[str, list[str]]:
+    """Two shares of what is still to be tried, and of the faults with a size, for two cores: name to options.
 
-
-def _shares(ids: Sequence[str]) -> dict[str, list[str]]:
-    """Two shares of faults, and of the faults with a size, for two cores: name to options."""
+    The longest come first: the control, which climbs to the end, then faults by their expected rung, highest first.
+    """
+    order = [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
+    longest = [id for id in order if id in ids]
     numbers = [str(number) for number in range(len(SIZED))]
-    shares = {f"share{i}": ["--ids", *ids[i::2], "--sized", *numbers[1 - i :: 2]] for i in range(2)}
+    shares = {f"share{i}": ["--ids", *longest[i::2], "--sized", *numbers[1 - i :: 2]] for i in range(2)}
     shares["share1"].append("--rounding")
     return shares
 
@@ -210,15 +211,11 @@ def _trying(scratch: Path, name: str, *options: str) -> Process:
     return Process("ptyint.parity.faults.trial", arguments, f"sensitivity.{name}.log")
 
 
-def _values(scratch: Path, name: str) -> dict[str, Any]:
+def _written(scratch: Path, name: str) -> dict[str, Any]:
     """What a process wrote; nothing where it did not end."""
     path = scratch / f"{name}.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
 
 
-def _outcomes(values: dict[str, Any]) -> dict[str, Outcome]:
-    return {one["id"]: Outcome(**_numbers(one, "ratio", "seconds")) for one in values.get("outcomes", ())}
-
-
-def _numbers(values: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {**values, **{key: from_json(values[key]) for key in keys}}
+def _outcomes(scratch: Path, name: str) -> dict[str, Outcome]:
+    return {one["id"]: Outcome(**one) for one in _written(scratch, name).get("outcomes", ())}
