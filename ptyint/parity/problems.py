@@ -5,7 +5,7 @@ All of it is made in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -77,10 +77,7 @@ CASES = {
 }
 """Networks of rungs 2 to 4."""
 
-PROFILES = {
-    "quick": tuple(name for name in CASES if not name.startswith("N ")),
-    "full": tuple(CASES),
-}
+PROFILES = {"quick": tuple(name for name in CASES if not name.startswith("N ")), "full": tuple(CASES)}
 """Profile to its cases."""
 
 TRAINING = {
@@ -303,16 +300,11 @@ class Problems:
 
     def __post_init__(self) -> None:
         """Validate."""
-        allowed: dict[str, Iterable[str]] = {
-            "profile": PROFILES,
-            "cases": CASES,
-            "precisions": PRECISIONS,
-            "draws": PRECISIONS,
-        }
+        allowed = {"profile": list(PROFILES), "cases": list(CASES), "precisions": PRECISIONS, "draws": PRECISIONS}
         for name, known in allowed.items():
             values = getattr(self, name)
             for value in [values] if isinstance(values, str) else values:
-                if value not in set(known):
+                if value not in known:
                     raise ConfigError(f"{name} has {value!r}; must be of {sorted(known)}.")
 
     @property

@@ -13,7 +13,7 @@ from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare
 from ptyint.parity.problems import Problems
-from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, Rung, noted
+from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, Rung, noted, without
 from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, Tolerance
 from ptyint.scans.forward import normalise_probe
 
@@ -64,10 +64,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
             for precision in problems.precisions:
                 where = Place("operator", "", precision, name, operand)
                 yield from _one(where, wide, arrays, offers, between=not full)
-    for side, offer in offers.items():
-        for precision in set(PRECISIONS) - set(offer.precisions):
-            where = Place("operator", "", precision)
-            yield Finding.unavailable(where, (side, REFEREE), f"{side} does not compute in {precision}")
+    yield from without(measured, "operator", PRECISIONS)
 
 
 def _one(
@@ -89,20 +86,13 @@ def _one(
     for side in sides:
         if name not in offers[side].operators:
             continue  # a variant of the other side's
+        key, pair, kind = keys[side], (side, REFEREE), operands.expected_kind(wide, precision)
         if side in refused:
-            yield Finding.unavailable(where, (side, REFEREE), refused[side].removeprefix(UNSUPPORTED))
+            yield Finding.unavailable(where, pair, refused[side].removeprefix(UNSUPPORTED))
+        elif key in arrays[side] and arrays[side][key].dtype != kind:
+            yield Finding.missing(where, pair, f"dtype {arrays[side][key].dtype}, not {kind}")
         else:
-            yield _against_the_referee(where, side, arrays[side], keys[side], wide, tolerance)
-
-
-def _against_the_referee(
-    where: Place, side: str, arrays: Arrays, key: str, wide: NDArray[Any], tolerance: Tolerance
-) -> Finding:
-    """One result against the referee's, its dtype included."""
-    array, kind = arrays.get(key), operands.expected_kind(wide, where.precision)
-    if array is not None and array.dtype != kind:
-        return Finding.missing(where, (side, REFEREE), f"dtype {array.dtype}, not {kind}")
-    return compare(where, (side, REFEREE), (arrays, {key: wide}), (key, key), tolerance)
+            yield compare(where, pair, (arrays[side], {key: wide}), (key, key), tolerance)
 
 
 def tolerance_of(name: str) -> Tolerance:
