@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,11 +46,10 @@ class Offer:
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Offer:
         """What :func:`written` wrote. A backend that wrote nothing is asked for everything, and found wanting."""
-        if "capabilities" not in arrays:
+        if "offer" not in arrays:
             return cls()
-        told = {key: array.tolist() for key, array in arrays.items()}
-        operators = dict(zip(told["operators"], told["calls"], strict=True))
-        return cls(frozenset(told["capabilities"]), tuple(told["precisions"]), operators)
+        capabilities, precisions, operators = json.loads(str(arrays["offer"]))
+        return cls(frozenset(capabilities), tuple(precisions), operators)
 
 
 def lacking(offers: Mapping[str, Offer], need: str) -> str:
@@ -64,10 +64,5 @@ def written(backend: Any) -> dict[str, NDArray[Any]]:
     calls = {name: (one.__doc__ or "").strip().partition("\n")[0].rstrip(".") for name, one in offered.items()}
     if "trace" in backend.capabilities:
         calls.setdefault("normalise_probe", "")
-    told = {
-        "capabilities": sorted(backend.capabilities),
-        "precisions": list(backend.precisions),
-        "operators": list(calls),
-        "calls": list(calls.values()),
-    }
-    return {key: np.array(values, np.str_) for key, values in told.items()}
+    told = (sorted(backend.capabilities), list(backend.precisions), calls)
+    return {"offer": np.array(json.dumps(told))}

@@ -113,6 +113,11 @@ class Finding:
         return self.where._replace(precision=""), self.side, self.against
 
     @property
+    def excess(self) -> float:
+        """The ratio, to order by: NaN is beyond every tolerance."""
+        return math.inf if math.isnan(self.ratio) else self.ratio
+
+    @property
     def holds(self) -> bool:
         """Whether the error stays within the tolerance; NaN does not, nor what is not available."""
         return self.available and self.ratio <= 1

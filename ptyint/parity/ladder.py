@@ -8,7 +8,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -40,43 +39,26 @@ ONE_THREAD = {
 """A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
 
 
-@dataclass(frozen=True)
-class Process:
-    """A module of this package to run.
-
-    Attributes
-    ----------
-    module : str
-    arguments : tuple of str
-    log : str
-        Name of the file that gets its output.
-    """
-
-    module: str
-    arguments: tuple[str, ...]
-    log: str
-
-    def run(self, folder: Path, timeout: float) -> dict[str, Any]:
-        """Run with one thread; what a run's record keeps of it."""
-        argv = [sys.executable, "-m", self.module, *self.arguments]
-        start = now()
-        with (folder / self.log).open("wb") as file:
-            exit_code, timed_out = run_group(argv, folder, {**os.environ, **ONE_THREAD}, file, timeout)
-            if timed_out:
-                file.write(f"killed after {timeout:g} s\n".encode())
-        end = now()
-        shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
-        return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": self.log}
+Job = tuple[str, ...]
+"""Name of the log, module of this package to run, its arguments."""
 
 
-def run_all(processes: Sequence[Process], folder: Path, timeout: float) -> list[dict[str, Any]]:
-    """Run processes, two at a time and in this order."""
+def run_module(folder: Path, timeout: float, log: str, module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module of this package with one thread, its output in ``folder/log``; what a run's record keeps of it."""
+    argv = [sys.executable, "-m", module, *arguments]
+    start = now()
+    with (folder / log).open("wb") as file:
+        exit_code, timed_out = run_group(argv, folder, {**os.environ, **ONE_THREAD}, file, timeout)
+        if timed_out:
+            file.write(f"killed after {timeout:g} s\n".encode())
+    shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
+    return {"argv": shown, "exit_code": exit_code, "start": start, "end": now(), "log": log}
+
+
+def run_all(jobs: Sequence[Job], folder: Path, timeout: float) -> list[dict[str, Any]]:
+    """Run modules, two at a time and in this order."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda one: one.run(folder, timeout), processes))
-
-
-Key = tuple[str, str, str]
-"""Side, capture and part."""
+        return list(pool.map(lambda job: run_module(folder, timeout, *job), jobs))
 
 
 class Climb:
@@ -119,7 +101,7 @@ class Climb:
         self.folder, self.timeout, self.pair = Path(folder), timeout, (reference, candidate)
         self.problems = problems or Problems()
         self.datasets = {FIXTURE: load_fixture(FIXTURE).sha256}
-        self.disagreements: tuple[Disagreement, ...] = ()
+        self.disagreements: list[Disagreement] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-")
         self.scratch = Path(self._scratch.name)
         give(self.scratch, self.pair, self.problems)
@@ -127,7 +109,7 @@ class Climb:
         self._ended: list[dict[str, Any]] = []
         self._lanes = {name: ThreadPoolExecutor(1) for name in self.pair}
         self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
-        self._done: dict[Key, Future[str]] = {}
+        self._done: dict[tuple[str, str, str], Future[str]] = {}  # by side, capture and part
         self._judged: dict[str, Judged] = {}
         self._measured: Measured | None = None
         self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
@@ -136,8 +118,13 @@ class Climb:
         """Queue captures: each side's own in its lane; then whichever lane is free takes those in new processes."""
         for capture in sorted(captures, key=lambda one: (one.fresh, bool(one.after))):
             for part in capture.parts(self.problems):
+                before = [
+                    self._done[side, name, one]  # the same part of other captures, or all of them
+                    for name in capture.after
+                    for one in ([part] if part else CAPTURES[name].parts(self.problems))
+                    for side in self.pair
+                ]
                 for side in self.pair[1:] if capture.candidate_only else self.pair:
-                    before = [self._done[key] for key in self._before(capture, part)]
                     self._done[side, capture.name, part] = self._queued(side, capture, part, before)
 
     def _queued(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> Future[str]:
@@ -160,15 +147,6 @@ class Climb:
         except Exception as error:
             future.set_exception(error)
 
-    def _before(self, capture: Capture, part: str) -> list[Key]:
-        """What must be there first: the same part of other captures, or all of them."""
-        return [
-            (side, name, one)
-            for name in capture.after
-            for one in ([part] if part else CAPTURES[name].parts(self.problems))
-            for side in self.pair
-        ]
-
     def _capture(self, side: str, name: str, part: str, before: Sequence[Future[str]]) -> str:
         """Have a capture made; why that came to nothing, in words, or nothing."""
         wait(before)
@@ -184,11 +162,11 @@ class Climb:
             return ""
         name = ".".join(filter(None, (side, capture.name, part)))
         asked = ":".join(filter(None, (capture.name, part)))
-        one = Process("ptyint.parity.worker", (side, str(self.scratch), asked), f"{name}.log")
-        command = one.run(self.folder, self.timeout)
+        job = (f"{name}.log", "ptyint.parity.worker", side, str(self.scratch), asked)
+        command = run_module(self.folder, self.timeout, *job)
         self._ended.append(command)
         code = command["exit_code"]
-        return "" if code == 0 else f"its process ended with exit code {code}; see {one.log}"
+        return "" if code == 0 else f"its process ended with exit code {code}; see {job[0]}"
 
     def _read(self, side: str, name: str, part: str) -> Captured:
         """What was captured; in its place what went wrong, where a process died."""
@@ -265,8 +243,8 @@ class Climb:
         for side in measured.with_capability("workflow"):
             write_arrays(self.folder / f"{side}.outputs.npz", workflow.outputs(measured, side))
         if not all(offer.is_full for offer in measured.offers.values()):
-            disagreements = reproducers.write(self.scratch, self.folder, rows, measured.offers, self.problems.seed)
-            self.disagreements = tuple(disagreements)
+            given = measured.offers, self.problems.seed
+            self.disagreements = reproducers.write(self.scratch, self.folder, rows, *given)
         ladder = Ladder(*self.pair, self.problems.profile, rows, cost.numbers(measured), cost.about(measured))
         ladder.save(self.folder / "ladder.json")
         return ladder

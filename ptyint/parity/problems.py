@@ -181,8 +181,7 @@ class Network(NamedTuple):
     @classmethod
     def named(cls, name: str) -> Network:
         """The network that goes by ``case/precision``."""
-        case, _, precision = name.rpartition("/")
-        return cls(case, precision)
+        return cls(*name.rsplit("/", 1))
 
 
 @dataclass(frozen=True)
@@ -230,13 +229,6 @@ class Plan:
         for name, value in asdict(self).items():
             if not value > 0:
                 raise ConfigError(f"{name} is {value!r}; must be positive.")
-
-    def margins(self) -> dict[str, float]:
-        """Every margin by name, for a run's record."""
-        return {f"margin of {name}": float(getattr(self, name)) for name in MARGINS}
-
-
-MARGINS = ("correlation", "scale", "shift_px", "phase_rad", "ramp_px")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -78,13 +78,9 @@ def table(rows: Sequence[Finding]) -> DataFrame:
     """Findings as a data frame: a column for each field of :class:`Finding`, and its verdict, place and consequence."""
     import pandas as pd
 
-    fields = list(Finding.__dataclass_fields__)
-    frame = pd.DataFrame([asdict(row) for row in rows], columns=fields)
-    frame["step"] = frame["step"].astype("Int64")
-    frame["verdict"] = [row.verdict for row in rows]
-    frame["place"] = [row.place for row in rows]
-    frame["consequence"] = [row.is_consequence for row in rows]
-    return frame
+    columns = [*Finding.__dataclass_fields__, "verdict", "place", "is_consequence"]
+    frame = pd.DataFrame([[getattr(row, name) for name in columns] for row in rows], columns=columns)
+    return frame.astype({"step": "Int64"}).rename(columns={"is_consequence": "consequence"})
 
 
 @dataclass(frozen=True)
@@ -208,9 +204,9 @@ class Ladder:
             names.setdefault(self.rung(rung).verdict, []).append(rung)
         return names
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything as JSON, whole or not at all."""
+        values = {
             "version": VERSION,
             "reference": self.reference,
             "candidate": self.candidate,
@@ -221,12 +217,9 @@ class Ladder:
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
             "findings": [plain(row) for row in self.rows],
         }
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything as JSON, whole or not at all."""
         target = Path(path)
         with atomic_path(target) as temporary:
-            temporary.write_text(json.dumps(self.to_mapping(), indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
         return target
 
     @classmethod
@@ -259,24 +252,24 @@ class Ladder:
         """One row a rung: its question, verdict, largest error in both precisions and the factor between them."""
         import pandas as pd
 
-        return pd.DataFrame([self._line(self.rung(name)) for name in self.rungs])
-
-    @staticmethod
-    def _line(judged: Judged) -> dict[str, Any]:
-        sizes = {p: "-" if (row := judged.worst(p)) is None else row.size for p in PRECISIONS}
-        largest, shrinking = judged.worst(), judged.shrinks
-        return {
-            "rung": f"{NUMBERS[judged.rung.name]} {judged.rung.name}",
-            "question": judged.rung.question,
-            "verdict": f"{SIGNS[judged.verdict]} {judged.verdict}",
-            "hold": f"{sum(row.holds and row.decided for row in judged.on())} of {len(judged.on())}",
-            **{f"{precision}: error of tolerance": size for precision, size in sizes.items()},
-            "shrinks by": "-" if shrinking is None else f"{shrinking:.1e}",
-            "largest at": largest.place if largest else "-",
-        }
+        return pd.DataFrame([_line(self.rung(name)) for name in self.rungs])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return Table.of(self.overview, "The ladder, rung by rung")._repr_mimebundle_()
+
+
+def _line(judged: Judged) -> dict[str, Any]:
+    sizes = {p: "-" if (row := judged.worst(p)) is None else row.size for p in PRECISIONS}
+    largest, shrinking = judged.worst(), judged.shrinks
+    return {
+        "rung": f"{NUMBERS[judged.rung.name]} {judged.rung.name}",
+        "question": judged.rung.question,
+        "verdict": f"{SIGNS[judged.verdict]} {judged.verdict}",
+        "hold": f"{sum(row.holds and row.decided for row in judged.on())} of {len(judged.on())}",
+        **{f"{precision}: error of tolerance": size for precision, size in sizes.items()},
+        "shrinks by": "-" if shrinking is None else f"{shrinking:.1e}",
+        "largest at": largest.place if largest else "-",
+    }
 
 
 def criteria(profile: str) -> tuple[Criterion, ...]:

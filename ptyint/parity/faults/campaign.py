@@ -6,7 +6,7 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,7 @@ from ptyint.parity.compare import plain
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.faults.injection import SIDE
 from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome
-from ptyint.parity.ladder import Process, run_all
+from ptyint.parity.ladder import Job, run_all
 from ptyint.parity.rungs import NUMBERS
 from ptyint.parity.worker import give
 
@@ -164,23 +164,16 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
         give(scratch, (REFERENCE, SIDE), PROBLEMS)
-        commands = run_all(
-            [
-                _capturing(scratch, SIDE, "training", "steps"),
-                _capturing(scratch, REFERENCE, "trace", "training"),
-                _capturing(scratch, REFERENCE, "steps"),
-                _trying(scratch, "low", "--low", "--ids", CONTROL, *CATALOGUE),
-            ],
-            target,
-            timeout,
-        )
-        low = _outcomes(scratch, "low")
-        tried = {id: one for id, one in low.items() if one.caught}
-        shares = _shares(faults, low.keys() - tried.keys())
-        commands += run_all([_trying(scratch, name, *options) for name, options in shares.items()], target, timeout)
-        for share in shares:
-            tried |= _outcomes(scratch, share)
+        captured = [
+            _capturing(scratch, SIDE, "training", "steps"),
+            _capturing(scratch, REFERENCE, "trace", "training"),
+            _capturing(scratch, REFERENCE, "steps"),
+        ]
+        shares = _shares(faults)
+        trials = [_trying(scratch, name, *options) for name, options in shares.items()]
+        commands = run_all(captured, target, timeout) + run_all(trials, target, timeout)
         written = [_written(scratch, share) for share in shares]
+    tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
     limits = tuple(Limit(**one) for values in written for one in values.get("limits", ()))
     apart = next((values["rounding"] for values in written if "rounding" in values), math.nan)
     done = Campaign(faults, tried, limits, apart, evidence, tuple(commands))
@@ -188,34 +181,27 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     return done
 
 
-def _shares(faults: Sequence[Fault], ids: Set[str]) -> dict[str, list[str]]:
-    """Two shares of what is still to be tried, and of the faults with a size, for two cores: name to options.
+def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
+    """Two shares of the faults, and of those with a size, for two cores: name to options.
 
     The longest come first: the control, which climbs to the end, then faults by their expected rung, highest first.
     """
-    order = [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
-    longest = [id for id in order if id in ids]
+    ids = [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
     numbers = [str(number) for number in range(len(SIZED))]
-    shares = {f"share{i}": ["--ids", *longest[i::2], "--sized", *numbers[1 - i :: 2]] for i in range(2)}
+    shares = {f"share{i}": ["--ids", *ids[i::2], "--sized", *numbers[1 - i :: 2]] for i in range(2)}
     shares["share1"].append("--rounding")
     return shares
 
 
-def _capturing(scratch: Path, backend: str, *captures: str) -> Process:
-    log = f"sensitivity.{backend}.{captures[0]}.log"
-    return Process("ptyint.parity.worker", (backend, str(scratch), *captures), log)
+def _capturing(scratch: Path, backend: str, *captures: str) -> Job:
+    return (f"sensitivity.{backend}.{captures[0]}.log", "ptyint.parity.worker", backend, str(scratch), *captures)
 
 
-def _trying(scratch: Path, name: str, *options: str) -> Process:
-    arguments = (str(scratch), "--name", name, *options)
-    return Process("ptyint.parity.faults.trial", arguments, f"sensitivity.{name}.log")
+def _trying(scratch: Path, name: str, *options: str) -> Job:
+    return (f"sensitivity.{name}.log", "ptyint.parity.faults.trial", str(scratch), "--name", name, *options)
 
 
 def _written(scratch: Path, name: str) -> dict[str, Any]:
     """What a process wrote; nothing where it did not end."""
     path = scratch / f"{name}.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def _outcomes(scratch: Path, name: str) -> dict[str, Outcome]:
-    return {one["id"]: Outcome(**one) for one in _written(scratch, name).get("outcomes", ())}

@@ -120,12 +120,12 @@ def _frozen_scale(network: Any) -> None:
         group["params"] = [one for one in group["params"] if one is not frozen]
 
 
-def _optimiser_option(**options: Any) -> Callable[[Any], None]:
+def _optimiser(**options: Any) -> Context:
     def change(network: Any) -> None:
         for group in network.optimizer.param_groups:
             group.update(options)
 
-    return change
+    return after_init("TorchNetwork", change)
 
 
 def _range_255(original: Any, *arguments: Any, data_range: float, **keywords: Any) -> float:
@@ -202,10 +202,6 @@ def _half_precision(original: Any, path: Any, weights: Any, config: Any, *rest: 
     return original(path, rounded, config, *rest)
 
 
-def _bf16(original: Any, self: Any, name: str, x: Any, tap: Any) -> Any:
-    return original(self, name, x.to(torch().bfloat16).to(x.dtype), tap)
-
-
 def _reflecting(network: Any) -> None:
     for layer in network.convolutions.values():
         layer.padding_mode = "reflect"
@@ -255,8 +251,7 @@ LISTED = (
           lambda: wrapped("ptyint.backends.bundle", "save_bundle", _untrained), "SINGLETON-SAVE"),
     Fault("F13", "architecture rebuilt from defaults on load", "persistence", "configuration",
           lambda: wrapped("ptyint.backends.bundle", "load_bundle", _default_architecture), "checkpoint fix, 2025-10"),
-    Fault("F14", "Adam's epsilon 1e-8 and not 1e-7", "step", "optimiser",
-          after_init("TorchNetwork", _optimiser_option(eps=1e-8)), "none"),
+    Fault("F14", "Adam's epsilon 1e-8 and not 1e-7", "step", "optimiser", _optimiser(eps=1e-8), "none"),
     Fault("F15", "default backend became pytorch", "contract", "default backend",
           _default_backend, "plan's risk table"),
     Fault("F16", "configuration gate skipped: stale params.cfg", "contract", "params.cfg after the gate",
@@ -286,7 +281,7 @@ OWN = (
     Fault("P08", "partial last batch dropped in training", "step", "losses by hand", _train_with(_without_last_batch)),
     Fault("P09", "height and width of kernels exchanged, both ways", "forward", "encoder.0.conv1", _layout_of_kernels),
     Fault("P10", "convolutions read inputs in bfloat16", "forward", "encoder.0.conv1",
-          method("PtychoNet", "convolve", _bf16)),
+          method("PtychoNet", "convolve", lambda f, s, n, x, tap: f(s, n, x.to(torch().bfloat16).to(x.dtype), tap))),
     Fault("P11", "moments of the last scan's optimiser kept", "step", "losses by hand", _stale_moments),
     Fault("P12", "learning rate of the step ignored", "step", "optimiser",
           method("TorchNetwork", "train_step", lambda f, s, b, rate: f(s, b, 1e-3))),
@@ -305,8 +300,7 @@ OWN = (
     in_operator("P20", "bad pixels count in the loss", "poisson_nll",
                 lambda f, k, e, g: f(k, e, torch().ones_like(g))),
     Fault("P21", "gradients clamped", "gradient", "", method("TorchNetwork", "_loss", _clipped)),
-    Fault("P22", "weight decay of 1e-4", "step", "optimiser",
-          after_init("TorchNetwork", _optimiser_option(weight_decay=1e-4))),
+    Fault("P22", "weight decay of 1e-4", "step", "optimiser", _optimiser(weight_decay=1e-4)),
     Fault("P23", "border branch added to the centre as well", "forward", "amplitude",
           method("PtychoNet", "decode", _border_everywhere)),
     Fault("P24", "background of 1e-3 counts, not 1e-2", "operator", "poisson_nll",
@@ -318,7 +312,7 @@ OWN = (
     Fault("P27", "prediction merges every group by the first one's offsets", "forward", "predicted",
           method("TorchNetwork", "predict", _first_offsets)),
     Fault("P28", "Adam's 0.9 and 0.999 passed through single precision", "step", "optimiser",
-          after_init("TorchNetwork", _optimiser_option(betas=(float(np.float32(0.9)), float(np.float32(0.999)))))),
+          _optimiser(betas=(float(np.float32(0.9)), float(np.float32(0.999))))),
     Fault("P29", "weight of a patch's border 0.02, not 0.01", "operator", "merge_patches",
           constant(f"{TORCH}.BORDER_WEIGHT", 2e-2)),
     Fault("P30", "swish head without its sigmoid's slope", "operator", "swish",
@@ -342,8 +336,7 @@ SIZED = (
                lambda s: constant(f"{TORCH}.COUNT_FLOOR", 1e-2 + s)),
     SizedFault("s added to a layer's output", "absolute", "forward",
                lambda s: at_tap("encoder.1.conv2", lambda x: x + s)),
-    SizedFault("Adam's epsilon larger by s", "absolute", "step",
-               lambda s: after_init("TorchNetwork", _optimiser_option(eps=1e-7 + s))),
+    SizedFault("Adam's epsilon larger by s", "absolute", "step", lambda s: _optimiser(eps=1e-7 + s)),
     SizedFault("learning rate scaled by 1 + s", "relative", "step",
                lambda s: method("TorchNetwork", "train_step", lambda f, n, b, rate: f(n, b, rate * (1 + s)))),
 )  # fmt: skip

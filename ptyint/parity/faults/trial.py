@@ -36,7 +36,7 @@ from ptyint.parity.compare import Finding
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.faults.injection import SIDE, Context, wrapped
 from ptyint.parity.problems import Problems
-from ptyint.parity.results import Divergence, Ladder
+from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS
 from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
 from ptyint.parity.rungs.step import train_and_apply
@@ -47,7 +47,7 @@ REFERENCE, CONTROL = "tensorflow", "control"
 LOW = ("contract", "operator")
 """Rungs that need no other backend's arrays."""
 
-HIGH = ("forward", "loss", "gradient", "step", "persistence")
+CLIMBED = (*LOW, "forward", "loss", "gradient", "step", "persistence")
 
 PROBLEMS = Problems(draws={"float64": given.DRAWS["float64"]})
 """Optimiser steps in double precision: there the drift of rounding is smallest, and any fault largest beside it."""
@@ -77,14 +77,6 @@ class Outcome:
     ratio: float = 0.0
     n_consequences: int = 0
     seconds: float = 0.0
-
-    @classmethod
-    def of(cls, id: str, divergence: Divergence | None, seconds: float = 0.0) -> Outcome:
-        """The outcome that a divergence is, or that there is none."""
-        if divergence is None:
-            return cls(id, seconds=seconds)
-        row, n_consequences = divergence.finding, len(divergence.consequences)
-        return cls(id, *row.where, row.place, row.ratio, n_consequences, seconds)
 
     @property
     def caught(self) -> bool:
@@ -172,12 +164,16 @@ def _captured(bench: Bench, applied: Context, side: str, capture: str, part: str
     return arrays
 
 
-def tried(folder: Path, id: str, rungs: Iterable[str]) -> Outcome:
+def tried(folder: Path, id: str) -> Outcome:
     """Climb under a fault of the catalogue, or under none (`CONTROL`)."""
     start = time.perf_counter()
     trial = Trial(folder, nullcontext if id == CONTROL else CATALOGUE[id].applied)
-    divergence = trial.climb(rungs).divergence
-    return Outcome.of(id, divergence, time.perf_counter() - start)
+    divergence = trial.climb(CLIMBED).divergence
+    seconds = time.perf_counter() - start
+    if divergence is None:
+        return Outcome(id, seconds=seconds)
+    row = divergence.finding
+    return Outcome(id, *row.where, row.place, row.ratio, len(divergence.consequences), seconds)
 
 
 def limit(folder: Path, fault: SizedFault) -> Limit:
@@ -222,12 +218,11 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", required=True, help="of the file that gets the outcomes")
     parser.add_argument("--ids", nargs="*", default=[], help="faults to climb with")
-    parser.add_argument("--low", action="store_true", help=f"on the rungs {' and '.join(LOW)}; else on those above")
     parser.add_argument("--sized", nargs="*", type=int, default=[], help="numbers of faults with a size")
     parser.add_argument("--rounding", action="store_true", help="measure what rounding changes in a reconstruction")
     options = parser.parse_args()
     values: dict[str, Any] = {
-        "outcomes": [asdict(tried(options.folder, id, LOW if options.low else HIGH)) for id in options.ids],
+        "outcomes": [asdict(tried(options.folder, id)) for id in options.ids],
         "limits": [asdict(limit(options.folder, SIZED[number])) for number in options.sized],
     }
     if options.rounding:

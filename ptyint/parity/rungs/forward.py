@@ -52,13 +52,10 @@ def traced(bench: Bench, network: Network, injected: Arrays | None = None) -> Ca
     return arrays
 
 
-def _singly(batch: Batch) -> list[Batch]:
+def _singly(batch: Batch) -> Iterator[Batch]:
     """Each group of a batch in a batch of its own."""
-    arrays = (batch.inputs, batch.counts, batch.offsets_px)
-    return [
-        replace(batch, inputs=inputs[None], counts=counts[None], offsets_px=offsets[None])
-        for inputs, counts, offsets in zip(*arrays, strict=True)
-    ]
+    for inputs, counts, offsets in zip(batch.inputs, batch.counts, batch.offsets_px, strict=True):
+        yield replace(batch, inputs=inputs[None], counts=counts[None], offsets_px=offsets[None])
 
 
 def _injected(bench: Bench, part: str) -> Captured:

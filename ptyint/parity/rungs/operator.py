@@ -14,7 +14,7 @@ from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare
 from ptyint.parity.problems import Problems
 from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, Rung, noted, without
-from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, Tolerance
+from ptyint.parity.tolerances import PRECISIONS, TOLERANCES
 from ptyint.scans.forward import normalise_probe
 
 INTERPOLATED = ("translate", "merge_patches", "cut_patches", "patch_of_group", "stitch")
@@ -71,7 +71,8 @@ def _one(
     where: Place, wide: NDArray[Any], arrays: Mapping[str, Arrays], offers: Mapping[str, Offer], between: bool
 ) -> Iterator[Finding]:
     """One operand: the two sides, then each against the referee."""
-    precision, name, tolerance = where.precision, where.tap, tolerance_of(where.tap)
+    precision, name = where.precision, where.tap
+    tolerance = TOLERANCES["interpolation" if operands.base_name(name) in INTERPOLATED else "operator"]
     keys = {
         side: f"{precision}/{name if name in offer.operators else operands.base_name(name)}/{where.operand}"
         for side, offer in offers.items()  # a side that lacks a variant is compared by the operator itself
@@ -93,11 +94,6 @@ def _one(
             yield Finding.missing(where, pair, f"dtype {arrays[side][key].dtype}, not {kind}")
         else:
             yield compare(where, pair, (arrays[side], {key: wide}), (key, key), tolerance)
-
-
-def tolerance_of(name: str) -> Tolerance:
-    """Of an operator or variant."""
-    return TOLERANCES["interpolation" if operands.base_name(name) in INTERPOLATED else "operator"]
 
 
 OPERATORS = Capture("operator", measure, "operators")

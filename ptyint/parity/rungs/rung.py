@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -219,11 +220,7 @@ def without(measured: Measured, rung: str, precisions: Iterable[str]) -> list[Fi
 
 def worst(rows: Iterable[Finding]) -> Finding | None:
     """The finding nearest to its tolerance, or farthest beyond it."""
-    return max(
-        (row for row in rows if row.available),
-        key=lambda row: math.inf if math.isnan(row.ratio) else row.ratio,
-        default=None,
-    )
+    return max((row for row in rows if row.available), key=attrgetter("excess"), default=None)
 
 
 def shrinks(rows: Sequence[Finding]) -> float | None:

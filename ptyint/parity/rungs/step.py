@@ -30,7 +30,9 @@ from ptyint.scans.batches import Batch, GroupedScan
 from ptyint.scans.fixtures import load_fixture
 from ptyint.scans.scan import Scan
 
-ADAM_RATES = (1e-3, 5e-4, 2e-3)
+ADAM_RATES, ADAM_GROUPS = (1e-3, 5e-4, 2e-3), ((0, 1), (2, 3), (4,))
+"""Learning rate of each step, and its batch: the last of them is smaller."""
+
 ADAM = {
     "all move": given.stepping(2),
     "probe and scale stay": replace(
@@ -50,7 +52,8 @@ def measure_optimiser(bench: Bench, part: str = "") -> Captured:
             data = GroupedScan.from_config(scan, config)
             weights = given.with_biases(initial_weights(config.model, scan.probe, 1 + bench.problems.seed))
             network = bench.backend.build(config, weights, None, "float64")
-            for step, batch in enumerate(_partial_batches(data, len(ADAM_RATES))):
+            for step, groups in enumerate(ADAM_GROUPS):
+                batch = data.batch(np.array(groups), "float64")
                 arrays |= {f"{name}/{step}/{key}": w for key, w in network.get_weights().items()}
                 traced = network.trace(batch)
                 of_weights = {key: array for key, array in traced.items() if key.removeprefix("gradient/") in weights}
@@ -59,11 +62,6 @@ def measure_optimiser(bench: Bench, part: str = "") -> Captured:
                 arrays[f"{name}/{step}/loss"] = np.array(network.train_step(batch, ADAM_RATES[step]))
             arrays |= {f"{name}/{step + 1}/{key}": w for key, w in network.get_weights().items()}
     return arrays
-
-
-def _partial_batches(data: GroupedScan, n: int) -> list[Batch]:
-    """Double precision, the last of them smaller."""
-    return [data.batch(np.arange(2 * i, 2 * i + (2 if i < n - 1 else 1)), "float64") for i in range(n)]
 
 
 def judge_optimiser(measured: Measured, problems: Problems) -> Iterator[Finding]:
