@@ -61,27 +61,25 @@ class Campaign:
         Columns: id, title, upstream, expected, expected_tap; then those of :class:`Outcome`; `caught`, None where it
         was not tried; `right`, whether the first red rung and tap are the expected ones.
         """
-        rows = [self._row(fault, self.tried.get(fault.id)) for fault in self.faults]
-        engine = None
+        tried = dict(self.tried)
         if self.evidence:
             rung = "" if self.evidence == "pass" else EVIDENCE.rung
-            engine = Outcome(EVIDENCE.id, rung, place=f"verdict: {self.evidence}", ratio=math.nan)
-        frame = pd.DataFrame([*rows, self._row(EVIDENCE, engine)])
-        return frame.astype({"step": "Int64", "caught": object})
-
-    @staticmethod
-    def _row(fault: Fault, outcome: Outcome | None) -> dict[str, Any]:
-        one = outcome or Outcome(fault.id, ratio=math.nan)
-        return {
-            "id": fault.id,
-            "title": fault.title,
-            "upstream": fault.upstream,
-            "expected": fault.rung,
-            "expected_tap": ", ".join(filter(None, (fault.tap, fault.operand))),
-            **asdict(one),
-            "caught": None if outcome is None else one.caught,
-            "right": one.at_the_right_place(fault),
-        }
+            tried[EVIDENCE.id] = Outcome(EVIDENCE.id, rung, place=f"verdict: {self.evidence}", ratio=math.nan)
+        rows = []
+        for fault in (*self.faults, EVIDENCE):
+            one = tried.get(fault.id, Outcome(fault.id, ratio=math.nan))
+            row = {
+                "id": fault.id,
+                "title": fault.title,
+                "upstream": fault.upstream,
+                "expected": fault.rung,
+                "expected_tap": ", ".join(filter(None, (fault.tap, fault.operand))),
+                **asdict(one),
+                "caught": one.caught if fault.id in tried else None,
+                "right": one.at_the_right_place(fault),
+            }
+            rows.append(row)
+        return pd.DataFrame(rows).astype({"step": "Int64", "caught": object})
 
     @property
     def control(self) -> Outcome | None:
