@@ -26,21 +26,8 @@ from ptyint.parity.reproducers import Disagreement
 from ptyint.parity.results import Judged, Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, trained, workflow
 from ptyint.parity.rungs.rung import Capture, Captured, Measured, stored
-from ptyint.parity.worker import OFFER, Worker, give
+from ptyint.parity.worker import OFFER, ONE_THREAD, Worker, give
 from ptyint.scans.fixtures import load_fixture
-
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TQDM_DISABLE": "1",
-}
-"""A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
-
-
-Job = tuple[str, ...]
-"""Name of the log, module of this package to run, its arguments."""
 
 
 def run_module(folder: Path, timeout: float, log: str, module: str, *arguments: str) -> dict[str, Any]:
@@ -53,12 +40,6 @@ def run_module(folder: Path, timeout: float, log: str, module: str, *arguments: 
             file.write(f"killed after {timeout:g} s\n".encode())
     shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
     return {"argv": shown, "exit_code": exit_code, "start": start, "end": now(), "log": log}
-
-
-def run_all(jobs: Sequence[Job], folder: Path, timeout: float) -> list[dict[str, Any]]:
-    """Run modules, two at a time and in this order."""
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda job: run_module(folder, timeout, *job), jobs))
 
 
 class Climb:
@@ -105,7 +86,7 @@ class Climb:
         self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-")
         self.scratch = Path(self._scratch.name)
         give(self.scratch, self.pair, self.problems)
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, Worker] = {}  # by log
         self._ended: list[dict[str, Any]] = []
         self._lanes = {name: ThreadPoolExecutor(1) for name in self.pair}
         self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
@@ -128,10 +109,11 @@ class Climb:
                     self._done[side, capture.name, part] = self._queued(side, capture, part, before)
 
     def _queued(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> Future[str]:
+        make = partial(self._capture, side, capture, part, before)
         if not capture.fresh:
-            return self._lanes[side].submit(self._capture, side, capture.name, part, before)
+            return self._lanes[side].submit(make)
         future: Future[str] = Future()
-        self._shared.append((future, partial(self._capture_anew, side, capture, part, before)))
+        self._shared.append((future, make))
         for lane in self._lanes.values():
             lane.submit(self._take)
         return future
@@ -147,26 +129,23 @@ class Climb:
         except Exception as error:
             future.set_exception(error)
 
-    def _capture(self, side: str, name: str, part: str, before: Sequence[Future[str]]) -> str:
+    def _capture(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
         """Have a capture made; why that came to nothing, in words, or nothing."""
         wait(before)
-        if side not in self._workers:
-            log, env = self.folder / f"{side}.measure.log", {**os.environ, **ONE_THREAD}
-            self._workers[side] = Worker(side, self.scratch, log, env, self.timeout)
-        return self._workers[side].measure(name, part)
-
-    def _capture_anew(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
-        """The same in a new process."""
-        wait([*before, self._done[side, "contract", ""]])
+        if not capture.fresh:
+            return self._worker(f"{side}.measure.log", side).measure(capture.name, part)
+        wait([self._done[side, "contract", ""]])
         if capture.needs not in Offer.of(stored(self.scratch, side, OFFER)).capabilities:
             return ""
-        name = ".".join(filter(None, (side, capture.name, part)))
-        asked = ":".join(filter(None, (capture.name, part)))
-        job = (f"{name}.log", "ptyint.parity.worker", side, str(self.scratch), asked)
-        command = run_module(self.folder, self.timeout, *job)
-        self._ended.append(command)
-        code = command["exit_code"]
-        return "" if code == 0 else f"its process ended with exit code {code}; see {job[0]}"
+        log = ".".join(filter(None, (side, capture.name, part, "log")))
+        why = self._worker(log, side).measure(capture.name, part)
+        self._end(log)
+        return why
+
+    def _worker(self, log: str, side: str) -> Worker:
+        if log not in self._workers:
+            self._workers[log] = Worker(side, self.scratch, self.folder / log, self.timeout)
+        return self._workers[log]
 
     def _read(self, side: str, name: str, part: str) -> Captured:
         """What was captured; in its place what went wrong, where a process died."""
@@ -237,7 +216,7 @@ class Climb:
         for name in self.rungs:
             if name not in self._judged:
                 self.rung(name)
-        self._end()
+        self._end(*self._workers)
         measured = self.measured
         rows = tuple(row for name in self.rungs for row in self._judged[name].rows)
         for side in measured.with_capability("workflow"):
@@ -253,14 +232,13 @@ class Climb:
         """End every process at once, and forget what was captured."""
         for lane in self._lanes.values():
             lane.shutdown(wait=False, cancel_futures=True)
-        self._end(at_once=True)
+        self._end(*self._workers, at_once=True)
         self._scratch.cleanup()
 
-    def _end(self, at_once: bool = False) -> None:
-        for worker in self._workers.values():
+    def _end(self, *logs: str, at_once: bool = False) -> None:
+        for worker in [self._workers.pop(log) for log in logs]:
             worker.close(at_once)
             self._ended.append(worker.command())
-        self._workers.clear()
 
     def __enter__(self) -> Self:
         return self

@@ -7,8 +7,9 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,14 @@ from ptyint.parity.compare import plain
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.faults.injection import SIDE
 from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome
-from ptyint.parity.ladder import Job, run_all
-from ptyint.parity.rungs import NUMBERS
-from ptyint.parity.worker import give
+from ptyint.parity.ladder import run_module
+from ptyint.parity.rungs import CAPTURES, NUMBERS
+from ptyint.parity.worker import Worker, give
 
 NAME = "sensitivity.json"
+
+CAPTURED = ((SIDE, "training", "steps"), (REFERENCE, "trace", "training"), (REFERENCE, "steps"))
+"""Backend and what it measures, in a process each, before the first trial."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,7 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     evidence : str
         See :class:`Campaign`.
     timeout : float
-        Seconds for each process.
+        Seconds for each capture, and for each share of the faults.
 
     Raises
     ------
@@ -162,14 +166,10 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
         give(scratch, (REFERENCE, SIDE), PROBLEMS)
-        captured = [
-            _capturing(scratch, SIDE, "training", "steps"),
-            _capturing(scratch, REFERENCE, "trace", "training"),
-            _capturing(scratch, REFERENCE, "steps"),
-        ]
         shares = _shares(faults)
-        trials = [_trying(scratch, name, *options) for name, options in shares.items()]
-        commands = run_all(captured, target, timeout) + run_all(trials, target, timeout)
+        with ThreadPoolExecutor(2) as pool:
+            commands = list(pool.map(partial(_captured, scratch, target, timeout), CAPTURED))
+            commands += pool.map(partial(_tried, scratch, target, timeout), *zip(*shares.items(), strict=True))
         written = [_written(scratch, share) for share in shares]
     tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
     limits = tuple(Limit(**one) for values in written for one in values.get("limits", ()))
@@ -191,12 +191,21 @@ def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
     return shares
 
 
-def _capturing(scratch: Path, backend: str, *captures: str) -> Job:
-    return (f"sensitivity.{backend}.{captures[0]}.log", "ptyint.parity.worker", backend, str(scratch), *captures)
+def _captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> dict[str, Any]:
+    """Have a backend measure; what a run's record keeps of that."""
+    backend, *captures = asked
+    worker = Worker(backend, scratch, target / f"sensitivity.{backend}.{captures[0]}.log", timeout)
+    for name in captures:
+        for part in CAPTURES[name].parts(PROBLEMS):
+            worker.measure(name, part)
+    worker.close()
+    return worker.command()
 
 
-def _trying(scratch: Path, name: str, *options: str) -> Job:
-    return (f"sensitivity.{name}.log", "ptyint.parity.faults.trial", str(scratch), "--name", name, *options)
+def _tried(scratch: Path, target: Path, timeout: float, name: str, options: Sequence[str]) -> dict[str, Any]:
+    """Try a share of the faults; what a run's record keeps of that."""
+    arguments = (str(scratch), "--name", name, *options)
+    return run_module(target, timeout, f"sensitivity.{name}.log", "ptyint.parity.faults.trial", *arguments)
 
 
 def _written(scratch: Path, name: str) -> dict[str, Any]:

@@ -87,13 +87,13 @@ def _one(
     for side in sides:
         if name not in offers[side].operators:
             continue  # a variant of the other side's
-        key, pair, kind = keys[side], (side, REFEREE), operands.expected_kind(wide, precision)
+        key, held, kind = keys[side], (side, REFEREE), operands.expected_kind(wide, precision)
         if side in refused:
-            yield Finding.unavailable(where, pair, refused[side].removeprefix(UNSUPPORTED))
+            yield Finding.unavailable(where, held, refused[side].removeprefix(UNSUPPORTED))
         elif key in arrays[side] and arrays[side][key].dtype != kind:
-            yield Finding.missing(where, pair, f"dtype {arrays[side][key].dtype}, not {kind}")
+            yield Finding.missing(where, held, f"dtype {arrays[side][key].dtype}, not {kind}")
         else:
-            yield compare(where, pair, (arrays[side], {key: wide}), (key, key), tolerance)
+            yield compare(where, held, (arrays[side], {key: wide}), (key, key), tolerance)
 
 
 OPERATORS = Capture("operator", measure, "operators")
