@@ -19,9 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path, write_arrays
+from ptyint.evidence.checks import to_json
 from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
-from ptyint.parity.compare import REFEREE, Arrays, Finding, plain
+from ptyint.parity.compare import REFEREE, Arrays, Finding
 from ptyint.parity.problems import FIXTURE
 from ptyint.parity.rungs.rung import stored
 from ptyint.scans.files import write_scan
@@ -42,7 +43,7 @@ arrays, script : str
     Files relative to the run folder; empty where there is nothing to call.
 """
 
-KEPT = ("rung", "tap", "case", "operand", "side", "against", "error")
+KEPT = ("rung", "tap", "case", "operand", "side", "against")
 
 
 def write(
@@ -80,9 +81,8 @@ def write(
             files = _operator(target / FOLDER, stem, worst, results, seed)
         elif any("workflow" in offers[side].capabilities for side in (worst.side, worst.against) if side in offers):
             files = _stage(target / FOLDER, stem, worst, seed)
-        values = plain(worst)
-        where = {name: values[name] for name in KEPT}
-        disagreements.append({**where, "words": words, "arrays": files[0], "script": files[1]})
+        said = {"error": to_json(worst.error), "words": words, "arrays": files[0], "script": files[1]}
+        disagreements.append({**{name: getattr(worst, name) for name in KEPT}, **said})
     with atomic_path(target / NAME) as path:
         path.write_text(json.dumps(disagreements, indent=1))
     return disagreements

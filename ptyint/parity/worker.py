@@ -52,16 +52,6 @@ def write(folder: Path, side: str, capture: str, arrays: Captured, part: str = "
     write_arrays(folder / file_name(side, capture, part), arrays)
 
 
-def bench_of(name: str, folder: Path) -> Bench:
-    """Load a backend, to be measured on the problems of a folder."""
-    given = json.loads((folder / PROBLEMS).read_text())
-    reference, candidate = given["pair"]
-    before = time.perf_counter()
-    backend = backends.load(name)
-    seconds = time.perf_counter() - before
-    return Bench(backend, (reference, candidate), Problems.from_mapping(given["problems"]), folder, seconds)
-
-
 def capture(bench: Bench, asked: Capture, part: str = "") -> None:
     """Measure and write; nothing where the backend does not offer what it needs."""
     if asked.needs and asked.needs not in bench.backend.capabilities:
@@ -145,8 +135,12 @@ def main() -> None:
     os.dup2(2, 1)  # whatever prints goes to the log: the old output is for answers alone
     name, folder = sys.argv[1], Path(sys.argv[2])
     os.chdir(folder)  # a backend may leave files where it runs
-    bench = bench_of(name, folder)
-    write(folder, name, OFFER, written(bench.backend))
+    given = json.loads((folder / PROBLEMS).read_text())
+    before = time.perf_counter()
+    backend = backends.load(name)
+    seconds = time.perf_counter() - before
+    bench = Bench(backend, tuple(given["pair"]), Problems.from_mapping(given["problems"]), folder, seconds)
+    write(folder, name, OFFER, written(backend))
     for line in sys.stdin:
         asked, part = json.loads(line)
         capture(bench, CAPTURES[asked], part)

@@ -169,7 +169,7 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
         shares = _shares(faults)
         with ThreadPoolExecutor(2) as pool:
             commands = list(pool.map(partial(_captured, scratch, target, timeout), CAPTURED))
-            commands += pool.map(partial(_tried, scratch, target, timeout), *zip(*shares.items(), strict=True))
+            commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
         written = [_written(scratch, share) for share in shares]
     tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
     limits = tuple(Limit(**one) for values in written for one in values.get("limits", ()))
