@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 
-from ptyint.parity.ladder import climb
+from ptyint.parity.ladder import Climb
 from ptyint.parity.problems import DRAWS, Problems
 from ptyint.parity.results import Ladder
 
@@ -41,7 +41,8 @@ def main() -> int:
     for seed in range(options.first, options.first + options.n):
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            ladder = climb(folder, problems=Problems(seed=seed, draws=draws))
+            with Climb(folder, problems=Problems(seed=seed, draws=draws)) as climb:
+                ladder = climb.finish()
         judged = [one for one in ladder.rows if one.rung != "cost"]
         red = [f"{one.rung}: {one.place} {one.ratio:.3g}" for one in judged if not one.holds]
         alarms += bool(red)

@@ -22,15 +22,29 @@ def run_cells(name: str, **parameters: Any) -> list[Any]:
         for cell in nbformat.read(notebook_path(name), as_version=4).cells:
             if cell.cell_type != "code":
                 continue
-            tree = ast.parse(cell.source)
-            last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
-            exec(compile(tree, name, "exec"), namespace)
-            if isinstance(last, ast.Expr):
-                shown.append(eval(compile(ast.Expression(last.value), name, "eval"), namespace))
+            shown.append(_displayed(cell.source, namespace))
             if "parameters" in cell.metadata.get("tags", []):
                 assert namespace.keys() >= parameters.keys()
                 namespace |= parameters
     return [one for one in shown if one is not None]
+
+
+def run_cell(name: str, words: str, **names: Any) -> Any:
+    """What the one cell displays that has these words, given the imports of the notebook and what a test names."""
+    sources = [cell.source for cell in nbformat.read(notebook_path(name), as_version=4).cells]
+    imports = next(source for source in sources if source.startswith("import "))
+    (wanted,) = (source for source in sources if words in source)
+    namespace = dict(names)
+    _displayed(imports, namespace)
+    return _displayed(wanted, namespace)
+
+
+def _displayed(source: str, namespace: dict[str, Any]) -> Any:
+    """Run a cell; the value of its last line, if that has one."""
+    tree = ast.parse(source)
+    last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+    exec(compile(tree, "cell", "exec"), namespace)
+    return eval(compile(ast.Expression(last.value), "cell", "eval"), namespace) if isinstance(last, ast.Expr) else None
 
 
 def record_of(shown: list[Any]) -> Record:

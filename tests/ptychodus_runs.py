@@ -18,7 +18,7 @@ from ptychodus.api.probe_positions import ProbePosition, ProbePositionSequence
 from ptychodus.api.product import Product, ProductMetadata
 from ptychodus.api.simulate.diffraction import generate_diffraction_data
 
-from ptyint.parity.ladder import ONE_THREAD
+from ptyint.parity.worker import ONE_THREAD
 from ptyint.scans import simulate
 
 N = 64

@@ -81,7 +81,7 @@ def test_the_template_meets_the_referee(template: Any, tmp_path: Path) -> None:
     from ptyint.parity.rungs import operator
     from ptyint.parity.rungs.rung import Bench, Measured
 
-    offer = Offer(template.capabilities, template.precisions, tuple(template.operators()))
+    offer = Offer(template.capabilities, template.precisions, dict.fromkeys(template.operators(), ""))
     arrays = {"mine": operator.measure(Bench(template, ("mine", "other"), Problems(), tmp_path)), "other": {}}
     found = operator.judge(Measured(dict.fromkeys(arrays, offer), lambda side, *_: arrays[side]), Problems())
     mine = [f for f in found if f.side == "mine" and f.against == "referee" and f.available]
@@ -136,7 +136,7 @@ def test_what_a_backend_offers_survives_its_process(template: Any, tmp_path: Pat
 
 def test_an_unknown_backend_is_refused_before_anything_runs(tmp_path: Path) -> None:
     with pytest.raises(UnknownBackendError, match="Unknown backend 'nonsense'"):
-        ladder.climb(tmp_path, "tensorflow", "nonsense")
+        ladder.Climb(tmp_path, "tensorflow", "nonsense")
 
 
 def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> None:
@@ -145,7 +145,8 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     (installed / "second_template.py").write_text(second)
     entries = installed / "mine-1.0.dist-info" / "entry_points.txt"
     entries.write_text(ENTRY + "yours = second_template\n")
-    code = "import sys; from ptyint.parity.ladder import climb; climb(sys.argv[1], 'mine', 'yours')"
+    code = "import sys\nfrom ptyint.parity.ladder import Climb\n"
+    code += "with Climb(sys.argv[1], 'mine', 'yours') as climb:\n    climb.finish()"
     path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
     env = {**os.environ, "PYTHONPATH": path}
     run = subprocess.run([sys.executable, "-c", code, tmp_path], env=env, capture_output=True, text=True, timeout=200)
@@ -155,6 +156,6 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     ladder = Ladder.load(tmp_path / "ladder.json")
     assert set(ladder.findings.query("verdict == 'fail'")["tap"]) == {"poisson_nll"}
     assert ladder.divergence is not None and ladder.divergence.finding.against == "mine"
-    assert ladder.verdict("operator") == "fail" and ladder.verdict("gradient") == "not available"
+    assert ladder.rung("operator").verdict == "fail" and ladder.rung("gradient").verdict == "not available"
     with np.load(next((tmp_path / "reproductions").glob("*poisson*.npz"))) as arrays:
         assert {"argument_0", "referee", "mine", "yours"} <= set(arrays)

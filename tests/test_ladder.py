@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from ptyint.errors import ConfigError
-from ptyint.parity.ladder import Climb, climb
+from ptyint.parity.ladder import Climb
 from ptyint.parity.problems import Problems
 from ptyint.parity.results import Ladder
 
@@ -58,7 +58,8 @@ def test_a_rung_is_judged_alone_again_and_narrower(installed: Path) -> None:
 
 
 def test_a_worker_that_dies_is_red_and_the_log_says_why(installed: Path) -> None:
-    ladder = climb(installed, "mine", "crashing")
+    with Climb(installed, "mine", "crashing") as one:
+        ladder = one.finish()
     red = [row for row in ladder.rung("operator").rows if row.red]
     assert {row.side for row in red} == {"crashing"}
     assert all("exit code 3; crashing.measure.log ends: out of paper" in row.note for row in red)
@@ -71,7 +72,7 @@ def test_a_worker_that_hangs_is_killed(installed: Path) -> None:
         rows = one.rung("operator").rows
         ladder = one.finish()
     assert all("ends: killed after 15 s" in row.note for row in rows if row.red and row.side == "slow")
-    assert ladder.verdict("operator") == "fail"
+    assert ladder.rung("operator").verdict == "fail"
     assert one.commands[1]["exit_code"] == -signal.SIGKILL
 
 
@@ -99,4 +100,4 @@ def test_what_cannot_be_climbed_is_refused(
     installed: Path, pair: tuple[str, str], problems: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):
-        climb(installed, *pair, Problems(**problems))  # type: ignore[arg-type]
+        Climb(installed, *pair, Problems(**problems))  # type: ignore[arg-type]

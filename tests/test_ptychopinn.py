@@ -21,8 +21,9 @@ FAKE = Path(__file__).parent / "fake_ptycho"
 
 CLIMB = """
 import sys
-from ptyint.parity.ladder import climb
-climb(sys.argv[1], "ptychopinn-tensorflow", "ptychopinn-pytorch")
+from ptyint.parity.ladder import Climb
+with Climb(sys.argv[1], "ptychopinn-tensorflow", "ptychopinn-pytorch") as climb:
+    climb.finish()
 """
 
 FOUND_AT = {
@@ -85,7 +86,8 @@ def test_nothing_else_is_blamed(wrong: Any) -> None:
         ("contract", "probe that illuminates in training"), ("contract", "initial biases: largest"),
         ("contract", "initial kernels: spread over Glorot's, less 1"), ("forward", "object patches at inference"),
     }  # fmt: skip
-    assert ladder.verdict("operator") == "fail" and "pass" not in {ladder.verdict(r) for r in ("contract", "forward")}
+    assert ladder.rung("operator").verdict == "fail"
+    assert "pass" not in {ladder.rung(name).verdict for name in ("contract", "forward")}
 
 
 def ran(folder: Path, script: str, name: str, seeded: str) -> str:

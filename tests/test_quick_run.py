@@ -86,7 +86,7 @@ def test_every_deliverable_of_the_plan_is_there_by_its_name(quick: Path) -> None
 def test_every_rung_of_the_ladder_holds(quick: Path) -> None:
     """What the built-in backends must reach, whatever the table of tolerances says."""
     one = Ladder.load(quick / "ladder.json")
-    assert one.divergence is None and {one.verdict(rung) for rung in one.rungs} == {"pass"}
+    assert one.divergence is None and {one.rung(rung).verdict for rung in one.rungs} == {"pass"}
     rows = one.findings.query("available")
     assert set(rows.query("rung == 'forward'")["case"]) >= {"gridsize 1", "gridsize 2"}
     between = rows[
@@ -150,7 +150,7 @@ def test_the_parity_summary_has_metrics_costs_words_and_gaps(quick: Path) -> Non
 
 def test_no_framework_in_the_kernel_of_a_stage(quick: Path) -> None:
     """One framework a process: stages load none, and each pytest child says what it imported."""
-    modules = "stages.full_cycle parity.ladder parity.figures parity.faults.campaign stages.red_green evidence.run cli"
+    modules = "stages.full_cycle parity.ladder parity.faults.campaign stages.red_green evidence.run cli"
     code = "import sys, " + ", ".join(f"ptyint.{name}" for name in modules.split()) + "\n"
     code += "assert not {'torch', 'tensorflow', 'keras'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,12 +10,11 @@ import pytest
 
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding
-from ptyint.parity.ladder import ONE_THREAD
 from ptyint.parity.problems import FIXTURE, Plan, Problems
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import trained
 from ptyint.parity.rungs.rung import Measured, stored
-from ptyint.parity.worker import give, write
+from ptyint.parity.worker import Worker, give, write
 from ptyint.scans.fixtures import load_fixture
 
 PAIR = ("tensorflow", "pytorch")
@@ -95,7 +91,7 @@ def test_too_few_seeds_are_underpowered_and_never_a_pass(tmp_path: Path) -> None
     findings = judged(written(tmp_path, plan=few), few)
     tests = [finding for finding in findings if finding.tap != trained.RESIDUAL]
     assert tests and not any(finding.decided for finding in tests)
-    assert Ladder(*PAIR, "full", tuple(findings)).verdict("trained") == "underpowered"
+    assert Ladder(*PAIR, "full", tuple(findings)).rung("trained").verdict == "underpowered"
 
 
 @pytest.mark.parametrize("place", [(0, 0), (0.5, 0.5)], ids=["corner", "centre"])
@@ -128,8 +124,10 @@ def test_nothing_trained_is_red_everywhere_and_said(tmp_path: Path) -> None:
 
 def test_the_process_trains_every_seed_of_one_gridsize(tmp_path: Path) -> None:
     give(tmp_path, PAIR, Problems(profile="full", plan=Plan(n_pairs=1, n_reruns=1, n_independent=1, nepochs=1)))
-    command = [sys.executable, "-m", "ptyint.parity.worker", "pytorch", str(tmp_path), "seeds:1"]
-    subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD}, capture_output=True)
+    worker = Worker("pytorch", tmp_path, tmp_path / "log", timeout=300.0)
+    assert worker.measure("seeds", "1") == ""
+    worker.close()
+    assert worker.command()["exit_code"] == 0
     images = stored(tmp_path, "pytorch", "seeds", "1")
     assert set(images) == {"paired/0", "moved/0", "independent/0"}
     truth = load_fixture(FIXTURE).object_

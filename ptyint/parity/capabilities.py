@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,19 @@ from ptyint.parity.tolerances import PRECISIONS
 
 @dataclass(frozen=True)
 class Offer:
-    """What one backend declares; see :class:`ptyint.backends.protocol.Backend`."""
+    """What one backend declares; see :class:`ptyint.backends.protocol.Backend`.
+
+    Attributes
+    ----------
+    capabilities : frozenset of str
+    precisions : tuple of str
+    operators : dict of str to str
+        Operator to what it calls, in the words of the backend's author; empty where there are none.
+    """
 
     capabilities: frozenset[str] = frozenset({"operators", "weights", "trace"})
     precisions: tuple[str, ...] = PRECISIONS
-    operators: tuple[str, ...] = REQUIRED
-    calls: tuple[str, ...] = ()
+    operators: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(REQUIRED, ""))
 
     @property
     def is_full(self) -> bool:
@@ -32,19 +40,16 @@ class Offer:
         return operator in self.operators or base_name(operator) in self.operators
 
     def called(self, operator: str) -> str:
-        """What an operator calls, in the words of the backend's author; empty where there are none."""
-        for name in (operator, base_name(operator)):
-            if name in self.operators[: len(self.calls)]:
-                return self.calls[self.operators.index(name)]
-        return ""
+        """What an operator calls, or the one of which it is a variant; empty where that is not said."""
+        return self.operators.get(operator, self.operators.get(base_name(operator), ""))
 
     @classmethod
     def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Offer:
         """What :func:`written` wrote. A backend that wrote nothing is asked for everything, and found wanting."""
-        if "capabilities" not in arrays:
+        if "offer" not in arrays:
             return cls()
-        told = {key: tuple(str(value) for value in array) for key, array in arrays.items()}
-        return cls(frozenset(told["capabilities"]), told["precisions"], told["operators"], told["calls"])
+        capabilities, precisions, operators = json.loads(str(arrays["offer"]))
+        return cls(frozenset(capabilities), tuple(precisions), operators)
 
 
 def lacking(offers: Mapping[str, Offer], need: str) -> str:
@@ -56,12 +61,8 @@ def lacking(offers: Mapping[str, Offer], need: str) -> str:
 def written(backend: Any) -> dict[str, NDArray[Any]]:
     """What a backend's process writes down of it; the operators by asking for them."""
     offered = backend.operators(backend.precisions[0]) if "operators" in backend.capabilities else {}
-    full = "trace" in backend.capabilities
-    docs = [(operator.__doc__ or "").strip().partition("\n")[0].rstrip(".") for operator in offered.values()]
-    told = {
-        "capabilities": sorted(backend.capabilities),
-        "precisions": list(backend.precisions),
-        "operators": [*offered, *(["normalise_probe"] if full and "normalise_probe" not in offered else [])],
-        "calls": docs,
-    }
-    return {key: np.array(values, np.str_) for key, values in told.items()}
+    calls = {name: (one.__doc__ or "").strip().partition("\n")[0].rstrip(".") for name, one in offered.items()}
+    if "trace" in backend.capabilities:
+        calls.setdefault("normalise_probe", "")
+    told = (sorted(backend.capabilities), list(backend.precisions), calls)
+    return {"offer": np.array(json.dumps(told))}

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint.evidence.checks import Verdict, to_json
 from ptyint.parity.tolerances import Tolerance
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -112,6 +113,11 @@ class Finding:
         return self.where._replace(precision=""), self.side, self.against
 
     @property
+    def excess(self) -> float:
+        """The ratio, to order by: NaN is beyond every tolerance."""
+        return math.inf if math.isnan(self.ratio) else self.ratio
+
+    @property
     def holds(self) -> bool:
         """Whether the error stays within the tolerance; NaN does not, nor what is not available."""
         return self.available and self.ratio <= 1
@@ -120,6 +126,13 @@ class Finding:
     def red(self) -> bool:
         """Whether it was compared, and differs."""
         return self.available and not self.holds
+
+    @property
+    def verdict(self) -> Verdict:
+        """What a table says of it."""
+        if not self.available:
+            return "not available"
+        return "fail" if self.red else "pass" if self.decided else "underpowered"
 
     @property
     def is_consequence(self) -> bool:
@@ -136,6 +149,11 @@ class Finding:
         """Tap, operand, step, case and precision in words."""
         step = "" if self.step is None else f"after {self.step}"
         return ", ".join(part for part in (self.tap, self.operand, step, self.case, self.precision) if part)
+
+
+def plain(one: Any) -> dict[str, Any]:
+    """The fields of a dataclass, as JSON holds them."""
+    return {key: to_json(value) if isinstance(value, float) else value for key, value in asdict(one).items()}
 
 
 @dataclass(frozen=True)

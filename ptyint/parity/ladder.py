@@ -8,7 +8,6 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -27,56 +26,20 @@ from ptyint.parity.reproducers import Disagreement
 from ptyint.parity.results import Judged, Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, trained, workflow
 from ptyint.parity.rungs.rung import Capture, Captured, Measured, stored
-from ptyint.parity.worker import OFFER, Worker, give
+from ptyint.parity.worker import OFFER, ONE_THREAD, Worker, give
 from ptyint.scans.fixtures import load_fixture
 
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TQDM_DISABLE": "1",
-}
-"""A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
 
-
-@dataclass(frozen=True)
-class Process:
-    """A module of this package to run.
-
-    Attributes
-    ----------
-    module : str
-    arguments : tuple of str
-    log : str
-        Name of the file that gets its output.
-    """
-
-    module: str
-    arguments: tuple[str, ...]
-    log: str
-
-    def run(self, folder: Path, timeout: float) -> dict[str, Any]:
-        """Run with one thread; what a run's record keeps of it."""
-        argv = [sys.executable, "-m", self.module, *self.arguments]
-        start = now()
-        with (folder / self.log).open("wb") as file:
-            exit_code, timed_out = run_group(argv, folder, {**os.environ, **ONE_THREAD}, file, timeout)
-            if timed_out:
-                file.write(f"killed after {timeout:g} s\n".encode())
-        end = now()
-        shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
-        return {"argv": shown, "exit_code": exit_code, "start": start, "end": end, "log": self.log}
-
-
-def run_all(processes: Sequence[Process], folder: Path, timeout: float) -> list[dict[str, Any]]:
-    """Run processes, two at a time and in this order."""
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda one: one.run(folder, timeout), processes))
-
-
-Key = tuple[str, str, str]
-"""Side, capture and part."""
+def run_module(folder: Path, timeout: float, log: str, module: str, *arguments: str) -> dict[str, Any]:
+    """Run a module of this package with one thread, its output in ``folder/log``; what a run's record keeps of it."""
+    argv = [sys.executable, "-m", module, *arguments]
+    start = now()
+    with (folder / log).open("wb") as file:
+        exit_code, timed_out = run_group(argv, folder, {**os.environ, **ONE_THREAD}, file, timeout)
+        if timed_out:
+            file.write(f"killed after {timeout:g} s\n".encode())
+    shown = ["python", *("<scratch>" if os.sep in part else part for part in argv[1:])]
+    return {"argv": shown, "exit_code": exit_code, "start": start, "end": now(), "log": log}
 
 
 class Climb:
@@ -119,15 +82,15 @@ class Climb:
         self.folder, self.timeout, self.pair = Path(folder), timeout, (reference, candidate)
         self.problems = problems or Problems()
         self.datasets = {FIXTURE: load_fixture(FIXTURE).sha256}
-        self.disagreements: tuple[Disagreement, ...] = ()
+        self.disagreements: list[Disagreement] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-")
         self.scratch = Path(self._scratch.name)
         give(self.scratch, self.pair, self.problems)
-        self._workers: dict[str, Worker] = {}
+        self._workers: dict[str, Worker] = {}  # by log
         self._ended: list[dict[str, Any]] = []
         self._lanes = {name: ThreadPoolExecutor(1) for name in self.pair}
         self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
-        self._done: dict[Key, Future[str]] = {}
+        self._done: dict[tuple[str, str, str], Future[str]] = {}  # by side, capture and part
         self._judged: dict[str, Judged] = {}
         self._measured: Measured | None = None
         self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
@@ -136,15 +99,21 @@ class Climb:
         """Queue captures: each side's own in its lane; then whichever lane is free takes those in new processes."""
         for capture in sorted(captures, key=lambda one: (one.fresh, bool(one.after))):
             for part in capture.parts(self.problems):
+                before = [
+                    self._done[side, name, one]  # the same part of other captures, or all of them
+                    for name in capture.after
+                    for one in ([part] if part else CAPTURES[name].parts(self.problems))
+                    for side in self.pair
+                ]
                 for side in self.pair[1:] if capture.candidate_only else self.pair:
-                    before = [self._done[key] for key in self._before(capture, part)]
                     self._done[side, capture.name, part] = self._queued(side, capture, part, before)
 
     def _queued(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> Future[str]:
+        make = partial(self._capture, side, capture, part, before)
         if not capture.fresh:
-            return self._lanes[side].submit(self._capture, side, capture.name, part, before)
+            return self._lanes[side].submit(make)
         future: Future[str] = Future()
-        self._shared.append((future, partial(self._capture_anew, side, capture, part, before)))
+        self._shared.append((future, make))
         for lane in self._lanes.values():
             lane.submit(self._take)
         return future
@@ -160,35 +129,23 @@ class Climb:
         except Exception as error:
             future.set_exception(error)
 
-    def _before(self, capture: Capture, part: str) -> list[Key]:
-        """What must be there first: the same part of other captures, or all of them."""
-        return [
-            (side, name, one)
-            for name in capture.after
-            for one in ([part] if part else CAPTURES[name].parts(self.problems))
-            for side in self.pair
-        ]
-
-    def _capture(self, side: str, name: str, part: str, before: Sequence[Future[str]]) -> str:
+    def _capture(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
         """Have a capture made; why that came to nothing, in words, or nothing."""
         wait(before)
-        if side not in self._workers:
-            log, env = self.folder / f"{side}.measure.log", {**os.environ, **ONE_THREAD}
-            self._workers[side] = Worker(side, self.scratch, log, env, self.timeout)
-        return self._workers[side].measure(name, part)
-
-    def _capture_anew(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> str:
-        """The same in a new process."""
-        wait([*before, self._done[side, "contract", ""]])
+        if not capture.fresh:
+            return self._worker(f"{side}.measure.log", side).measure(capture.name, part)
+        wait([self._done[side, "contract", ""]])
         if capture.needs not in Offer.of(stored(self.scratch, side, OFFER)).capabilities:
             return ""
-        name = ".".join(filter(None, (side, capture.name, part)))
-        asked = ":".join(filter(None, (capture.name, part)))
-        one = Process("ptyint.parity.worker", (side, str(self.scratch), asked), f"{name}.log")
-        command = one.run(self.folder, self.timeout)
-        self._ended.append(command)
-        code = command["exit_code"]
-        return "" if code == 0 else f"its process ended with exit code {code}; see {one.log}"
+        log = ".".join(filter(None, (side, capture.name, part, "log")))
+        why = self._worker(log, side).measure(capture.name, part)
+        self._end(log)
+        return why
+
+    def _worker(self, log: str, side: str) -> Worker:
+        if log not in self._workers:
+            self._workers[log] = Worker(side, self.scratch, self.folder / log, self.timeout)
+        return self._workers[log]
 
     def _read(self, side: str, name: str, part: str) -> Captured:
         """What was captured; in its place what went wrong, where a process died."""
@@ -259,14 +216,14 @@ class Climb:
         for name in self.rungs:
             if name not in self._judged:
                 self.rung(name)
-        self._end()
+        self._end(*self._workers)
         measured = self.measured
         rows = tuple(row for name in self.rungs for row in self._judged[name].rows)
         for side in measured.with_capability("workflow"):
             write_arrays(self.folder / f"{side}.outputs.npz", workflow.outputs(measured, side))
         if not all(offer.is_full for offer in measured.offers.values()):
-            disagreements = reproducers.write(self.scratch, self.folder, rows, measured.offers, self.problems.seed)
-            self.disagreements = tuple(disagreements)
+            given = measured.offers, self.problems.seed
+            self.disagreements = reproducers.write(self.scratch, self.folder, rows, *given)
         ladder = Ladder(*self.pair, self.problems.profile, rows, cost.numbers(measured), cost.about(measured))
         ladder.save(self.folder / "ladder.json")
         return ladder
@@ -275,30 +232,16 @@ class Climb:
         """End every process at once, and forget what was captured."""
         for lane in self._lanes.values():
             lane.shutdown(wait=False, cancel_futures=True)
-        self._end(at_once=True)
+        self._end(*self._workers, at_once=True)
         self._scratch.cleanup()
 
-    def _end(self, at_once: bool = False) -> None:
-        for worker in self._workers.values():
+    def _end(self, *logs: str, at_once: bool = False) -> None:
+        for worker in [self._workers.pop(log) for log in logs]:
             worker.close(at_once)
             self._ended.append(worker.command())
-        self._workers.clear()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *error: object) -> None:
         self.close()
-
-
-def climb(
-    folder: str | os.PathLike[str],
-    reference: str = "tensorflow",
-    candidate: str = "pytorch",
-    problems: Problems | None = None,
-    *,
-    timeout: float = 1200.0,
-) -> Ladder:
-    """Climb every rung of the profile; parameters as for :class:`Climb`."""
-    with Climb(folder, reference, candidate, problems, timeout=timeout) as one:
-        return one.finish()

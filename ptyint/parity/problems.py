@@ -5,7 +5,7 @@ All of it is made in NumPy.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -77,10 +77,7 @@ CASES = {
 }
 """Networks of rungs 2 to 4."""
 
-PROFILES = {
-    "quick": tuple(name for name in CASES if not name.startswith("N ")),
-    "full": tuple(CASES),
-}
+PROFILES = {"quick": tuple(name for name in CASES if not name.startswith("N ")), "full": tuple(CASES)}
 """Profile to its cases."""
 
 TRAINING = {
@@ -184,8 +181,7 @@ class Network(NamedTuple):
     @classmethod
     def named(cls, name: str) -> Network:
         """The network that goes by ``case/precision``."""
-        case, _, precision = name.rpartition("/")
-        return cls(case, precision)
+        return cls(*name.rsplit("/", 1))
 
 
 @dataclass(frozen=True)
@@ -233,13 +229,6 @@ class Plan:
         for name, value in asdict(self).items():
             if not value > 0:
                 raise ConfigError(f"{name} is {value!r}; must be positive.")
-
-    def margins(self) -> dict[str, float]:
-        """Every margin by name, for a run's record."""
-        return {f"margin of {name}": float(getattr(self, name)) for name in MARGINS}
-
-
-MARGINS = ("correlation", "scale", "shift_px", "phase_rad", "ramp_px")
 
 
 @dataclass(frozen=True)
@@ -303,16 +292,11 @@ class Problems:
 
     def __post_init__(self) -> None:
         """Validate."""
-        allowed: dict[str, Iterable[str]] = {
-            "profile": PROFILES,
-            "cases": CASES,
-            "precisions": PRECISIONS,
-            "draws": PRECISIONS,
-        }
+        allowed = {"profile": list(PROFILES), "cases": list(CASES), "precisions": PRECISIONS, "draws": PRECISIONS}
         for name, known in allowed.items():
             values = getattr(self, name)
             for value in [values] if isinstance(values, str) else values:
-                if value not in set(known):
+                if value not in known:
                     raise ConfigError(f"{name} has {value!r}; must be of {sorted(known)}.")
 
     @property

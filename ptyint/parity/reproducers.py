@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -32,34 +32,18 @@ FOLDER, NAME = "reproductions", "disagreements.json"
 TEMPLATES = Path(__file__).parent / "templates"
 
 
-@dataclass(frozen=True)
-class Disagreement:
-    """What a maintainer can act on.
+Disagreement = dict[str, Any]
+"""What a maintainer can act on, by name.
 
-    Attributes
-    ----------
-    rung, tap, case, operand : str
-        Where, at its worst.
-    side, against : str
-        Which backend was compared, and with what.
-    error : float
-        Relative; see :class:`ptyint.parity.compare.Finding`.
-    words : str
-        Measured sizes, and which functions were called.
-    arrays, script : str
-        Files relative to the run folder; empty where there is nothing to call.
-    """
+rung, tap, case, operand, side, against, error
+    Of the worst finding; see :class:`ptyint.parity.compare.Finding`.
+words : str
+    Measured sizes, and which functions were called.
+arrays, script : str
+    Files relative to the run folder; empty where there is nothing to call.
+"""
 
-    rung: str
-    tap: str
-    case: str
-    operand: str
-    side: str
-    against: str
-    error: float
-    words: str
-    arrays: str = ""
-    script: str = ""
+KEPT = ("rung", "tap", "case", "operand", "side", "against")
 
 
 def write(
@@ -87,29 +71,26 @@ def write(
     disagreements = []
     for number, red in enumerate(groups.values(), 1):
         between = [row for row in red if row.against in offers and row.side != row.against]
-        worst = max(between or red, key=_size)
+        worst = max(between or red, key=attrgetter("excess"))
         stem = f"{number:02d}-{re.sub('[^a-z0-9]+', '-', worst.tap.lower()).strip('-')[:40]}"
         words, files = _words(worst, red, offers), ("", "")
         if worst.rung == "operator":
             results = _results(worst, measured)
-            words += _largest(results)
+            largest = [f"{np.abs(array).max():.4g} ({side})" for side, array in results.items() if array.size]
+            words += f"; largest value {', '.join(largest)}" if largest else ""
             files = _operator(target / FOLDER, stem, worst, results, seed)
         elif any("workflow" in offers[side].capabilities for side in (worst.side, worst.against) if side in offers):
             files = _stage(target / FOLDER, stem, worst, seed)
-        place = (worst.rung, worst.tap, worst.case, worst.operand, worst.side, worst.against)
-        disagreements.append(Disagreement(*place, worst.error, words, *files))
+        said = {"error": to_json(worst.error), "words": words, "arrays": files[0], "script": files[1]}
+        disagreements.append({**{name: getattr(worst, name) for name in KEPT}, **said})
     with atomic_path(target / NAME) as path:
-        path.write_text(json.dumps([asdict(one) | {"error": to_json(one.error)} for one in disagreements], indent=1))
+        path.write_text(json.dumps(disagreements, indent=1))
     return disagreements
 
 
 def _kind(finding: Finding) -> str:
     """Other shapes, and values that are not finite, are disagreements of their own."""
     return "" if math.isfinite(finding.error) else finding.note.partition(" ")[0]
-
-
-def _size(finding: Finding) -> float:
-    return math.inf if math.isnan(finding.ratio) else finding.ratio
 
 
 def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) -> str:
@@ -120,7 +101,7 @@ def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) 
     for side in offers:
         theirs = [row for row in red if row.side == side and row.against == REFEREE and worst.against != REFEREE]
         if theirs and not fact:
-            row = max(theirs, key=_size)
+            row = max(theirs, key=attrgetter("excess"))
             parts.append(f"{side} against the referee: {row.error:.3g}" + (f", {row.note}" if row.note else ""))
     called = {side: offer.called(worst.tap) for side, offer in offers.items()}
     parts += [f"{side} calls {what}" for side, what in called.items() if what and worst.rung == "operator"]
@@ -133,11 +114,6 @@ def _results(worst: Finding, measured: Mapping[str, Arrays]) -> dict[str, NDArra
     keys = [f"{worst.precision}/{name}/{worst.operand}" for name in names]
     results = {side: next((arrays[key] for key in keys if key in arrays), None) for side, arrays in measured.items()}
     return {side: array for side, array in results.items() if array is not None}
-
-
-def _largest(results: Mapping[str, NDArray[Any]]) -> str:
-    sizes = [f"{np.abs(array).max():.4g} ({side})" for side, array in results.items() if array.size]
-    return f"; largest value {', '.join(sizes)}" if sizes else ""
 
 
 def _operator(

@@ -6,18 +6,18 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ComparisonError
-from ptyint.evidence.checks import SIGNS, Check, Criterion, Verdict, from_json, to_json
+from ptyint.evidence.checks import SIGNS, Check, Criterion, Verdict, to_json
 from ptyint.evidence.checks import worst as worst_of
 from ptyint.evidence.display import Table, checks_table
 from ptyint.parity import tolerances
-from ptyint.parity.compare import REFEREE, Finding
+from ptyint.parity.compare import REFEREE, Finding, plain
 from ptyint.parity.rungs import NUMBERS, RUNGS, climbed
 from ptyint.parity.rungs.rung import Rung, shrinks, worst
 from ptyint.parity.tolerances import PRECISIONS
@@ -78,19 +78,9 @@ def table(rows: Sequence[Finding]) -> DataFrame:
     """Findings as a data frame: a column for each field of :class:`Finding`, and its verdict, place and consequence."""
     import pandas as pd
 
-    fields = list(Finding.__dataclass_fields__)
-    frame = pd.DataFrame([asdict(row) for row in rows], columns=fields)
-    frame["step"] = frame["step"].astype("Int64")
-    frame["verdict"] = [_verdict(row) for row in rows]
-    frame["place"] = [row.place for row in rows]
-    frame["consequence"] = [row.is_consequence for row in rows]
-    return frame
-
-
-def _verdict(row: Finding) -> Verdict:
-    if not row.available:
-        return "not available"
-    return "fail" if row.red else "pass" if row.decided else "underpowered"
+    columns = [*Finding.__dataclass_fields__, "verdict", "place", "is_consequence"]
+    frame = pd.DataFrame([[getattr(row, name) for name in columns] for row in rows], columns=columns)
+    return frame.astype({"step": "Int64"}).rename(columns={"is_consequence": "consequence"})
 
 
 @dataclass(frozen=True)
@@ -177,15 +167,7 @@ class Ladder:
 
     def rung(self, name: str) -> Judged:
         """One rung and its findings."""
-        return self._judged[name]
-
-    @cached_property
-    def _judged(self) -> dict[str, Judged]:
-        return {name: Judged(RUNGS[name], tuple(row for row in self.rows if row.rung == name)) for name in RUNGS}
-
-    def verdict(self, rung: str) -> Verdict:
-        """The verdict on one rung."""
-        return self.rung(rung).verdict
+        return Judged(RUNGS[name], tuple(row for row in self.rows if row.rung == name))
 
     def checks(self) -> list[Check]:
         """One check for each of :func:`criteria`."""
@@ -219,12 +201,12 @@ class Ladder:
         """Rungs by verdict: what the evidence supports (pass), what it contradicts (fail), what it is silent about."""
         names: dict[Verdict, list[str]] = {}
         for rung in self.rungs:
-            names.setdefault(self.verdict(rung), []).append(rung)
+            names.setdefault(self.rung(rung).verdict, []).append(rung)
         return names
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write everything as JSON, whole or not at all."""
+        values = {
             "version": VERSION,
             "reference": self.reference,
             "candidate": self.candidate,
@@ -233,16 +215,11 @@ class Ladder:
             "tolerances": tolerances.by_name(),
             "divergence": None if self.divergence is None else self.divergence.sentence,
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
-            "findings": [
-                {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(row).items()} for row in self.rows
-            ],
+            "findings": [plain(row) for row in self.rows],
         }
-
-    def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write everything as JSON, whole or not at all."""
         target = Path(path)
         with atomic_path(target) as temporary:
-            temporary.write_text(json.dumps(self.to_mapping(), indent=1), encoding="utf-8")
+            temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
         return target
 
     @classmethod
@@ -259,14 +236,14 @@ class Ladder:
         ComparisonError
             The file is not a ladder, or one of another version.
         """
+        from pydantic import TypeAdapter
+
         try:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
             version = values.get("version", 1)
             if version != VERSION:
                 raise ValueError(f"it is of version {version}, and this release reads version {VERSION}")
-            rows = tuple(map(_finding, values["findings"]))
-            numbers = {name: from_json(value) for name, value in values["numbers"].items()}
-            return cls(values["reference"], values["candidate"], values["profile"], rows, numbers, values["about"])
+            return TypeAdapter(cls).validate_python({**values, "rows": values["findings"]})
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
@@ -275,32 +252,26 @@ class Ladder:
         """One row a rung: its question, verdict, largest error in both precisions and the factor between them."""
         import pandas as pd
 
-        return pd.DataFrame([self._line(self.rung(name)) for name in self.rungs])
-
-    @staticmethod
-    def _line(judged: Judged) -> dict[str, Any]:
-        sizes = {p: "-" if (row := judged.worst(p)) is None else row.size for p in PRECISIONS}
-        largest, shrinking = judged.worst(), judged.shrinks
-        return {
-            "rung": f"{NUMBERS[judged.rung.name]} {judged.rung.name}",
-            "question": judged.rung.question,
-            "verdict": f"{SIGNS[judged.verdict]} {judged.verdict}",
-            "hold": f"{sum(row.holds and row.decided for row in judged.on())} of {len(judged.on())}",
-            **{f"{precision}: error of tolerance": size for precision, size in sizes.items()},
-            "shrinks by": "-" if shrinking is None else f"{shrinking:.1e}",
-            "largest at": largest.place if largest else "-",
-        }
+        return pd.DataFrame([_line(self.rung(name)) for name in self.rungs])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return Table.of(self.overview, "The ladder, rung by rung")._repr_mimebundle_()
 
 
+def _line(judged: Judged) -> dict[str, Any]:
+    sizes = {p: "-" if (row := judged.worst(p)) is None else row.size for p in PRECISIONS}
+    largest, shrinking = judged.worst(), judged.shrinks
+    return {
+        "rung": f"{NUMBERS[judged.rung.name]} {judged.rung.name}",
+        "question": judged.rung.question,
+        "verdict": f"{SIGNS[judged.verdict]} {judged.verdict}",
+        "hold": f"{sum(row.holds and row.decided for row in judged.on())} of {len(judged.on())}",
+        **{f"{precision}: error of tolerance": size for precision, size in sizes.items()},
+        "shrinks by": "-" if shrinking is None else f"{shrinking:.1e}",
+        "largest at": largest.place if largest else "-",
+    }
+
+
 def criteria(profile: str) -> tuple[Criterion, ...]:
     """What the ladder will report, known before anything is measured."""
     return tuple(criterion for name in climbed(profile) for criterion in RUNGS[name].criteria())
-
-
-def _finding(values: dict[str, Any]) -> Finding:
-    sizes = {name: from_json(values[name]) for name in ("error", "tolerance", "ratio")}
-    local = None if values["local"] is None else from_json(values["local"])
-    return Finding(**{**values, **sizes, "local": local})

@@ -1,28 +1,26 @@
 """A backend's captures, in a process of its own.
 
-``python -m ptyint.parity.worker BACKEND FOLDER CAPTURE ...`` measures those captures, with the pair and the problems
-of ``FOLDER/problems.json``, writes ``FOLDER/BACKEND.CAPTURE[.PART].npz`` and ends. Without captures it serves requests,
-a line each, until its input ends: the framework starts once. That is the process of a :class:`Worker`.
+``python -m ptyint.parity.worker BACKEND FOLDER`` is the process of a :class:`Worker`. It measures the capture and part
+that each line of its input names, with the pair and the problems of ``FOLDER/problems.json``, and writes
+``FOLDER/BACKEND.CAPTURE[.PART].npz``, until its input ends: the framework starts once.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ptyint import backends
 from ptyint._atomic import atomic_path, write_arrays
+from ptyint.evidence.environment import now
 from ptyint.evidence.processes import end_group, follow_parent, start_group
 from ptyint.parity.capabilities import written
 from ptyint.parity.problems import Problems
@@ -32,6 +30,15 @@ from ptyint.parity.rungs.rung import Bench, Capture, Captured, file_name, noted
 PROBLEMS = "problems.json"
 OFFER = "offer"
 """Name of the arrays that say what a backend offers."""
+
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TQDM_DISABLE": "1",
+}
+"""A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
 
 
 def give(folder: Path, pair: tuple[str, str], problems: Problems) -> None:
@@ -43,16 +50,6 @@ def give(folder: Path, pair: tuple[str, str], problems: Problems) -> None:
 def write(folder: Path, side: str, capture: str, arrays: Captured, part: str = "") -> None:
     """Write the arrays of a capture, whole or not at all."""
     write_arrays(folder / file_name(side, capture, part), arrays)
-
-
-def bench_of(name: str, folder: Path) -> Bench:
-    """Load a backend, to be measured on the problems of a folder."""
-    given = json.loads((folder / PROBLEMS).read_text())
-    reference, candidate = given["pair"]
-    before = time.perf_counter()
-    backend = backends.load(name)
-    seconds = time.perf_counter() - before
-    return Bench(backend, (reference, candidate), Problems.from_mapping(given["problems"]), folder, seconds)
 
 
 def capture(bench: Bench, asked: Capture, part: str = "") -> None:
@@ -76,20 +73,18 @@ class Worker:
         Where it measures; see :func:`give`.
     log : Path
         Gets what it prints.
-    env : dict of str to str
     timeout : float
         Seconds for each capture.
     """
 
-    def __init__(self, name: str, folder: Path, log: Path, env: Mapping[str, str], timeout: float) -> None:
+    def __init__(self, name: str, folder: Path, log: Path, timeout: float) -> None:
         self.name, self.log, self.timeout = name, log, timeout
         argv = [sys.executable, "-m", "ptyint.parity.worker", name, str(folder)]
         self._output = log.open("wb")
         self._argv = ["python", *argv[1:-1], "<scratch>"]
-        self._start, self._end = _now(), ""
-        self._process = start_group(
-            argv, log.parent, env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._output
-        )
+        self._start, self._end = now(), ""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._output}
+        self._process = start_group(argv, log.parent, {**os.environ, **ONE_THREAD}, **pipes)
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin, self._stdout = self._process.stdin, self._process.stdout
 
@@ -125,7 +120,7 @@ class Worker:
         end_group(self._process)
         self._stdout.close()
         self._output.close()
-        self._end = _now()
+        self._end = now()
 
     def command(self) -> dict[str, Any]:
         """What a run's record keeps of it."""
@@ -133,38 +128,23 @@ class Worker:
         return {"argv": self._argv, "exit_code": self._process.returncode, **times, "log": self.log.name}
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def _serve(bench: Bench, answers: TextIO) -> None:
-    """Measure what the lines of the input ask for, and say when it is done."""
-    for line in sys.stdin:
-        name, part = json.loads(line)
-        capture(bench, CAPTURES[name], part)
-        answers.write(line)
-        answers.flush()
-
-
 def main() -> None:
-    """Parse the command line and measure."""
+    """Measure what the lines of the input ask for, and say when it is done."""
     follow_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints goes to the log: the old output is for answers alone
-    parser = argparse.ArgumentParser(description="Measure one backend for the parity ladder.")
-    parser.add_argument("backend", choices=backends.names())
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("captures", nargs="*", metavar="CAPTURE", help=f"of {', '.join(CAPTURES)}; PART after a colon")
-    options = parser.parse_args()
-    os.chdir(options.folder)  # a backend may leave files where it runs
-    bench = bench_of(options.backend, options.folder)
-    write(bench.folder, bench.name, OFFER, written(bench.backend))
-    for asked in options.captures:
-        name, _, part = asked.partition(":")
-        for one in [part] if part else CAPTURES[name].parts(bench.problems):
-            capture(bench, CAPTURES[name], one)
-    if not options.captures:
-        _serve(bench, answers)
+    name, folder = sys.argv[1], Path(sys.argv[2])
+    os.chdir(folder)  # a backend may leave files where it runs
+    given = json.loads((folder / PROBLEMS).read_text())
+    before = time.perf_counter()
+    backend = backends.load(name)
+    seconds = time.perf_counter() - before
+    bench = Bench(backend, tuple(given["pair"]), Problems.from_mapping(given["problems"]), folder, seconds)
+    write(folder, name, OFFER, written(backend))
+    for line in sys.stdin:
+        asked, part = json.loads(line)
+        capture(bench, CAPTURES[asked], part)
+        print(line, file=answers, end="", flush=True)
 
 
 if __name__ == "__main__":

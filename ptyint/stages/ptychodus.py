@@ -27,7 +27,7 @@ from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import Comparison, compare
 from ptyint.images.reconstruction import Reconstruction, reconstruct
-from ptyint.parity.ladder import Process
+from ptyint.parity.ladder import run_module
 from ptyint.ptychodus.command import installed_version
 from ptyint.ptychodus.settings import BACKENDS, MODEL_FILE, algorithm_of, write_settings
 from ptyint.scans.files import read_scan, write_scan
@@ -210,7 +210,7 @@ def _batch(module: str, action: str, pair: Path, output: Path, target: Path, nam
 
 def _step(module: str, arguments: list[str], target: Path, name: str, output: Path | None = None) -> Step:
     log = target / f"{FOLDER}-{name}.log"
-    command = Process(module, tuple(arguments), log.name).run(target, TIMEOUT_S)
+    command = run_module(target, TIMEOUT_S, log.name, module, *arguments)
     files = tuple(sorted(path.name for path in output.iterdir())) if output and output.is_dir() else ()
     return Step(command, files, log.read_text(encoding="utf-8", errors="replace"))
 

@@ -17,9 +17,9 @@ from backend_arrays import NEPOCHS
 
 from ptyint.backends.numpy import poisson_nll
 from ptyint.parity.compare import difference
-from ptyint.parity.ladder import ONE_THREAD
 from ptyint.parity.problems import TRAINING
 from ptyint.parity.tolerances import TOLERANCES
+from ptyint.parity.worker import ONE_THREAD
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 

@@ -7,8 +7,9 @@ import math
 import os
 import tempfile
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,19 @@ import pandas as pd
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError
-from ptyint.evidence.checks import from_json, to_json
+from ptyint.evidence.checks import to_json
+from ptyint.parity.compare import plain
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.faults.injection import SIDE
-from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome, plain
-from ptyint.parity.ladder import Process, run_all
-from ptyint.parity.rungs import NUMBERS
-from ptyint.parity.worker import give
+from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome
+from ptyint.parity.ladder import run_module
+from ptyint.parity.rungs import CAPTURES, NUMBERS
+from ptyint.parity.worker import Worker, give
 
 NAME = "sensitivity.json"
+
+CAPTURED = ((SIDE, "training", "steps"), (REFERENCE, "trace", "training"), (REFERENCE, "steps"))
+"""Backend and what it measures, in a process each, before the first trial."""
 
 
 @dataclass(frozen=True)
@@ -60,27 +65,25 @@ class Campaign:
         Columns: id, title, upstream, expected, expected_tap; then those of :class:`Outcome`; `caught`, None where it
         was not tried; `right`, whether the first red rung and tap are the expected ones.
         """
-        rows = [self._row(fault, self.tried.get(fault.id)) for fault in self.faults]
-        engine = None
+        tried = dict(self.tried)
         if self.evidence:
             rung = "" if self.evidence == "pass" else EVIDENCE.rung
-            engine = Outcome(EVIDENCE.id, rung, place=f"verdict: {self.evidence}", ratio=math.nan)
-        frame = pd.DataFrame([*rows, self._row(EVIDENCE, engine)])
-        return frame.astype({"step": "Int64", "caught": object})
-
-    @staticmethod
-    def _row(fault: Fault, outcome: Outcome | None) -> dict[str, Any]:
-        one = outcome or Outcome(fault.id, ratio=math.nan)
-        return {
-            "id": fault.id,
-            "title": fault.title,
-            "upstream": fault.upstream,
-            "expected": fault.rung,
-            "expected_tap": ", ".join(filter(None, (fault.tap, fault.operand))),
-            **asdict(one),
-            "caught": None if outcome is None else one.caught,
-            "right": one.at_the_right_place(fault),
-        }
+            tried[EVIDENCE.id] = Outcome(EVIDENCE.id, rung, place=f"verdict: {self.evidence}", ratio=math.nan)
+        rows = []
+        for fault in (*self.faults, EVIDENCE):
+            one = tried.get(fault.id, Outcome(fault.id, ratio=math.nan))
+            row = {
+                "id": fault.id,
+                "title": fault.title,
+                "upstream": fault.upstream,
+                "expected": fault.rung,
+                "expected_tap": ", ".join(filter(None, (fault.tap, fault.operand))),
+                **asdict(one),
+                "caught": one.caught if fault.id in tried else None,
+                "right": one.at_the_right_place(fault),
+            }
+            rows.append(row)
+        return pd.DataFrame(rows).astype({"step": "Int64", "caught": object})
 
     @property
     def control(self) -> Outcome | None:
@@ -152,7 +155,7 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     evidence : str
         See :class:`Campaign`.
     timeout : float
-        Seconds for each process.
+        Seconds for each capture, and for each share of the faults.
 
     Raises
     ------
@@ -163,62 +166,49 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
         give(scratch, (REFERENCE, SIDE), PROBLEMS)
-        commands = run_all(
-            [
-                _capturing(scratch, SIDE, "training", "steps"),
-                _capturing(scratch, REFERENCE, "trace", "training"),
-                _capturing(scratch, REFERENCE, "steps"),
-                _trying(scratch, "low", "--low", "--ids", CONTROL, *CATALOGUE),
-            ],
-            target,
-            timeout,
-        )
-        low = _outcomes(_values(scratch, "low"))
-        tried = {id: one for id, one in low.items() if one.caught}
-        shares = _shares([id for id in _longest_first(faults) if id in low.keys() - tried.keys()])
-        commands += run_all([_trying(scratch, name, *options) for name, options in shares.items()], target, timeout)
-        shared = [_values(scratch, name) for name in shares]
-    for values in shared:
-        tried |= _outcomes(values)
-    limits = tuple(Limit(**_numbers(one, "size", "change")) for values in shared for one in values.get("limits", ()))
-    apart = next((from_json(values["rounding"]) for values in shared if "rounding" in values), math.nan)
+        shares = _shares(faults)
+        with ThreadPoolExecutor(2) as pool:
+            commands = list(pool.map(partial(_captured, scratch, target, timeout), CAPTURED))
+            commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
+        written = [_written(scratch, share) for share in shares]
+    tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
+    limits = tuple(Limit(**one) for values in written for one in values.get("limits", ()))
+    apart = next((values["rounding"] for values in written if "rounding" in values), math.nan)
     done = Campaign(faults, tried, limits, apart, evidence, tuple(commands))
     done.save(target / NAME)
     return done
 
 
-def _longest_first(faults: Sequence[Fault]) -> list[str]:
-    """The control, which climbs to the end, then faults by their expected rung, the highest first."""
-    return [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
+def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
+    """Two shares of the faults, and of those with a size, for two cores: name to options.
 
-
-def _shares(ids: Sequence[str]) -> dict[str, list[str]]:
-    """Two shares of faults, and of the faults with a size, for two cores: name to options."""
+    The longest come first: the control, which climbs to the end, then faults by their expected rung, highest first.
+    """
+    ids = [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
     numbers = [str(number) for number in range(len(SIZED))]
     shares = {f"share{i}": ["--ids", *ids[i::2], "--sized", *numbers[1 - i :: 2]] for i in range(2)}
     shares["share1"].append("--rounding")
     return shares
 
 
-def _capturing(scratch: Path, backend: str, *captures: str) -> Process:
-    log = f"sensitivity.{backend}.{captures[0]}.log"
-    return Process("ptyint.parity.worker", (backend, str(scratch), *captures), log)
+def _captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> dict[str, Any]:
+    """Have a backend measure; what a run's record keeps of that."""
+    backend, *captures = asked
+    worker = Worker(backend, scratch, target / f"sensitivity.{backend}.{captures[0]}.log", timeout)
+    for name in captures:
+        for part in CAPTURES[name].parts(PROBLEMS):
+            worker.measure(name, part)
+    worker.close()
+    return worker.command()
 
 
-def _trying(scratch: Path, name: str, *options: str) -> Process:
+def _tried(scratch: Path, target: Path, timeout: float, name: str, options: Sequence[str]) -> dict[str, Any]:
+    """Try a share of the faults; what a run's record keeps of that."""
     arguments = (str(scratch), "--name", name, *options)
-    return Process("ptyint.parity.faults.trial", arguments, f"sensitivity.{name}.log")
+    return run_module(target, timeout, f"sensitivity.{name}.log", "ptyint.parity.faults.trial", *arguments)
 
 
-def _values(scratch: Path, name: str) -> dict[str, Any]:
+def _written(scratch: Path, name: str) -> dict[str, Any]:
     """What a process wrote; nothing where it did not end."""
     path = scratch / f"{name}.json"
     return dict(json.loads(path.read_text())) if path.is_file() else {}
-
-
-def _outcomes(values: dict[str, Any]) -> dict[str, Outcome]:
-    return {one["id"]: Outcome(**_numbers(one, "ratio", "seconds")) for one in values.get("outcomes", ())}
-
-
-def _numbers(values: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {**values, **{key: from_json(values[key]) for key in keys}}

@@ -120,12 +120,12 @@ def _frozen_scale(network: Any) -> None:
         group["params"] = [one for one in group["params"] if one is not frozen]
 
 
-def _optimiser_option(**options: Any) -> Callable[[Any], None]:
+def _optimiser(**options: Any) -> Context:
     def change(network: Any) -> None:
         for group in network.optimizer.param_groups:
             group.update(options)
 
-    return change
+    return after_init("TorchNetwork", change)
 
 
 def _range_255(original: Any, *arguments: Any, data_range: float, **keywords: Any) -> float:
@@ -202,30 +202,10 @@ def _half_precision(original: Any, path: Any, weights: Any, config: Any, *rest: 
     return original(path, rounded, config, *rest)
 
 
-def _bf16(original: Any, self: Any, name: str, x: Any, tap: Any) -> Any:
-    return original(self, name, x.to(torch().bfloat16).to(x.dtype), tap)
-
-
-def _without_softplus_tail(x: Any) -> Any:
-    return torch().nn.functional.softplus(x)
-
-
 def _reflecting(network: Any) -> None:
     for layer in network.convolutions.values():
         layer.padding_mode = "reflect"
         layer._reversed_padding_repeated_twice = (1, 1, 1, 1)
-
-
-def _bilinear(original: Any, x: Any) -> Any:
-    return torch().nn.functional.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-
-
-def _nearest(original: Any, image: Any, offset: Any, n_out: int) -> Any:
-    return original(image, offset.round(), n_out)
-
-
-def _coherent(original: Any, far_field: Any, log_scale: Any) -> Any:
-    return original(far_field.sum(dim=2, keepdim=True), log_scale)
 
 
 def _border_everywhere(original: Any, self: Any, *arguments: Any) -> Any:
@@ -233,23 +213,23 @@ def _border_everywhere(original: Any, self: Any, *arguments: Any) -> Any:
         return original(self, *arguments)
 
 
-def _unconjugated(original: Any, wave: Any) -> Any:
-    return original(wave.conj()).conj()
-
-
 def _activation(name: str, change: Callable[[Any], Any]) -> Context:
     """Another function under the name of an activation."""
     return lambda: patch.dict(f"{TORCH}.ACTIVATIONS", {name: change})
 
 
+def in_operator(id: str, title: str, name: str, change: Change, upstream: str = "own") -> Fault:
+    """A fault in an operator that is a function of the PyTorch module, which is where it must be found."""
+    return Fault(id, title, "operator", name, function(name, change), upstream)
+
+
 LISTED = (
-    Fault("F01", "sign of the offsets flipped when patches are merged", "operator", "merge_patches",
-          function("merge_patches", lambda f, p, o, n: f(p, -o, n)), "TORCH-REASSEMBLY-SIGN-001"),
-    Fault("F02", "offsets (row, column) read as (x, y)", "operator", "translate",
-          function("translate", lambda f, i, o, n: f(i, o.flip(-1), n)),
-          "REASSEMBLY-BRIDGE-001, TORCH-GS2-POSITION-OFFSETS-001"),
-    Fault("F03", "merge divided by a hard mask and not by what covered", "operator", "merge_patches",
-          function("merge_patches", _hard_mask), "TORCH-REASSEMBLY-NORM-001"),
+    in_operator("F01", "sign of the offsets flipped when patches are merged", "merge_patches",
+                lambda f, p, o, n: f(p, -o, n), "TORCH-REASSEMBLY-SIGN-001"),
+    in_operator("F02", "offsets (row, column) read as (x, y)", "translate",
+                lambda f, i, o, n: f(i, o.flip(-1), n), "REASSEMBLY-BRIDGE-001, TORCH-GS2-POSITION-OFFSETS-001"),
+    in_operator("F03", "merge divided by a hard mask and not by what covered", "merge_patches",
+                _hard_mask, "TORCH-REASSEMBLY-NORM-001"),
     Fault("F04", "probe divided by probe_scale twice", "forward", "probe",
           at_tap("probe", lambda x: x / 4.0), "RECT-PROBE-SCALE-DOUBLE-DIV-001"),
     Fault("F05", "amplitudes squared in 16 bits before the cast", "contract", "counts of 16-bit amplitudes",
@@ -257,14 +237,13 @@ LISTED = (
           "NORMALIZE-DATA-UINT16-001"),
     Fault("F06", "intensity scale is no parameter of the optimiser", "step", "optimiser",
           after_init("TorchNetwork", _frozen_scale), "TORCH-INTENSITY-SCALE-DEAD-001", "log_intensity_scale"),
-    Fault("F07", "(B, C, H, W) patches read as (B, H, W, C)", "operator", "merge_patches",
-          function("merge_patches", _misread_layout), "TORCH-GS2-STITCH-001"),
+    in_operator("F07", "(B, C, H, W) patches read as (B, H, W, C)", "merge_patches",
+                _misread_layout, "TORCH-GS2-STITCH-001"),
     Fault("F08", "double precision leaks into a single-precision path", "forward", "amplitude.head",
           at_tap("amplitude.head", lambda x: x.double()), "decoder dtype fix, 2025-10"),
-    Fault("F09", "zero frequency at the corner", "operator", "propagate",
-          function("propagate", lambda f, w: torch().fft.fft2(w, norm="ortho")), "classic"),
-    Fault("F10", "FFT not orthonormal", "operator", "propagate",
-          function("propagate", lambda f, w: f(w) * w.shape[-1]), "classic"),
+    in_operator("F09", "zero frequency at the corner", "propagate",
+                lambda f, w: torch().fft.fft2(w, norm="ortho"), "classic"),
+    in_operator("F10", "FFT not orthonormal", "propagate", lambda f, w: f(w) * w.shape[-1], "classic"),
     Fault("F11", "amplitudes given to a loss that expects counts", "loss", "loss",
           method("TorchNetwork", "_loss", lambda f, s, b, *a: f(s, replace(b, counts=b.inputs), *a)),
           "POISSON-NORM-001, RECT-MAE-UNITS-001"),
@@ -272,8 +251,7 @@ LISTED = (
           lambda: wrapped("ptyint.backends.bundle", "save_bundle", _untrained), "SINGLETON-SAVE"),
     Fault("F13", "architecture rebuilt from defaults on load", "persistence", "configuration",
           lambda: wrapped("ptyint.backends.bundle", "load_bundle", _default_architecture), "checkpoint fix, 2025-10"),
-    Fault("F14", "Adam's epsilon 1e-8 and not 1e-7", "step", "optimiser",
-          after_init("TorchNetwork", _optimiser_option(eps=1e-8)), "none"),
+    Fault("F14", "Adam's epsilon 1e-8 and not 1e-7", "step", "optimiser", _optimiser(eps=1e-8), "none"),
     Fault("F15", "default backend became pytorch", "contract", "default backend",
           _default_backend, "plan's risk table"),
     Fault("F16", "configuration gate skipped: stale params.cfg", "contract", "params.cfg after the gate",
@@ -291,41 +269,38 @@ LISTED = (
 """Faults on record. F20, a test that was skipped and whose log says green, is the evidence engine's: see `EVIDENCE`."""
 
 OWN = (
-    Fault("P01", "diffraction of the conjugate wave (the twin)", "operator", "propagate",
-          function("propagate", _unconjugated)),
-    Fault("P02", "positions rounded to whole pixels", "operator", "translate", function("translate", _nearest)),
-    Fault("P03", "mean pooling for max pooling", "operator", "downsample",
-          function("downsample", lambda f, x: torch().nn.functional.avg_pool2d(x, 2))),
-    Fault("P04", "bilinear up-sampling for nearest", "operator", "upsample", function("upsample", _bilinear)),
+    in_operator("P01", "diffraction of the conjugate wave (the twin)", "propagate", lambda f, w: f(w.conj()).conj()),
+    in_operator("P02", "positions rounded to whole pixels", "translate", lambda f, i, o, n: f(i, o.round(), n)),
+    in_operator("P03", "mean pooling for max pooling", "downsample",
+                lambda f, x: torch().nn.functional.avg_pool2d(x, 2)),
+    in_operator("P04", "bilinear up-sampling for nearest", "upsample",
+                lambda f, x: torch().nn.functional.interpolate(x, scale_factor=2, mode="bilinear")),
     Fault("P05", "convolutions pad by reflection", "forward", "encoder.0.conv2", after_init("PtychoNet", _reflecting)),
-    Fault("P06", "phase head spans half the range", "operator", "phase_head",
-          function("phase_head", lambda f, x: f(x) / 2)),
+    in_operator("P06", "phase head spans half the range", "phase_head", lambda f, x: f(x) / 2),
     Fault("P07", "gradient stopped behind the phase", "gradient", "phase", at_tap("phase", lambda x: x.detach())),
     Fault("P08", "partial last batch dropped in training", "step", "losses by hand", _train_with(_without_last_batch)),
     Fault("P09", "height and width of kernels exchanged, both ways", "forward", "encoder.0.conv1", _layout_of_kernels),
     Fault("P10", "convolutions read inputs in bfloat16", "forward", "encoder.0.conv1",
-          method("PtychoNet", "convolve", _bf16)),
+          method("PtychoNet", "convolve", lambda f, s, n, x, tap: f(s, n, x.to(torch().bfloat16).to(x.dtype), tap))),
     Fault("P11", "moments of the last scan's optimiser kept", "step", "losses by hand", _stale_moments),
     Fault("P12", "learning rate of the step ignored", "step", "optimiser",
           method("TorchNetwork", "train_step", lambda f, s, b, rate: f(s, b, 1e-3))),
     Fault("P13", "batches in file order, not in the drawn one", "step", "losses by hand",
           _train_with(lambda f, self, size, generator: f(self, size))),
-    Fault("P14", "patches cut one pixel off", "operator", "cut_patches",
-          function("cut_patches", lambda f, r, o, N: f(r, o + 1, N))),
-    Fault("P15", "loss summed over a group and not averaged", "operator", "poisson_nll",
-          function("poisson_nll", lambda f, k, e, g: f(k, e, g) * k.shape[1])),
+    in_operator("P14", "patches cut one pixel off", "cut_patches", lambda f, r, o, N: f(r, o + 1, N)),
+    in_operator("P15", "loss summed over a group and not averaged", "poisson_nll",
+                lambda f, k, e, g: f(k, e, g) * k.shape[1]),
     Fault("P16", "softplus a straight line from 20 on", "operator", "softplus",
-          _activation("softplus", _without_softplus_tail), "own (found here)"),
-    Fault("P17", "intensity scaled by the amplitude's factor", "operator", "expected_intensity",
-          function("expected_intensity", lambda f, w, s: f(w, s / 2))),
-    Fault("P18", "probe conjugated", "operator", "illuminate", function("illuminate", lambda f, p, o: f(p.conj(), o))),
-    Fault("P19", "probe modes added coherently", "operator", "expected_intensity",
-          function("expected_intensity", _coherent)),
-    Fault("P20", "bad pixels count in the loss", "operator", "poisson_nll",
-          function("poisson_nll", lambda f, k, e, g: f(k, e, torch().ones_like(g)))),
+          _activation("softplus", lambda x: torch().nn.functional.softplus(x)), "own (found here)"),
+    in_operator("P17", "intensity scaled by the amplitude's factor", "expected_intensity",
+                lambda f, w, s: f(w, s / 2)),
+    in_operator("P18", "probe conjugated", "illuminate", lambda f, p, o: f(p.conj(), o)),
+    in_operator("P19", "probe modes added coherently", "expected_intensity",
+                lambda f, w, s: f(w.sum(dim=2, keepdim=True), s)),
+    in_operator("P20", "bad pixels count in the loss", "poisson_nll",
+                lambda f, k, e, g: f(k, e, torch().ones_like(g))),
     Fault("P21", "gradients clamped", "gradient", "", method("TorchNetwork", "_loss", _clipped)),
-    Fault("P22", "weight decay of 1e-4", "step", "optimiser",
-          after_init("TorchNetwork", _optimiser_option(weight_decay=1e-4))),
+    Fault("P22", "weight decay of 1e-4", "step", "optimiser", _optimiser(weight_decay=1e-4)),
     Fault("P23", "border branch added to the centre as well", "forward", "amplitude",
           method("PtychoNet", "decode", _border_everywhere)),
     Fault("P24", "background of 1e-3 counts, not 1e-2", "operator", "poisson_nll",
@@ -337,7 +312,7 @@ OWN = (
     Fault("P27", "prediction merges every group by the first one's offsets", "forward", "predicted",
           method("TorchNetwork", "predict", _first_offsets)),
     Fault("P28", "Adam's 0.9 and 0.999 passed through single precision", "step", "optimiser",
-          after_init("TorchNetwork", _optimiser_option(betas=(float(np.float32(0.9)), float(np.float32(0.999)))))),
+          _optimiser(betas=(float(np.float32(0.9)), float(np.float32(0.999))))),
     Fault("P29", "weight of a patch's border 0.02, not 0.01", "operator", "merge_patches",
           constant(f"{TORCH}.BORDER_WEIGHT", 2e-2)),
     Fault("P30", "swish head without its sigmoid's slope", "operator", "swish",
@@ -361,8 +336,7 @@ SIZED = (
                lambda s: constant(f"{TORCH}.COUNT_FLOOR", 1e-2 + s)),
     SizedFault("s added to a layer's output", "absolute", "forward",
                lambda s: at_tap("encoder.1.conv2", lambda x: x + s)),
-    SizedFault("Adam's epsilon larger by s", "absolute", "step",
-               lambda s: after_init("TorchNetwork", _optimiser_option(eps=1e-7 + s))),
+    SizedFault("Adam's epsilon larger by s", "absolute", "step", lambda s: _optimiser(eps=1e-7 + s)),
     SizedFault("learning rate scaled by 1 + s", "relative", "step",
                lambda s: method("TorchNetwork", "train_step", lambda f, n, b, rate: f(n, b, rate * (1 + s)))),
 )  # fmt: skip

@@ -7,17 +7,18 @@
 from __future__ import annotations
 
 import argparse
-import atexit
 import json
 import math
 import os
 import shutil
 import tempfile
 import time
+import weakref
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ import numpy as np
 from ptyint import backends
 from ptyint._atomic import atomic_path
 from ptyint.backends.weights import Weights
-from ptyint.evidence.checks import to_json
 from ptyint.evidence.processes import follow_parent
 from ptyint.images.reconstruction import assemble
 from ptyint.parity import problems as given
@@ -36,7 +36,7 @@ from ptyint.parity.compare import Finding
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.faults.injection import SIDE, Context, wrapped
 from ptyint.parity.problems import Problems
-from ptyint.parity.results import Divergence, Ladder
+from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS
 from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
 from ptyint.parity.rungs.step import train_and_apply
@@ -47,7 +47,7 @@ REFERENCE, CONTROL = "tensorflow", "control"
 LOW = ("contract", "operator")
 """Rungs that need no other backend's arrays."""
 
-HIGH = ("forward", "loss", "gradient", "step", "persistence")
+CLIMBED = (*LOW, "forward", "loss", "gradient", "step", "persistence")
 
 PROBLEMS = Problems(draws={"float64": given.DRAWS["float64"]})
 """Optimiser steps in double precision: there the drift of rounding is smallest, and any fault largest beside it."""
@@ -55,8 +55,8 @@ PROBLEMS = Problems(draws={"float64": given.DRAWS["float64"]})
 DOUBLE_FIRST = replace(PROBLEMS, precisions=PRECISIONS[::-1])
 """On rungs 2 to 4 no rounding hides a fault in double precision."""
 
-EXPONENTS = (-16, 0)
-"""Powers of ten between which a detection limit is sought."""
+EXPONENTS = range(-15, 0)
+"""Powers of ten among which a detection limit is sought, below 1."""
 
 
 @dataclass(frozen=True)
@@ -77,14 +77,6 @@ class Outcome:
     ratio: float = 0.0
     n_consequences: int = 0
     seconds: float = 0.0
-
-    @classmethod
-    def of(cls, id: str, divergence: Divergence | None, seconds: float = 0.0) -> Outcome:
-        """The outcome that a divergence is, or that there is none."""
-        if divergence is None:
-            return cls(id, seconds=seconds)
-        row, n_consequences = divergence.finding, len(divergence.consequences)
-        return cls(id, *row.where, row.place, row.ratio, n_consequences, seconds)
 
     @property
     def caught(self) -> bool:
@@ -133,12 +125,13 @@ class Trial:
         reference: str = REFERENCE,
         problems: Problems = DOUBLE_FIRST,
     ) -> None:
-        folder = Path(folder)
         self.reference, self.problems = reference, replace(problems, draws=dict.fromkeys(problems.draws, 0))
-        bench = Bench(backends.load(SIDE), (reference, SIDE), self.problems, _linked(folder))
-        self.measured = Measured(
-            {reference: Offer(), SIDE: Offer()}, partial(_captured, folder, bench, applied), keep=None
-        )
+        own = Path(tempfile.mkdtemp(prefix="ptyint-trial-"))
+        weakref.finalize(self, shutil.rmtree, own)
+        for file in filter(Path.is_file, Path(folder).iterdir()):  # while bundles that are saved there are its own
+            (own / file.name).symlink_to(file.resolve())
+        bench = Bench(backends.load(SIDE), (reference, SIDE), self.problems, own)
+        self.measured = Measured({reference: Offer(), SIDE: Offer()}, partial(_captured, bench, applied), keep=None)
 
     def climb(self, rungs: Iterable[str]) -> Ladder:
         """The ladder up to and with the first red rung; of the step's three parts, up to and with the first red one."""
@@ -159,41 +152,28 @@ class Trial:
                     yield [row for row in judge(self.measured, part) if row.side == SIDE]
 
 
-def _captured(folder: Path, bench: Bench, applied: Context, side: str, capture: str, part: str) -> Captured:
+def _captured(bench: Bench, applied: Context, side: str, capture: str, part: str) -> Captured:
     """The candidate's arrays under the fault; what the reference wrote before."""
     if side != SIDE:
-        return stored(folder, side, capture, part)
+        return bench.stored(side, capture, part)
     with applied():
         arrays: Captured = CAPTURES[capture].measure(bench, part)
     if capture == "steps":  # how far rounding drifts, the fault-free candidate has shown
-        control = stored(folder, SIDE, capture)
+        control = bench.stored(SIDE, capture)
         arrays |= {key: array for key, array in control.items() if "/moved/" in key}
     return arrays
 
 
-@cache
-def _own(folder: Path) -> Path:
-    """A folder of this process beside another, gone when the process ends."""
-    own = Path(tempfile.mkdtemp(prefix="ptyint-trial-"))
-    atexit.register(shutil.rmtree, own)
-    return own
-
-
-def _linked(folder: Path) -> Path:
-    """Where all files of a folder seem to lie, while the bundles that are saved there are this process's own."""
-    own = _own(folder)
-    for file in folder.iterdir():
-        if file.is_file() and not (own / file.name).exists():
-            (own / file.name).symlink_to(file.resolve())
-    return own
-
-
-def tried(folder: Path, id: str, rungs: Iterable[str]) -> Outcome:
+def tried(folder: Path, id: str) -> Outcome:
     """Climb under a fault of the catalogue, or under none (`CONTROL`)."""
     start = time.perf_counter()
     trial = Trial(folder, nullcontext if id == CONTROL else CATALOGUE[id].applied)
-    divergence = trial.climb(rungs).divergence
-    return Outcome.of(id, divergence, time.perf_counter() - start)
+    divergence = trial.climb(CLIMBED).divergence
+    seconds = time.perf_counter() - start
+    if divergence is None:
+        return Outcome(id, seconds=seconds)
+    row = divergence.finding
+    return Outcome(id, *row.where, row.place, row.ratio, len(divergence.consequences), seconds)
 
 
 def limit(folder: Path, fault: SizedFault) -> Limit:
@@ -205,13 +185,9 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
         judged = Trial(folder, fault.applied(10.0**exponent), problems=problems).judged(rungs)
         return any(row.red for rows in islice(judged, len(rungs)) for row in rows)
 
-    low, high = EXPONENTS
-    if not caught(high):
+    if not caught(EXPONENTS.stop):
         return Limit(fault.title, fault.unit, fault.rung, math.nan, math.nan)
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if caught(middle) else (middle, high)
-    size = 10.0**high
+    size = 10.0 ** (EXPONENTS.start + bisect_left(EXPONENTS, True, key=caught))
     return Limit(fault.title, fault.unit, fault.rung, size, change(folder, fault.applied(size)))
 
 
@@ -235,11 +211,6 @@ def rounding(folder: Path) -> float:
     return change(folder, partial(wrapped, "ptyint.backends.weights", "initial_weights", moved))
 
 
-def plain(one: Outcome | Limit) -> dict[str, Any]:
-    """Plain values for JSON."""
-    return {key: to_json(v) if isinstance(v, float) else v for key, v in asdict(one).items()}
-
-
 def main() -> None:
     """Parse the command line, try faults, write ``FOLDER/<name>.json``."""
     follow_parent()
@@ -247,15 +218,15 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--name", required=True, help="of the file that gets the outcomes")
     parser.add_argument("--ids", nargs="*", default=[], help="faults to climb with")
-    parser.add_argument("--low", action="store_true", help=f"on the rungs {' and '.join(LOW)}; else on those above")
     parser.add_argument("--sized", nargs="*", type=int, default=[], help="numbers of faults with a size")
     parser.add_argument("--rounding", action="store_true", help="measure what rounding changes in a reconstruction")
     options = parser.parse_args()
-    outcomes = [tried(options.folder, id, LOW if options.low else HIGH) for id in options.ids]
-    limits = [limit(options.folder, SIZED[number]) for number in options.sized]
-    values: dict[str, Any] = {"outcomes": [plain(one) for one in outcomes], "limits": [plain(one) for one in limits]}
+    values: dict[str, Any] = {
+        "outcomes": [asdict(tried(options.folder, id)) for id in options.ids],
+        "limits": [asdict(limit(options.folder, SIZED[number])) for number in options.sized],
+    }
     if options.rounding:
-        values["rounding"] = to_json(rounding(options.folder))
+        values["rounding"] = rounding(options.folder)
     with atomic_path(options.folder / f"{options.name}.json") as path:
         path.write_text(json.dumps(values))
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,10 @@ from ptyint.images import metrics, stitch
 from ptyint.parity.compare import REFEREE, Finding, Place, error_of
 from ptyint.parity.problems import FIXTURE, Problems, trainings
 from ptyint.parity.rungs import workflow
-from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
 from ptyint.scans import files
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
-
-Facts = dict[tuple[str, str], str]
-"""What a fact is of, and its case, to a value or digest."""
 
 FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
 """Built-in backend to the framework that its process may have loaded, and no other; others declare theirs."""
@@ -37,42 +35,41 @@ FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
 UNAVAILABLE = "not available"
 """Instead of a fact that a backend cannot give, since it does not declare what that needs."""
 
+Facts = dict[str, str]
+"""``what/case`` to a value or digest."""
+
 STALE = {"gridsize": 7, "N": 3, "backend": "stale", "probe.mask": "stale", "learning_rate": -1.0}
 """What stands in `params.cfg` before the gate."""
 
-GATE, HELD, RAN = "params.cfg after the gate", "weights in the network", ("backend that ran", "")
-LOADED, DECLARED = ("frameworks loaded", ""), ("frameworks declared", "")
+GATE, HELD = "params.cfg after the gate/", "weights in the network/"
+RAN, LOADED, DECLARED = "backend that ran/", "frameworks loaded/", "frameworks declared/"
 
 
 def bookkeeping(seed: int = 0) -> Facts:
     """Facts that do not depend on a backend, and must be the same in every process."""
-    facts: dict[tuple[str, str], Callable[[], str]] = {
-        ("default backend", ""): lambda: f"{TrainingConfig().backend}, {InferenceConfig().backend}",
-        ("default configuration", ""): lambda: json.dumps(
-            [to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]
-        ),
-        ("scan", ""): lambda: load_fixture(FIXTURE).sha256,
-        ("counts of 16-bit amplitudes", ""): _sixteen_bits,
-        ("learning rates", ""): _learning_rates,
-        ("metrics", ""): _metrics,
-        ("stitched object", ""): _stitched,
+    facts: dict[str, Callable[[], str]] = {
+        "default backend/": lambda: f"{TrainingConfig().backend}, {InferenceConfig().backend}",
+        "default configuration/": lambda: json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
+        "scan/": lambda: load_fixture(FIXTURE).sha256,
+        "counts of 16-bit amplitudes/": _sixteen_bits,
+        "learning rates/": _learning_rates,
+        "metrics/": _metrics,
+        "stitched object/": _stitched,
     }
-    for gridsize, config in trainings(seed).items():
-        case = f"gridsize {gridsize}"
-        facts["groups", case] = lambda config=config: _data(config).groups.sha256()  # type: ignore[misc]
-        facts["batches in their order", case] = lambda config=config: _batches(_data(config))  # type: ignore[misc]
-        facts["initial weights", case] = lambda config=config: weights_sha256(_initial(config))  # type: ignore[misc]
-    values: Facts = {}
-    for key, fact in facts.items():
-        try:
-            values[key] = fact()
-        except Exception as error:
-            values[key] = f"{type(error).__name__}: {error}"
-    return values
+    for case, config in _cases(seed).items():
+        facts |= {f"{what}/{case}": partial(fact, config) for what, fact in OF_A_TRAINING.items()}
+    return {key: _tried(fact) for key, fact in facts.items()}
 
 
-def _defaults() -> str:
-    return json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())])
+def _tried(fact: Callable[[], str]) -> str:
+    try:
+        return fact()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def _cases(seed: int) -> dict[str, TrainingConfig]:
+    return {f"gridsize {gridsize}": config for gridsize, config in trainings(seed).items()}
 
 
 def _data(config: TrainingConfig) -> GroupedScan:
@@ -83,15 +80,22 @@ def _initial(config: TrainingConfig) -> Weights:
     return initial_weights(config.model, load_fixture(FIXTURE).probe, config.seed)
 
 
-def _batches(data: GroupedScan) -> str:
+def _batches(config: TrainingConfig) -> str:
     """Sizes and dtypes in words, and a digest of two epochs."""
-    generator, digest, kinds = np.random.default_rng(4), hashlib.sha256(), []
+    data, generator, digest, kinds = _data(config), np.random.default_rng(4), hashlib.sha256(), []
     for batch in (batch for _ in range(2) for batch in data.batches(5, generator)):
         for array in (batch.inputs, batch.counts, batch.offsets_px):
             digest.update(np.ascontiguousarray(array).tobytes())
         kinds.append(f"{len(batch.inputs)} {batch.inputs.dtype}")
         digest.update(f"{batch.n_canvas} {batch.count_scale!r}".encode())
     return f"{digest.hexdigest()} ({', '.join(kinds)})"
+
+
+OF_A_TRAINING: dict[str, Callable[[TrainingConfig], str]] = {
+    "groups": lambda config: _data(config).groups.sha256(),
+    "batches in their order": _batches,
+    "initial weights": lambda config: weights_sha256(_initial(config)),
+}
 
 
 def _sixteen_bits() -> str:
@@ -117,23 +121,22 @@ def _learning_rates() -> str:
     return ", ".join(rates)
 
 
-def _pair() -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-    rng, y = np.random.default_rng(8), np.linspace(0, 3, 96)
+def _object() -> NDArray[np.complex128]:
+    y = np.linspace(0, 3, 96)
     phase = np.cos(5 * y) * np.sin(3 * y)[:, None]
-    image = np.asarray((1 + 0.3 * np.sin(4 * y)[:, None]) * np.exp(1j * phase), np.complex128)
-    noise = rng.normal(size=(96, 96)) + 1j * rng.normal(size=(96, 96))
-    return np.asarray(image + 0.05 * noise, np.complex128), image
+    return np.asarray((1 + 0.3 * np.sin(4 * y)[:, None]) * np.exp(1j * phase), np.complex128)
 
 
 def _metrics() -> str:
-    values = metrics.compare_objects(*_pair()).values
+    rng, image = np.random.default_rng(8), _object()
+    noise = rng.normal(size=image.shape) + 1j * rng.normal(size=image.shape)
+    values = metrics.compare_objects(image + 0.05 * noise, image).values
     return json.dumps({name: None if value is None else f"{value:.8g}" for name, value in values.items()})
 
 
 def _stitched() -> str:
     """Patches of a known object, their groups' phases lost, put together again."""
-    _, image = _pair()
-    rng = np.random.default_rng(10)
+    rng, image = np.random.default_rng(10), _object()
     positions = rng.uniform(20, 76, (24, 2))
     labels = np.repeat(np.arange(12), 2)
     patches = stitch.extract_patches(np.pad(image, 32), positions + 32, 64)
@@ -145,49 +148,43 @@ def _stitched() -> str:
     return ", ".join(f"{abs(value):.8g}" for value in sums)
 
 
-def facts_of(name: str, seed: int = 0) -> Facts:
-    """:func:`bookkeeping`, and what a backend makes of configuration and weights."""
-    facts = bookkeeping(seed)
-    try:
-        for gridsize, config in trainings(seed).items():
-            case = f"gridsize {gridsize}"
+def measure(bench: Bench, part: str = "") -> Captured:
+    """:func:`bookkeeping`, and what a backend makes of configuration and weights, as texts."""
+    facts, arrays = bookkeeping(bench.problems.seed), Captured()
+    with noted(arrays, RAN):
+        for case, plain in _cases(bench.problems.seed).items():
+            config = replace(plain, backend=bench.name)
             params.cfg.clear()
             params.cfg.update(STALE)
-            backend: Any = dispatcher.select_backend(replace(config, backend=name))
-            held = {key: value for key, value in params.cfg.items() if key != "backend"}
-            facts[GATE, case] = json.dumps(held, sort_keys=True)
-            facts[HELD, case] = UNAVAILABLE
+            backend: Any = dispatcher.select_backend(config)
+            facts[GATE + case] = _held(params.cfg)
+            facts[HELD + case] = UNAVAILABLE
             if "trace" in backend.capabilities:
-                network = backend.build(replace(config, backend=name), _initial(config))
-                facts[HELD, case] = weights_sha256({n: w.astype(np.float32) for n, w in network.get_weights().items()})
+                weights = backend.build(config, _initial(config)).get_weights()
+                facts[HELD + case] = weights_sha256({name: w.astype(np.float32) for name, w in weights.items()})
         facts[RAN] = backend.name
         facts[DECLARED] = ", ".join(sorted(backend.frameworks))
         facts[LOADED] = ", ".join(sorted({"tensorflow", "torch"} & set(sys.modules)))
-    except Exception as error:
-        facts[RAN] = f"{type(error).__name__}: {error}"
-    return facts
+    return arrays | {key: np.array(text) for key, text in facts.items()}
 
 
-def measure(bench: Bench, part: str = "") -> Captured:
-    """The facts as texts, by ``what/case``."""
-    facts = facts_of(bench.name, bench.problems.seed)
-    return {"/".join(key): np.array(value) for key, value in facts.items()}
+def _held(legacy: Mapping[str, Any]) -> str:
+    return json.dumps({key: value for key, value in legacy.items() if key != "backend"}, sort_keys=True)
 
 
 def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     """Facts of each side, against this process's."""
     expected = bookkeeping(problems.seed)
-    expected["default backend", ""] = "tensorflow, tensorflow"
-    for gridsize, config in trainings(problems.seed).items():
-        case = f"gridsize {gridsize}"
+    expected["default backend/"] = "tensorflow, tensorflow"
+    for case, config in _cases(problems.seed).items():
         held = {**STALE, **legacy_values(config)}
-        held = {key: value for key, value in held.items() if key != "backend" and value is not None}
-        expected[GATE, case] = json.dumps(held, sort_keys=True)
-        expected[HELD, case] = expected["initial weights", case]
+        expected[GATE + case] = _held({key: value for key, value in held.items() if value is not None})
+        expected[HELD + case] = expected[f"initial weights/{case}"]
     for side, facts in measured.both("contract").items():
-        frameworks = FRAMEWORKS.get(side) or str(facts.get("/".join(DECLARED), ""))
-        for (tap, case), value in {**expected, RAN: side, LOADED: frameworks}.items():
-            where, key = Place("contract", case, tap=tap), f"{tap}/{case}"
+        frameworks = FRAMEWORKS.get(side) or str(facts.get(DECLARED, ""))
+        for key, value in {**expected, RAN: side, LOADED: frameworks}.items():
+            tap, _, case = key.partition("/")
+            where = Place("contract", case, tap=tap)
             seen = str(facts[key]) if key in facts else error_of(facts, key) or "nothing was written"
             if seen == UNAVAILABLE:
                 yield Finding.unavailable(where, (side, REFEREE), f"{side} does not offer trace")

@@ -24,6 +24,14 @@ LABELS = {
 }
 """Field of the budget to what is shown of it."""
 
+MEASURED = {
+    "step": "float32/seconds",
+    "inference": "inference seconds",
+    "memory": "peak memory bytes",
+    "start": "import seconds",
+}
+"""Field of the budget to how the names of those arrays end whose medians are averaged."""
+
 NEEDS = {"step": "trace", "inference": "weights"}
 
 
@@ -70,22 +78,15 @@ def about(measured: Measured) -> dict[str, dict[str, Any]]:
 
 def costs(measured: Measured) -> dict[str, dict[str, float]]:
     """Backend to what of `LABELS` was measured, in s and GiB."""
-    return {side: _costs({**measured.of(side, "steps"), **measured.of(side, "training"), **measured.of(side, "cost")})
-            for side in measured.offers}  # fmt: skip
+    return {side: _costs(measured, side) for side in measured.offers}
 
 
-def _costs(arrays: Captured) -> dict[str, float]:
+def _costs(measured: Measured, side: str) -> dict[str, float]:
+    arrays = measured.of(side, "steps") | measured.of(side, "training") | measured.of(side, "cost")
     spent = {}
-    steps = [np.median(array) for name, array in arrays.items() if name.endswith("float32/seconds")]
-    if steps:
-        spent["step"] = float(np.mean(steps))
-    inference = [float(array) for name, array in arrays.items() if name.endswith("inference seconds")]
-    if inference:
-        spent["inference"] = float(np.mean(inference))
-    if "peak memory bytes" in arrays:
-        spent["memory"] = float(arrays["peak memory bytes"]) / 2**30
-    if "import seconds" in arrays:
-        spent["start"] = float(arrays["import seconds"])
+    for what, ending in MEASURED.items():
+        if medians := [np.median(array) for name, array in arrays.items() if name.endswith(ending)]:
+            spent[what] = float(np.mean(medians)) / (2**30 if what == "memory" else 1)
     return spent
 
 

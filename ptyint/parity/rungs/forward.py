@@ -6,9 +6,9 @@ referee.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 
@@ -52,13 +52,10 @@ def traced(bench: Bench, network: Network, injected: Arrays | None = None) -> Ca
     return arrays
 
 
-def _singly(batch: Batch) -> list[Batch]:
+def _singly(batch: Batch) -> Iterator[Batch]:
     """Each group of a batch in a batch of its own."""
-    arrays = (batch.inputs, batch.counts, batch.offsets_px)
-    return [
-        replace(batch, inputs=inputs[None], counts=counts[None], offsets_px=offsets[None])
-        for inputs, counts, offsets in zip(*arrays, strict=True)
-    ]
+    for inputs, counts, offsets in zip(batch.inputs, batch.counts, batch.offsets_px, strict=True):
+        yield replace(batch, inputs=inputs[None], counts=counts[None], offsets_px=offsets[None])
 
 
 def _injected(bench: Bench, part: str) -> Captured:
@@ -129,16 +126,11 @@ def located(finding: Finding, key: str, measured: Measured, scale: float | None 
     return replace(finding, local=difference(alone[key], theirs[key], scale).ratio(tolerance, finding.precision))
 
 
-def judge(measured: Measured, problems: Problems) -> Iterable[Finding]:
-    """Every tap of the forward pass, and what is predicted."""
-    return judge_taps("forward", measured, problems)
-
-
 RUNG = Rung(
     "forward",
     "does every layer give the same output, given the same weights?",
     (TRACE, INJECTED, workflow.OWN),
-    (judge,),
+    (partial(judge_taps, "forward"),),
     "trace",
     PRECISIONS,
     shrinks=True,

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from functools import partial
 
-from ptyint.parity.compare import Finding
-from ptyint.parity.problems import Problems
 from ptyint.parity.rungs.forward import INJECTED, TRACE, judge_taps
-from ptyint.parity.rungs.rung import Measured, Rung
+from ptyint.parity.rungs.rung import Rung
 from ptyint.parity.tolerances import PRECISIONS
 
+JUDGE = partial(judge_taps, "loss")
 
-def judge(measured: Measured, problems: Problems) -> Iterable[Finding]:
-    """What the loss is made of, and the loss."""
-    return judge_taps("loss", measured, problems)
-
-
-RUNG = Rung("loss", "is the loss the same?", (TRACE, INJECTED), (judge,), "trace", PRECISIONS, shrinks=True)
+RUNG = Rung("loss", "is the loss the same?", (TRACE, INJECTED), (JUDGE,), "trace", PRECISIONS, shrinks=True)

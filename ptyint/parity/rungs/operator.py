@@ -13,8 +13,8 @@ from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare
 from ptyint.parity.problems import Problems
-from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, Rung, noted
-from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, Tolerance
+from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, Rung, noted, without
+from ptyint.parity.tolerances import PRECISIONS, TOLERANCES
 from ptyint.scans.forward import normalise_probe
 
 INTERPOLATED = ("translate", "merge_patches", "cut_patches", "patch_of_group", "stitch")
@@ -64,17 +64,15 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
             for precision in problems.precisions:
                 where = Place("operator", "", precision, name, operand)
                 yield from _one(where, wide, arrays, offers, between=not full)
-    for side, offer in offers.items():
-        for precision in set(PRECISIONS) - set(offer.precisions):
-            where = Place("operator", "", precision)
-            yield Finding.unavailable(where, (side, REFEREE), f"{side} does not compute in {precision}")
+    yield from without(measured, "operator", PRECISIONS)
 
 
 def _one(
     where: Place, wide: NDArray[Any], arrays: Mapping[str, Arrays], offers: Mapping[str, Offer], between: bool
 ) -> Iterator[Finding]:
     """One operand: the two sides, then each against the referee."""
-    precision, name, tolerance = where.precision, where.tap, tolerance_of(where.tap)
+    precision, name = where.precision, where.tap
+    tolerance = TOLERANCES["interpolation" if operands.base_name(name) in INTERPOLATED else "operator"]
     keys = {
         side: f"{precision}/{name if name in offer.operators else operands.base_name(name)}/{where.operand}"
         for side, offer in offers.items()  # a side that lacks a variant is compared by the operator itself
@@ -89,25 +87,13 @@ def _one(
     for side in sides:
         if name not in offers[side].operators:
             continue  # a variant of the other side's
+        key, held, kind = keys[side], (side, REFEREE), operands.expected_kind(wide, precision)
         if side in refused:
-            yield Finding.unavailable(where, (side, REFEREE), refused[side].removeprefix(UNSUPPORTED))
+            yield Finding.unavailable(where, held, refused[side].removeprefix(UNSUPPORTED))
+        elif key in arrays[side] and arrays[side][key].dtype != kind:
+            yield Finding.missing(where, held, f"dtype {arrays[side][key].dtype}, not {kind}")
         else:
-            yield _against_the_referee(where, side, arrays[side], keys[side], wide, tolerance)
-
-
-def _against_the_referee(
-    where: Place, side: str, arrays: Arrays, key: str, wide: NDArray[Any], tolerance: Tolerance
-) -> Finding:
-    """One result against the referee's, its dtype included."""
-    array, kind = arrays.get(key), operands.expected_kind(wide, where.precision)
-    if array is not None and array.dtype != kind:
-        return Finding.missing(where, (side, REFEREE), f"dtype {array.dtype}, not {kind}")
-    return compare(where, (side, REFEREE), (arrays, {key: wide}), (key, key), tolerance)
-
-
-def tolerance_of(name: str) -> Tolerance:
-    """Of an operator or variant."""
-    return TOLERANCES["interpolation" if operands.base_name(name) in INTERPOLATED else "operator"]
+            yield compare(where, held, (arrays[side], {key: wide}), (key, key), tolerance)
 
 
 OPERATORS = Capture("operator", measure, "operators")

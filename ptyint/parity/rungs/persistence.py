@@ -51,11 +51,8 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
 
 
 def _of_file(by: str, trained: Arrays, side: str, arrays: Arrays, gridsize: int) -> Iterator[Finding]:
-    where, key, model = (
-        Place("persistence", f"saved by {by}, gridsize {gridsize}"),
-        f"{by}/{gridsize}",
-        TRAINING[gridsize].model,
-    )
+    where, key = Place("persistence", f"saved by {by}, gridsize {gridsize}"), f"{by}/{gridsize}"
+    model = TRAINING[gridsize].model
     held = str(arrays[f"{key}/config"]) if f"{key}/config" in arrays else error_of(arrays, key)
     asked = json.dumps(to_mapping(model), sort_keys=True)
     yield Finding.fact(where._replace(tap="configuration"), (side, by), held == asked, held)

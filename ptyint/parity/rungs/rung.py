@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,6 @@ class Bench:
         return stored(self.folder, side, capture, part)
 
 
-def _whole(problems: Problems) -> tuple[str, ...]:
-    return ("",)
-
-
 @dataclass(frozen=True)
 class Capture:
     """What one backend measures in one go.
@@ -90,7 +87,7 @@ class Capture:
     name: str
     measure: Callable[[Bench, str], Captured]
     needs: str = ""
-    parts: Callable[[Problems], tuple[str, ...]] = _whole
+    parts: Callable[[Problems], tuple[str, ...]] = lambda problems: ("",)
     fresh: bool = False
     after: tuple[str, ...] = ()
     candidate_only: bool = False
@@ -125,9 +122,9 @@ class Measured:
         """Arrays of one side."""
         return self._read(side, capture, part)
 
-    def both(self, capture: str, part: str = "", sides: Iterable[str] = ()) -> dict[str, Captured]:
-        """Arrays of every side (or those asked for) by its name, reference first."""
-        return {side: self.of(side, capture, part) for side in (sides or self.offers)}
+    def both(self, capture: str, part: str = "") -> dict[str, Captured]:
+        """Arrays of every side by its name, reference first."""
+        return {side: self.of(side, capture, part) for side in self.offers}
 
     def with_capability(self, capability: str) -> list[str]:
         """Sides that have it."""
@@ -182,64 +179,48 @@ class Rung:
             rows += [Finding.unavailable(place, measured.pair, why) for place in places]
         else:
             if self.needs == "trace":
-                problems, missing = self._served(measured, problems)
-                rows += missing
+                rows += without(measured, self.name, problems.precisions)
+                lacked = {row.precision for row in rows}
+                problems = replace(problems, precisions=[one for one in problems.precisions if one not in lacked])
             rows += [row for judge in self.judges for row in judge(measured, problems)]
         return rows + [row for judge in self.also for row in judge(measured, problems)]
 
-    def _served(self, measured: Measured, problems: Problems) -> tuple[Problems, list[Finding]]:
-        """The problems at the precisions that all sides have; a finding for each other."""
-        lack = {
-            precision: [side for side, offer in measured.offers.items() if precision not in offer.precisions]
-            for precision in problems.precisions
-        }
-        served = replace(problems, precisions=tuple(precision for precision, sides in lack.items() if not sides))
-        return served, [
-            Finding.unavailable(
-                Place(self.name, precision=precision), (side, REFEREE), f"{side} does not compute in {precision}"
-            )
-            for precision, sides in lack.items()
-            for side in sides
-        ]
-
     def criteria(self) -> tuple[Criterion, ...]:
         """What its checks require, said once: here."""
-        if self.places:
-            return tuple(self._at(case, tap) for case, tap in self.places)
-        return (*map(self._largest, self.precisions), *([self._shrinking] if self.shrinks else []))
+        over_margin = [f"{self.name}, {case}, {tap}: over the margin" for case, tap in self.places]
+        where = [", ".join(filter(None, (self.name, precision))) for precision in self.precisions]
+        names = over_margin or [f"{one}: largest error over its tolerance" for one in where]
+        shrinking = Criterion(f"{self.name}, error in float32 over that in float64", ">=", SHRINKS)
+        return (*(Criterion(name, "<=", 1.0) for name in names), *([shrinking] if self.shrinks else []))
 
     def checks(self, rows: Sequence[Finding]) -> list[Check]:
         """One check for each of :meth:`criteria`, from the findings of this rung."""
+        asked = self.criteria()
         if self.places:
-            return [_of_place(self._at(*place), place, rows) for place in self.places]
+            return [_of_place(one, place, rows) for one, place in zip(asked, self.places, strict=True)]
         checks = [
-            _of_largest(self._largest(precision), [row for row in rows if precision in ("", row.precision)])
-            for precision in self.precisions
+            _of_largest(one, [row for row in rows if precision in ("", row.precision)])
+            for one, precision in zip(asked, self.precisions, strict=False)
         ]
         if self.shrinks:
             missing = _why(rows)
-            checks.append(self._shrinking.measured(shrinks(rows), missing, available=not missing))
+            checks.append(asked[-1].measured(shrinks(rows), missing, available=not missing))
         return checks
 
-    def _largest(self, precision: str) -> Criterion:
-        where = ", ".join(filter(None, (self.name, precision)))
-        return Criterion(f"{where}: largest error over its tolerance", "<=", 1.0)
 
-    def _at(self, case: str, tap: str) -> Criterion:
-        return Criterion(f"{self.name}, {case}, {tap}: over the margin", "<=", 1.0)
-
-    @property
-    def _shrinking(self) -> Criterion:
-        return Criterion(f"{self.name}, error in float32 over that in float64", ">=", SHRINKS)
+def without(measured: Measured, rung: str, precisions: Iterable[str]) -> list[Finding]:
+    """A finding for each precision in which a side does not compute."""
+    return [
+        Finding.unavailable(Place(rung, precision=one), (side, REFEREE), f"{side} does not compute in {one}")
+        for side, offer in measured.offers.items()
+        for one in precisions
+        if one not in offer.precisions
+    ]
 
 
 def worst(rows: Iterable[Finding]) -> Finding | None:
     """The finding nearest to its tolerance, or farthest beyond it."""
-    return max(
-        (row for row in rows if row.available),
-        key=lambda row: math.inf if math.isnan(row.ratio) else row.ratio,
-        default=None,
-    )
+    return max((row for row in rows if row.available), key=attrgetter("excess"), default=None)
 
 
 def shrinks(rows: Sequence[Finding]) -> float | None:

@@ -22,18 +22,7 @@ from ptyint.backends.weights import Weights, initial_weights, trainable_names, w
 from ptyint.config import TrainingConfig
 from ptyint.images.reconstruction import assemble
 from ptyint.parity import problems as given
-from ptyint.parity.compare import (
-    REFEREE,
-    Arrays,
-    Finding,
-    Place,
-    bounded,
-    compare,
-    difference,
-    error_of,
-    joined,
-    over,
-)
+from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, difference, error_of, joined, over
 from ptyint.parity.problems import FIXTURE, STEPS, Problems
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
 from ptyint.parity.tolerances import DRIFT, EARLY_STEPS, PRECISIONS, TOLERANCES
@@ -41,7 +30,9 @@ from ptyint.scans.batches import Batch, GroupedScan
 from ptyint.scans.fixtures import load_fixture
 from ptyint.scans.scan import Scan
 
-ADAM_RATES = (1e-3, 5e-4, 2e-3)
+ADAM_RATES, ADAM_GROUPS = (1e-3, 5e-4, 2e-3), ((0, 1), (2, 3), (4,))
+"""Learning rate of each step, and its batch: the last of them is smaller."""
+
 ADAM = {
     "all move": given.stepping(2),
     "probe and scale stay": replace(
@@ -61,20 +52,16 @@ def measure_optimiser(bench: Bench, part: str = "") -> Captured:
             data = GroupedScan.from_config(scan, config)
             weights = given.with_biases(initial_weights(config.model, scan.probe, 1 + bench.problems.seed))
             network = bench.backend.build(config, weights, None, "float64")
-            for step, batch in enumerate(_partial_batches(data, len(ADAM_RATES))):
+            for step, groups in enumerate(ADAM_GROUPS):
+                batch = data.batch(np.array(groups), "float64")
                 arrays |= {f"{name}/{step}/{key}": w for key, w in network.get_weights().items()}
                 traced = network.trace(batch)
-                gradients = {key: traced[key] for key in (f"gradient/{w}" for w in weights) if key in traced}
-                arrays |= {f"{name}/{step}/{key}": gradient for key, gradient in gradients.items()}
+                of_weights = {key: array for key, array in traced.items() if key.removeprefix("gradient/") in weights}
+                arrays |= {f"{name}/{step}/{key}": gradient for key, gradient in of_weights.items()}
                 arrays[f"{name}/{step}/traced loss"] = traced["loss"]
                 arrays[f"{name}/{step}/loss"] = np.array(network.train_step(batch, ADAM_RATES[step]))
             arrays |= {f"{name}/{step + 1}/{key}": w for key, w in network.get_weights().items()}
     return arrays
-
-
-def _partial_batches(data: GroupedScan, n: int) -> list[Batch]:
-    """Double precision, the last of them smaller."""
-    return [data.batch(np.arange(2 * i, 2 * i + (2 if i < n - 1 else 1)), "float64") for i in range(n)]
 
 
 def judge_optimiser(measured: Measured, problems: Problems) -> Iterator[Finding]:
@@ -83,40 +70,35 @@ def judge_optimiser(measured: Measured, problems: Problems) -> Iterator[Finding]
         return
     for side, arrays in measured.both("optimiser").items():
         for case, config in ADAM.items():
-            moving = trainable_names(config, list(weight_shapes(config.model, 1)))
-            if not _complete(arrays, case, config, moving):
+            try:
+                yield from _against_adam(side, arrays, case, config)
+            except KeyError:
                 where = Place("step", case, "float64", "optimiser")
                 yield Finding.missing(where, (side, REFEREE), error_of(arrays, case) or "incomplete")
                 continue
-            yield from _against_adam(side, arrays, case, config, moving)
             for step in range(len(ADAM_RATES)):
                 where = Place("step", case, "float64", "loss returned", step=step + 1)
                 keys = (f"{case}/{step}/loss", f"{case}/{step}/traced loss")
                 yield compare(where, (side, side), (arrays, arrays), keys, TOLERANCES["loss"])
 
 
-def _complete(arrays: Arrays, case: str, config: TrainingConfig, moving: Sequence[str]) -> bool:
-    n_steps = len(ADAM_RATES)
-    needed = [f"{case}/{step}/{name}" for step in range(n_steps + 1) for name in weight_shapes(config.model, 1)]
-    needed += [f"{case}/{step}/gradient/{name}" for step in range(n_steps) for name in moving]
-    return all(key in arrays for key in needed)
-
-
-def _against_adam(
-    side: str, arrays: Arrays, case: str, config: TrainingConfig, moving: Sequence[str]
-) -> Iterator[Finding]:
+def _against_adam(side: str, arrays: Arrays, case: str, config: TrainingConfig) -> list[Finding]:
+    """All of one case; a KeyError where one of its arrays is missing."""
     start = {name: arrays[f"{case}/0/{name}"] for name in weight_shapes(config.model, 1)}
+    moving = trainable_names(config, list(start))
     gradients = [{n: arrays[f"{case}/{step}/gradient/{n}"] for n in moving} for step in range(len(ADAM_RATES))]
     expected = numpy_network.adam(start, gradients, ADAM_RATES, config)
     rounded = numpy_network.adam(start, [_rounded(one) for one in gradients], ADAM_RATES, config)
+    findings = []
     for step, (after, moved) in enumerate(zip(expected, rounded, strict=True), 1):
         for name, before in start.items():
             move, reference = arrays[f"{case}/{step}/{name}"] - before, after[name] - before
             scale = float(np.linalg.norm(before)) or None
             amplified = difference(moved[name] - before, reference, scale).norm
             tolerance = TOLERANCES["optimiser"].widened(amplified, "float64")
-            where = Place("step", case, "float64", "optimiser", name, step)
-            yield compare(where, (side, REFEREE), ({name: move}, {name: reference}), (name, name), tolerance, scale)
+            where, pair = Place("step", case, "float64", "optimiser", name, step), ({name: move}, {name: reference})
+            findings.append(compare(where, (side, REFEREE), pair, (name, name), tolerance, scale))
+    return findings
 
 
 def _rounded(gradients: Mapping[str, NDArray[Any]]) -> Captured:
@@ -130,6 +112,14 @@ def _rounded(gradients: Mapping[str, NDArray[Any]]) -> Captured:
 
 
 # --- a short training ---
+
+AGAIN = (
+    ("losses by hand", "losses", "loss"),
+    ("losses again", "losses", "loss"),
+    ("weights by hand", "weights", "forward"),
+    ("patches, one by one", "patches", "forward"),
+)
+"""What a backend makes a second time, of what it must be the same, and the tolerance."""
 
 
 def measure_training(bench: Bench, part: str = "") -> Captured:
@@ -222,17 +212,12 @@ def _against_its_own(where: Place, side: str, arrays: Arrays, gridsize: int) -> 
     key = f"{gridsize}/backend"
     ran = str(arrays[key]) if key in arrays else error_of(arrays, str(gridsize))
     yield Finding.fact(where._replace(precision="", tap="backend that ran"), (side, side), ran == side, ran)
-    for again in ("losses by hand", "losses again"):
-        keys = (f"{gridsize}/losses", f"{gridsize}/{again}")
-        yield compare(where._replace(tap=again), (side, side), (arrays, arrays), keys, TOLERANCES["loss"])
     names = list(weight_shapes(given.TRAINING[gridsize].model, 1))
-    vectors = {what: joined(arrays, f"{gridsize}/{what}", names) for what in ("weights", "weights by hand")}
-    trained = {what: vector for what, vector in vectors.items() if vector is not None}
-    here = where._replace(tap="weights by hand")
-    yield compare(here, (side, side), (trained, trained), ("weights", "weights by hand"), TOLERANCES["forward"])
-    here = where._replace(tap="patches, one by one")
-    keys = (f"{gridsize}/patches", f"{gridsize}/patches, one by one")
-    yield compare(here, (side, side), (arrays, arrays), keys, TOLERANCES["forward"])
+    vectors = {key: joined(arrays, key, names) for key in (f"{gridsize}/weights", f"{gridsize}/weights by hand")}
+    whole = {**arrays, **{key: vector for key, vector in vectors.items() if vector is not None}}
+    for again, what, tolerance in AGAIN:
+        keys = (f"{gridsize}/{what}", f"{gridsize}/{again}")
+        yield compare(where._replace(tap=again), (side, side), (whole, whole), keys, TOLERANCES[tolerance])
 
 
 # --- drift ---

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,11 @@ from ptyint.scans.fixtures import load_fixture
 GRIDSIZES = (1, 2)
 N, M = 64, 12
 METRICS = {"phase_correlation": "phase correlation", "amplitude_correlation": "amplitude correlation"}
+TESTS: dict[str, Callable[[NDArray[Any], NDArray[Any], float], Equivalence]] = {
+    "paired": lambda ours, theirs, margin: paired(ours - theirs, margin),
+    "independent": independent,
+}
+"""Kind of seeds to how the candidate's are held against the reference's pairs."""
 GAUGE: dict[str, tuple[str, Callable[[GaugeResult], float]]] = {
     "logarithm of the scale": ("scale", lambda found: float(np.log(found.scale))),
     "shift in y / px": ("shift_px", lambda found: found.shift_px[0]),
@@ -211,49 +216,32 @@ def _compare(seeds: Seeds, gridsize: int, arrays: Mapping[str, Arrays]) -> None:
     scan, plan = load_fixture(FIXTURE), seeds.plan
     truth = scan.object_
     assert truth is not None  # the fixture is simulated
-    inside = scanned_region(scan.probe_positions_px, truth.shape)
-
-    def compared(a: NDArray[Any], b: NDArray[Any]) -> ObjectComparison:
-        return compare_objects(a, b, inside)
-
-    with_truth = {name: compared(found["paired/0"], truth) for name, found in arrays.items()}
-    values = {
-        name: {image: compared(array, truth).values for image, array in found.items()} for name, found in arrays.items()
+    compared = partial(compare_objects, mask=scanned_region(scan.probe_positions_px, truth.shape))
+    with_truth = {
+        (name, kind): [compared(array, truth) for image, array in images.items() if image.startswith(kind)]
+        for name, images in arrays.items()
+        for kind in TESTS
     }
     for metric, label in METRICS.items():
-
-        def of(name: str, kind: str, n: int, metric: str = metric) -> NDArray[np.float64]:
-            return np.array([values[name][f"{kind}/{i}"][metric] for i in range(n)], np.float64)
-
-        ours, theirs = (of(name, "paired", plan.n_pairs) for name in (seeds.candidate, seeds.reference))
-        others = of(seeds.candidate, "independent", plan.n_independent)
-        seeds.values[gridsize, "paired", label] = {seeds.candidate: ours, seeds.reference: theirs}
-        seeds.values[gridsize, "independent", label] = {seeds.candidate: others, seeds.reference: theirs}
-        seeds.tests[gridsize, "paired", label] = paired(ours - theirs, plan.correlation)
-        seeds.tests[gridsize, "independent", label] = independent(others, theirs, plan.correlation)
-    agreement = _pairs(seeds, gridsize, arrays, compared)
-    seeds.images[gridsize] = Images(truth, with_truth, agreement)
-
-
-def _pairs(
-    seeds: Seeds, gridsize: int, arrays: Mapping[str, Arrays], compared: Callable[..., ObjectComparison]
-) -> ObjectComparison:
-    """Image against image: residual, and the gauge that had to be removed; returns the first comparison."""
-    plan = seeds.plan
-    between = [
-        compared(arrays[seeds.candidate][f"paired/{i}"], arrays[seeds.reference][f"paired/{i}"])
-        for i in range(plan.n_pairs)
-    ]
+        values = {key: np.array([one.values[metric] for one in ones], np.float64) for key, ones in with_truth.items()}
+        theirs = values[seeds.reference, "paired"]
+        for kind, test in TESTS.items():
+            ours = values[seeds.candidate, kind]
+            seeds.values[gridsize, kind, label] = {seeds.candidate: ours, seeds.reference: theirs}
+            seeds.tests[gridsize, kind, label] = test(ours, theirs, plan.correlation)
+    pairs = [[arrays[side][f"paired/{i}"] for side in (seeds.candidate, seeds.reference)] for i in range(plan.n_pairs)]
+    between = [compared(*pair) for pair in pairs]
     reruns = [
-        compared(found[f"moved/{i}"], found[f"paired/{i}"]).gauge.residual_after
-        for found in arrays.values()
+        compared(images[f"moved/{i}"], images[f"paired/{i}"]).gauge.residual_after
+        for images in arrays.values()
         for i in range(min(plan.n_reruns, plan.n_pairs))
     ]
     gauges = [one.gauge for one in between]
     for what, (margin, of) in GAUGE.items():
         seeds.tests[gridsize, "paired", what] = paired([of(one) for one in gauges], getattr(plan, margin))
     seeds.residuals[gridsize] = np.array([one.residual_after for one in gauges]), np.array(reruns)
-    return between[0]
+    first = {name: with_truth[name, "paired"][0] for name in arrays}
+    seeds.images[gridsize] = Images(truth, first, between[0])
 
 
 SEEDS = Capture("seeds", measure, "weights", lambda problems: tuple(map(str, GRIDSIZES)), fresh=True)

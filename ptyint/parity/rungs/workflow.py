@@ -101,8 +101,7 @@ def _plain(values: Mapping[str, Any]) -> str:
 
 def contract(measured: Measured, problems: Problems) -> Iterator[Finding]:
     """Of each side with a workflow: its own configuration gate, its network as it starts, what illuminates it."""
-    sides = measured.with_capability("workflow")
-    both = measured.both("workflow", sides=sides) if sides else {}
+    both = {side: measured.of(side, "workflow") for side in measured.with_capability("workflow")}
     for gridsize in GRIDSIZES:
         case = f"gridsize {gridsize}"
         for side, arrays in both.items():
@@ -110,7 +109,10 @@ def contract(measured: Measured, problems: Problems) -> Iterator[Finding]:
             yield from _start(side, arrays, gridsize, case, problems.seed)
             yield from _illumination(side, arrays, gridsize, case)
         if len(both) == 2:
-            yield _architecture(both, gridsize, case)
+            reference, candidate = both
+            theirs, ours = (_of(arrays, f"{gridsize}/initial/") for arrays in both.values())
+            apart = layers_apart(ours, theirs) if ours else "it gives no initial weights"
+            yield _architecture(case, (candidate, reference), apart)
 
 
 def forward(measured: Measured, problems: Problems) -> Iterator[Finding]:
@@ -151,8 +153,7 @@ def _start(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> It
     config = workflow_training(gridsize, seed)
     ours = initial_weights(config.model, load_fixture(FIXTURE).probe, config.seed)
     apart = layers_apart(initial, ours) if initial else error_of(arrays, f"{gridsize}/initial")
-    where, note = Place("contract", case, tap=ARCHITECTURE), f"{CARRIED}{apart} (this: {side}, the other: ptyint)"
-    yield Finding.fact(where, (side, REFEREE), not apart, note)
+    yield _architecture(case, (side, REFEREE), apart)
     spreads = {}
     for name, kernel in kernels(initial).items():
         fan = kernel.shape[0] * kernel.shape[1] * (kernel.shape[2] + kernel.shape[3])
@@ -170,13 +171,10 @@ def _start(side: str, arrays: Arrays, gridsize: int, case: str, seed: int) -> It
     yield bounded(Place("contract", case, tap="initial biases: largest"), (side, REFEREE), largest, 0.0)
 
 
-def _architecture(found: Mapping[str, Arrays], gridsize: int, case: str) -> Finding:
-    reference, candidate = found
-    theirs, ours = (_of(arrays, f"{gridsize}/initial/") for arrays in found.values())
-    words = layers_apart(ours, theirs)
-    note = f"{CARRIED}{words} (this: {candidate}, the other: {reference})" if words else ""
-    where = Place("contract", case, tap=ARCHITECTURE)
-    return Finding.fact(where, (candidate, reference), bool(ours) and not words, note)
+def _architecture(case: str, pair: tuple[str, str], apart: str) -> Finding:
+    other = "ptyint" if pair[1] == REFEREE else pair[1]
+    note = f"{CARRIED}{apart} (this: {pair[0]}, the other: {other})"
+    return Finding.fact(Place("contract", case, tap=ARCHITECTURE), pair, not apart, note)
 
 
 def _illumination(side: str, arrays: Arrays, gridsize: int, case: str) -> Iterator[Finding]:
