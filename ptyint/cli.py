@@ -31,21 +31,12 @@ LEDGER = click.option(
     "the folder of the runs]"
 )  # fmt: skip
 
-RUN_HELP = "\n\n".join(
+STAGES_HELP = "\n\n".join(
     [
-        "Run stages, judge every check, leave a run folder with one page to read.",
         "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items()),
-        "\b\nWithout stages: all of the profile.\n"
-        + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items()),
-        "The page to read is reports/<time>/index.html. Exit code 0 only when every check ran and passed.",
+        "\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items()),
     ]
 )
-RUN_EXAMPLES = """\b
-Examples:
-  ptyint run                                     the plan, the ladder and the seeded faults, quickly
-  ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends
-  ptyint run e2d -p e2d.min_agreement 0.97       the parity stage only, with a tighter bound
-"""
 
 
 class Commands(click.Group):
@@ -65,7 +56,7 @@ def commands() -> None:
     """Does the PyTorch backend do the same science as the TensorFlow backend?"""
 
 
-@commands.command(help=RUN_HELP, epilog=RUN_EXAMPLES, short_help="Run stages, judge every check, leave a page to read.")
+@commands.command(epilog=STAGES_HELP)
 @click.argument("stages", nargs=-1, metavar="[STAGE]...")
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True, help="How much.")
 @click.option("--fixture", default="", help=f"Dataset of the stage 'scan'.  [default: {default_fixture()}]")
@@ -93,7 +84,17 @@ def commands() -> None:
 @click.option("--timeout", type=float, default=1800.0, show_default=True, metavar="SECONDS", help="For each notebook.")
 @click.pass_context
 def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **given: Any) -> int:
-    """Run stages."""
+    """Run stages, judge every check, leave a run folder with one page to read.
+
+    Without stages, all of the profile. The page is reports/<time>/index.html. Exit code 0 only when every check ran and
+    passed.
+
+    \b
+    Examples:
+      ptyint run                                     the plan, the ladder and the seeded faults, quickly
+      ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends
+      ptyint run e2d -p e2d.min_agreement 0.97       the parity stage only, with a tighter bound
+    """  # noqa: D301 (click keeps the lines below \b as they are)
     from ptyint.backends.installed import describe
 
     reports, profile = given["reports"], given["profile"]

@@ -40,7 +40,7 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 class _Model(BaseModel):
     """Refuses what it does not know."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
 
 
 class Declared(_Model):
@@ -48,10 +48,13 @@ class Declared(_Model):
 
     name: str
     relation: Relation = "=="
-    bound: Number | None = Field(default=None, description="null: version 1, which declared the name alone.")
+    bound: Number | None = None
+    """Null: version 1, which declared the name alone."""
     unit: str = ""
-    parameter: str = Field(default="", description="The notebook parameter that holds the bound.")
-    default: Number | None = Field(default=None, description="The bound that the notebook itself gives this parameter.")
+    parameter: str = ""
+    """The notebook parameter that holds the bound."""
+    default: Number | None = None
+    """The bound that the notebook itself gives this parameter."""
 
     @model_validator(mode="before")
     @classmethod
@@ -95,7 +98,8 @@ class Judged(_Model):
     """A check and what came of it."""
 
     stage: str
-    notebook: str = Field(description="Name of the notebook that was to report it.")
+    notebook: str
+    """Name of the notebook that was to report it."""
     name: str
     verdict: Verdict
     measured: Number | None
@@ -103,7 +107,8 @@ class Judged(_Model):
     bound: Number
     decided: bool
     note: str
-    available: bool = Field(default=True, description="false: something lacks what the check needs; never a pass.")
+    available: bool = True
+    """False: something lacks what the check needs; never a pass."""
     unit: str = ""
 
     @classmethod
@@ -116,25 +121,30 @@ class Notebook(_Model):
     """A notebook of the run: what it was to do, and how it went."""
 
     stage: str
-    name: str = Field(description="<name>.ipynb is the executed notebook, <name>.html its page, <name>.log its log.")
-    notebook: str = Field(description="The notebook that was executed.")
+    name: str
+    """<name>.ipynb is the executed notebook, <name>.html its page, <name>.log its log."""
+    notebook: str
+    """The notebook that was executed."""
     title: str
     source_sha256: Sha256
-    asked: dict[str, Any] = Field(description="Every parameter with the value that it was to have.")
-    echoed: dict[str, Any] = Field(
-        default_factory=dict, description="Every parameter with the value that the kernel held at its end."
-    )
+    asked: dict[str, Any]
+    """Every parameter with the value that it was to have."""
+    echoed: dict[str, Any] = {}
+    """Every parameter with the value that the kernel held at its end."""
     expects: list[Declared]
-    artifacts: list[str] = Field(description="Files that it must write, relative to the run folder.")
-    timeout: float = Field(gt=0, description="Seconds.")
-    note: str = Field(default="", description="What its reader must know before anything else.")
-    argv: list[str] = Field(
-        default_factory=list, description="The papermill command that does the same; empty: never started."
-    )
+    artifacts: list[str]
+    """Files that it must write, relative to the run folder."""
+    timeout: float = Field(gt=0)
+    """Seconds."""
+    note: str = ""
+    """What its reader must know before anything else."""
+    argv: list[str] = []
+    """The papermill command that does the same; empty: never started."""
     start: str = ""
     end: str = ""
     exit_code: int | None = None
-    stopped: str = Field(default="it was not started", description="Why it did not reach its end; empty when it did.")
+    stopped: str = "it was not started"
+    """Why it did not reach its end; empty when it did."""
     verdict: Verdict = "not run"
     compared: str = ""
     numbers: dict[str, Number] = {}
@@ -149,7 +159,8 @@ class Git(_Model):
     """The checkout; `commit` null: not a git checkout."""
 
     commit: str | None
-    dirty: bool | None = Field(description="Whether files differ from the commit; reports and ledger do not count.")
+    dirty: bool | None
+    """Whether files differ from the commit; reports and ledger do not count."""
     changed: list[str]
 
 
@@ -160,11 +171,15 @@ class Surroundings(_Model):
     platform: str
     cpu: str
     cores: int | None
-    threads: int = Field(description="CPUs that this process may use.")
+    threads: int
+    """CPUs that this process may use."""
     memory_bytes: int | None
-    variables: dict[str, str] = Field(description="Environment variables that change how the frameworks compute.")
-    packages: dict[str, str] = Field(description="Installed distribution to version.")
-    backends: dict[str, dict[str, Any]] = Field(description="Backend to what it says of itself, or why it is missing.")
+    variables: dict[str, str]
+    """Environment variables that change how the frameworks compute."""
+    packages: dict[str, str]
+    """Installed distribution to version."""
+    backends: dict[str, dict[str, Any]]
+    """Backend to what it says of itself, or why it is missing."""
 
 
 class Previous(_Model):
@@ -197,36 +212,36 @@ class Manifest(_Model):
     The run is over when `state` is "finished" and the folder bears the name in `run`.
     """
 
-    version: Literal[1, 2] = Field(default=VERSION, alias="schema", description="Version of this schema.")
-    run: str = Field(pattern=f"^{RUN_NAME.pattern}$", description="Name of the folder when the run is over, in UTC.")
-    sequence: int | None = Field(
-        default=None, ge=1, description="Place in the chain of runs, in the order of their ends."
-    )
+    version: Literal[1, 2] = Field(default=VERSION, alias="schema")
+    """Version of this schema."""
+    run: str = Field(pattern=f"^{RUN_NAME.pattern}$")
+    """Name of the folder when the run is over, in UTC."""
+    sequence: int | None = Field(default=None, ge=1)
+    """Place in the chain of runs, in the order of their ends."""
     previous: Previous | None = None
     state: Literal["running", "finished"] = "running"
-    verdict: Verdict = Field(default="not run", description="The worst of all checks.")
+    verdict: Verdict = "not run"
+    """The worst of all checks."""
     profile: Literal["quick", "full"]
-    argv: list[str] = Field(min_length=1, description="The command that made this run.")
+    argv: list[str] = Field(min_length=1)
+    """The command that made this run."""
     start: str
     end: str | None = None
-    exit_code: int | None = Field(
-        default=None, description="What that command ends with: 0 only when the verdict is pass."
-    )
+    exit_code: int | None = None
+    """What that command ends with: 0 only when the verdict is pass."""
     git: Git
     environment: Surroundings
     notebooks: list[Notebook] = Field(min_length=1)
     checks: list[Judged] = Field(min_length=1)
-    numbers: dict[str, Number] = Field(
-        default_factory=dict, description="Of all notebooks, '<notebook>: <name>' to value."
-    )
+    numbers: dict[str, Number] = {}
+    """Of all notebooks, '<notebook>: <name>' to value."""
     commands: list[Command] = []
-    datasets: dict[str, Sha256] = Field(
-        default_factory=dict, description="Dataset to the sha256 of the arrays that were used."
-    )
-    artifacts: dict[str, Artifact] = Field(
-        default_factory=dict, description="Every file of the folder but this one and its seal."
-    )
-    errors: list[str] = Field(default_factory=list, description="What went wrong with the run itself, in words.")
+    datasets: dict[str, Sha256] = {}
+    """Dataset to the sha256 of the arrays that were used."""
+    artifacts: dict[str, Artifact] = {}
+    """Every file of the folder but this one and its seal."""
+    errors: list[str] = []
+    """What went wrong with the run itself, in words."""
 
     def of(self, notebook: str) -> list[Judged]:
         """The checks of one notebook."""
