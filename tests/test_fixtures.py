@@ -332,6 +332,12 @@ def test_only_what_has_a_generator_is_generated():
         fixtures.generate_fixture("siemens-star")
 
 
+def test_a_generator_that_nobody_wrote_is_an_error(registry):
+    registry('path = "spiral_positions"', 'path = "sprial_positions"')
+    with pytest.raises(FixtureError, match=r"spiral-64 \(generated\) has no generator that runs .*sprial_positions"):
+        fixtures.load_fixture("spiral-64")
+
+
 def test_importing_fixtures_stays_light():
     heavy = "{'torch', 'tensorflow', 'scipy', 'h5py', 'pooch', 'matplotlib', 'skimage'}"
     code = f"import sys, ptyint.scans.fixtures; print(sorted({heavy} & set(sys.modules)))"

@@ -80,6 +80,12 @@ class Fields(ABC):
             raise self.refusal(f"{name} is {field.dtype} {field.shape}; allowed: {kind}, {allowed}. {remedy}")
         return np.asarray(field[()])
 
+    def columns(self, first: str, second: str) -> NDArray[np.float64]:
+        """Two fields (n,) side by side, (n, 2)."""
+        one = self.array(first, "real", ("n",), remedy="Flatten it.")
+        other = self.array(second, "real", one.shape, remedy=f"Give as many as {first}.")
+        return np.stack([one, other], axis=1).astype(np.float64)
+
     def number(self, place: Place) -> float:
         """A field that holds one finite number."""
         name = self.spellings(place)[0]

@@ -230,10 +230,13 @@ def generate_fixture(name: str) -> Scan:
         It has no generator, or the digest does not hold.
     """
     fixture = fixture_info(name)
-    if not fixture.generator:
+    try:
+        scan = _simulated(fixture)
+    except (AttributeError, KeyError, TypeError) as error:
         known = ", ".join(known for known, entry in _registry().items() if entry.generator)
-        raise FixtureError(f"{name} ({fixture.kind}) has no generator; known: {known}.")
-    scan = _simulated(fixture)
+        raise FixtureError(
+            f"{name} ({fixture.kind}) has no generator that runs ({error!r}); known: {known}."
+        ) from error
     advice = "this code, NumPy or CPU makes other numbers than the registry froze; compare them before any report"
     _compare(f"{name}: the generated arrays", scan.sha256, fixture.sha256[ARRAYS], advice)
     return scan

@@ -87,7 +87,7 @@ class H5Patterns:
         rows = np.asarray(self._rows[index])
         ordered, inverse = np.unique(rows, return_inverse=True)
         with open_h5(self._path) as file:
-            data = file.stored(self._dataset)
+            data = file.stored(*file.spellings(self._dataset))
             gapless = ordered.size > 0 and ordered[-1] - ordered[0] == ordered.size - 1
             read = data[ordered[0] : ordered[-1] + 1] if gapless else data[ordered]
         return np.asarray(read if np.array_equal(rows, ordered) else read[inverse.reshape(rows.shape)])

@@ -130,7 +130,7 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None) -> Scan:
     unread = sorted(archive.pickled - {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD})
     if unread:
         archive.notes.append(f"left unread because pickled: {', '.join(unread)}")
-    positions = _positions(archive)
+    positions = archive.columns(Y_, X)
     counts = _counts(archive, len(positions), diffraction_kind)
     probe = _complex64(archive, PROBE)
     return Scan(
@@ -145,12 +145,6 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None) -> Scan:
         notes=tuple(archive.notes),
         **{field: archive.number(name) for name, field in OWN_SCALARS.items() if name in archive},
     )
-
-
-def _positions(archive: _Archive) -> NDArray[np.float64]:
-    y = archive.array(Y_, "real", ("n",), remedy="Flatten it.")
-    x = archive.array(X, "real", y.shape, remedy=f"Give as many as {Y_}.")
-    return np.stack([y, x], axis=1).astype(np.float64)
 
 
 def _patterns_first(archive: _Archive, name: str, n: int) -> NDArray[Any]:

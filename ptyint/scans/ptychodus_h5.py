@@ -59,7 +59,8 @@ def read_ptychodus(path: Path, *, product: Path | None) -> Scan:
             if not made.flag(FAR_FIELD, default=True):
                 raise made.refusal(f"{FAR_FIELD} is False; allowed: True. The model knows the far field only.")
             object_, pixel_m = made.layer(OBJECT), made.square_pixel(*PIXEL)
-            rows, positions = _match(indexes, _positions(made, pixel_m, object_.shape), made)
+            metres, centre = made.columns(POSITION_Y, POSITION_X), [made.number(name) for name in CENTRE]
+            rows, positions = _match(indexes, hdf5.to_pixels(metres, centre, pixel_m, object_.shape), made)
             return Scan(
                 diffraction_patterns=hdf5.H5Patterns(file, PATTERNS, rows),
                 probe_positions_px=positions,
@@ -73,12 +74,6 @@ def read_ptychodus(path: Path, *, product: Path | None) -> Scan:
                 name=path.name if path.is_dir() else f"{diffraction.name}, {product.name}",
                 notes=tuple(made.notes),
             )
-
-
-def _positions(made: Fields, pixel_m: float, shape: tuple[int, ...]) -> NDArray[np.float64]:
-    y = made.array(POSITION_Y, "real", ("n",))
-    x = made.array(POSITION_X, "real", y.shape, remedy=f"Give as many as {POSITION_Y}.")
-    return hdf5.to_pixels(np.stack([y, x], axis=1), [made.number(name) for name in CENTRE], pixel_m, shape)
 
 
 def _match(
