@@ -335,6 +335,20 @@ def test_a_summary_is_the_executed_notebook_in_markdown(tmp_path: Path) -> None:
     assert verdicts(content)["wrote red.md"] == "pass" and "red.md" in content.artifacts and green(done)
 
 
+@pytest.mark.parametrize("link", ["made.txt", "made"])
+def test_an_artifact_that_is_a_link_is_none(link: str, tmp_path: Path) -> None:
+    """A run folder holds its own files: a link, or a file below one, would not be there after the run."""
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    (there / "made.txt").write_text("whole")
+    target = there if link == "made" else there / "made.txt"
+    path = write(tmp_path / "n.ipynb", f"import os\nos.symlink({str(target)!r}, {link!r})", PASSES)
+    artifact = link if link == "made.txt" else "made/made.txt"
+    done, content, _ = run(tmp_path, job(path, "size", artifacts=(artifact,)))
+    assert verdicts(content)[f"wrote {artifact}"] == "fail" and done.verdict == "fail"
+    assert verify(done.folder, alone=True).problems == () and (there / "made.txt").read_text() == "whole"
+
+
 def test_a_summary_that_cannot_be_made_is_not_green(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from nbconvert import MarkdownExporter
 

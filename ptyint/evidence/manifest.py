@@ -282,7 +282,7 @@ def judge(folder: Path, entry: Notebook) -> tuple[list[Check], Record]:
     ]
     for artifact in entry.artifacts:
         path = folder / artifact
-        there = path.is_file() and path.stat().st_size > 0
+        there = path == path.resolve() and path.is_file() and path.stat().st_size > 0  # links do not outlive the run
         checks.append(Check.fact(wrote(artifact), there or (None if stopped else False), "" if there else "not there"))
     reason = f"not reported: {stopped}" if stopped else "the notebook did not report it"
     for declared in entry.expects:
