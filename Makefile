@@ -10,9 +10,9 @@ BIN := $(VENV)/bin
 report: $(VENV)/.ready
 	$(BIN)/ptyint run $(ARGS)
 
-# Without the tests marked slow: `make test ARGS='-m slow'` runs those, and CI both.
+# Without the tests marked slow: `make test ARGS='-m slow'` runs those, and CI both. A file's tests stay in one process.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m 'not slow' $(ARGS)
 
 lab: $(VENV)/.ready
 	$(BIN)/jupyter lab notebooks

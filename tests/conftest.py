@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each of the processes side by side has its share of the cores
+    from ptyint.evidence.environment import usable_cores
+    from ptyint.evidence.processes import THREAD_VARIABLES
+
+    for variable in THREAD_VARIABLES:
+        share = usable_cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        os.environ.setdefault(variable, str(max(1, share)))
 
 TORCH_OPTIONAL = ("test_integration_workflow_torch.py", "test_backend_selection.py")
 """Files below ``tests/torch`` that run without torch as well: there they fail, with advice, and never skip."""
