@@ -162,7 +162,7 @@ def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[st
     ScanError
         A process left nothing to compare; its log says why.
     """
-    version, target = installed_version(), Path(folder)
+    version, target = installed_version(), Path(folder).resolve()  # each process has a working folder of its own
     missing: dict[str, Any] = {name: value for name, value in ASSUMED.items() if getattr(scan, name) is None}
     scan = replace(scan, **missing)
     steps: dict[str, Step] = {}
