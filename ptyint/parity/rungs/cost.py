@@ -16,23 +16,14 @@ from ptyint.parity.problems import Problems
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
 from ptyint.parity.rungs.step import TRAINING, TRAJECTORIES
 
-LABELS = {
-    "step": "optimiser step / s",
-    "inference": "inference of a group / s",
-    "memory": "peak memory / GiB",
-    "start": "import / s",
+COSTS = {
+    "step": ("optimiser step / s", "float32/seconds", "trace"),
+    "inference": ("inference of a group / s", "inference seconds", "weights"),
+    "memory": ("peak memory / GiB", "peak memory bytes", ""),
+    "start": ("import / s", "import seconds", ""),
 }
-"""Field of the budget to what is shown of it."""
-
-MEASURED = {
-    "step": "float32/seconds",
-    "inference": "inference seconds",
-    "memory": "peak memory bytes",
-    "start": "import seconds",
-}
-"""Field of the budget to how the names of those arrays end whose medians are averaged."""
-
-NEEDS = {"step": "trace", "inference": "weights"}
+"""Field of the budget to what is shown of it; how the names of those arrays end whose medians are averaged; and the
+capability that it needs."""
 
 
 def measure(bench: Bench, part: str = "") -> Captured:
@@ -49,8 +40,9 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     candidate, reference = measured.pair
     spent = costs(measured)
     for what, limit in asdict(problems.budget).items():
-        where = Place("cost", tap=LABELS[what])
-        if why := lacking(measured.offers, NEEDS.get(what, "")):
+        label, _, needs = COSTS[what]
+        where = Place("cost", tap=label)
+        if why := lacking(measured.offers, needs):
             yield Finding.unavailable(where, measured.pair, why)
             continue
         ratio, bound = spent[candidate].get(what, np.nan) / spent[reference].get(what, np.nan), limit or np.inf
@@ -64,9 +56,11 @@ def numbers(measured: Measured) -> dict[str, float]:
     """Every cost of each backend that could be measured, by name."""
     candidate, reference = measured.pair
     spent = costs(measured)
-    asked = [what for what in LABELS if not lacking(measured.offers, NEEDS.get(what, ""))]
     return {
-        f"{LABELS[what]}, {name}": spent[name].get(what, np.nan) for what in asked for name in (reference, candidate)
+        f"{label}, {name}": spent[name].get(what, np.nan)
+        for what, (label, _, needs) in COSTS.items()
+        if not lacking(measured.offers, needs)
+        for name in (reference, candidate)
     }
 
 
@@ -77,14 +71,14 @@ def about(measured: Measured) -> dict[str, dict[str, Any]]:
 
 
 def costs(measured: Measured) -> dict[str, dict[str, float]]:
-    """Backend to what of `LABELS` was measured, in s and GiB."""
+    """Backend to what of `COSTS` was measured, in s and GiB."""
     return {side: _costs(measured, side) for side in measured.offers}
 
 
 def _costs(measured: Measured, side: str) -> dict[str, float]:
     arrays = measured.of(side, "steps") | measured.of(side, "training") | measured.of(side, "cost")
     spent = {}
-    for what, ending in MEASURED.items():
+    for what, (_, ending, _) in COSTS.items():
         if medians := [np.median(array) for name, array in arrays.items() if name.endswith(ending)]:
             spent[what] = float(np.mean(medians)) / (2**30 if what == "memory" else 1)
     return spent
