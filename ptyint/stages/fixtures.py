@@ -90,7 +90,7 @@ def _cost(budget: Budget | None) -> tuple[bool | None, str]:
     if budget is None:
         return None, "it was not measured"
     note = f"{budget.cycle_s:.1f} s for a cycle of {budget.nepochs} epochs, budget {budget.budget_s:.0f} s"
-    return not budget.error, budget.error or note
+    return not budget.error and 0 < budget.cycle_s < math.inf, budget.error or note
 
 
 # Fixtures
