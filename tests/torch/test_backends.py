@@ -65,6 +65,7 @@ def test_the_loss_falls_on_the_tiny_fixture(backend: str, gridsize: int, arrays:
     data = GroupedScan.from_config(load_fixture("tiny-64"), TRAINING[gridsize])
     counts = data.batch(np.arange(16), "float64").counts
     perfect = poisson_nll(counts, np.maximum(counts - 0.01, 0))
-    losses = arrays[backend][f"losses/{gridsize}"]
+    losses, *others = (arrays[one][f"losses/{gridsize}"] for one in sorted(BACKENDS, key=lambda one: one != backend))
     assert losses.shape == (NEPOCHS,) and (losses > perfect).all()
-    assert losses[-1] - perfect < 0.95 * (losses[0] - perfect)
+    rounding = max(abs(losses - other).max() for other in others)  # of two trainings from the same weights
+    assert losses[0] - losses[-1] > 100 * rounding
