@@ -95,10 +95,11 @@ def read_cxi(
             second.notes.append(
                 f"left unread: {OBJECT_IMAGE}, since its axes are {BRIEF.repr(axes)}, not {OBJECT_AXES}"
             )
-        places_m = _places(second, n)
+        places_m, shape = _places(second, n), (0, 0) if object_ is None else object_.shape
+        centre = [second.number(name) if name in second and object_ is not None else 0.0 for name in CENTRE]
         scan = Scan(
             diffraction_patterns=patterns,
-            probe_positions_px=_positions(second, places_m, object_, pixel_m),
+            probe_positions_px=hdf5.to_pixels(places_m, centre, pixel_m, shape),
             probe=second.modes(PROBE, edge),
             object_=object_,
             object_is_truth=second.flag(hdf5.TRUTH),
@@ -108,7 +109,7 @@ def read_cxi(
             detector_distance_m=distance_m,
             name=path.name if product is None else f"{path.name}, {product.name}",
         )
-        turned = replace(scan, probe_positions_px=_positions(second, -places_m, object_, pixel_m))
+        turned = replace(scan, probe_positions_px=hdf5.to_pixels(-places_m, centre, pixel_m, shape))
         beam, sample = _misfit(scan), _misfit(turned)
         told: Translation = translation or ("sample" if 2 * sample < beam else "beam")
         decided = 2 * min(beam, sample) < max(beam, sample)
@@ -158,15 +159,6 @@ def _places(file: Fields, n: int) -> NDArray[np.float64]:
         file.notes.append(f"translation is stored as (3, n) = {translation.shape}: axes swapped")
         translation = translation.T
     return translation[:, COLUMNS].astype(np.float64) * file.scale(file.spellings(TRANSLATION)[0], "m")
-
-
-def _positions(
-    file: Fields, places_m: NDArray[np.float64], object_: NDArray[np.complex64] | None, pixel_m: float
-) -> NDArray[np.float64]:
-    if object_ is None:
-        return places_m / pixel_m
-    centre = [file.number(name) if name in file else 0.0 for name in CENTRE]
-    return hdf5.to_pixels(places_m, centre, pixel_m, object_.shape)
 
 
 def write_cxi(scan: Scan, path: Path) -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ptyint.config import PATTERN_SIZES
 from ptyint.errors import ScanError
-from ptyint.scans.fields import Shape, fits, layout
+from ptyint.scans.fields import Shape, fits, layout, shortened
 
 MIN_SPAN_PX = 4
 """Smallest extent of the positions of a scan: less is a unit gone wrong."""
@@ -181,7 +181,8 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
     Raises
     ------
     ScanError
-        Lists every violation, a line each: scan, field, value found, what is allowed, what to do.
+        Lists the violations, a line each: scan, field, value found, what is allowed, what to do; of very many, the
+        first and the last.
 
     Examples
     --------
@@ -202,7 +203,8 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
         for field, found, allowed, remedy in _violations(scan)
     ]
     if lines:
-        raise ScanError("\n".join([f"{name} breaks the data contract (DATA-001) in {len(lines)} place(s):", *lines]))
+        head = f"{name} breaks the data contract (DATA-001) in {len(lines)} place(s):"
+        raise ScanError(shortened("\n".join([head, *lines])))
 
 
 def _violations(scan: Scan) -> Iterator[Violation]:
