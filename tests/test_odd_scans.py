@@ -310,6 +310,24 @@ def test_a_virtual_dataset_that_grows_is_read(cxi: Path) -> None:
     np.testing.assert_array_equal(read_scan(cxi).diffraction_patterns[:], counts)
 
 
+def test_patterns_that_were_never_written_are_noted(cxi: Path, tmp_path: Path) -> None:
+    write_scan(make_scan(), tmp_path / "pair")
+    for path, held, name in ((cxi, cxi, DATA), (tmp_path / "pair", tmp_path / "pair/diffraction.h5", "patterns")):
+        assert not any("never written" in note for note in read_scan(path).notes)
+        with h5py.File(held, "r+") as file:
+            del file[name]
+            file.create_dataset(name, (n, N, N), np.uint16, chunks=(1, N, N))[:3] = make_scan().counts()[:3]
+        (note,) = [note for note in read_scan(path).notes if "never written" in note]
+        assert note.startswith("1 of 4 chunks of ")
+
+
+def test_values_kept_in_a_raw_file_need_it(cxi: Path) -> None:
+    with h5py.File(cxi, "r+") as file:
+        del file[DATA]
+        file.create_dataset(DATA, (n, N, N), np.uint16, external=[("gone.bin", 0, h5py.h5f.UNLIMITED)])
+    assert "lacks the raw file that holds its values" in say(cxi)
+
+
 @pytest.mark.parametrize("format", ["npz", "ptychodus", "cxi"])
 @pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.int32, np.uint64, np.float32])
 def test_gaps_at_the_ceiling_are_no_photons(tmp_path: Path, format: str, dtype: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ TROUBLE = {
     "signature not found": "is no HDF5 file. Check the path",
     "permission denied": "may not be read by you. Ask for the permission",
     "filter": "needs a filter plugin. Install hdf5plugin, as pip install 'ptyint[filters]' does",
+    "external raw": "lacks the raw file that holds its values. Put that where this file looks for it",
     "too many links": "is a link in a circle. Write it anew",
     "stale": "is on a network file system that is gone. Mount it again",
 }
@@ -158,6 +160,10 @@ class H5Patterns:
     def __init__(self, file: H5Fields, place: Place, rows: NDArray[np.int64] | None = None) -> None:
         self._path, self._dataset = file.path, file.spellings(place)[0]
         data = file.unread(self._dataset, "real", ("n", "N", "N"), remedy="Stack squares.")
+        if rows is None and data.chunks:
+            chunks = math.prod(-(-size // edge) for size, edge in zip(data.shape, data.chunks, strict=True))
+            lost = chunks - data.id.get_num_chunks()
+            file.notes += [f"{lost} of {chunks} chunks of {self._dataset} were never written: empty"] if lost else []
         self._rows = np.arange(len(data)) if rows is None else rows
         self.dtype: np.dtype[Any] = data.dtype.newbyteorder("=")
         self.shape: tuple[int, ...] = (len(self._rows), *data.shape[1:])
