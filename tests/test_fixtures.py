@@ -289,6 +289,22 @@ def test_what_cannot_be_had_is_missing_with_its_remedy_and_never_where_it_is_req
         fixtures.fixture_file("tiny-64")
 
 
+def test_an_address_is_asked_once_for_what_is_missing_and_again_by_who_wants_the_file(registry, monkeypatch):
+    asked = []
+
+    def retrieve(url, *_, **__):
+        asked.append(url)
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(pooch, "retrieve", retrieve)
+    registry("https://raw[^/]*/", "http://nowhere.invalid/")
+    assert all("PTYINT_DATA_DIR is not set" in fixtures.missing(name) for name in STARS * 2)
+    assert len(asked) == 1
+    with pytest.raises(MissingFixtureError):
+        fixtures.fixture_file("siemens-star")
+    assert len(asked) == 2
+
+
 def test_a_fetched_file_is_checked_and_cached(registry, star_file, tmp_path):
     requests = []
 

@@ -61,7 +61,7 @@ VIOLATIONS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"diffraction_patterns": np.zeros((n, N, N))}, "diffraction_patterns", ["no counts", "above zero"]),
     ({"probe": np.zeros((1, N, N), np.complex64)}, "probe", ["zero everywhere"]),
     ({"object_": None, "probe_positions_px": FAR_APART}, "probe_positions_px", ["1e+06", "20000 px", "metres"]),
-    ({"object_": None, "probe_positions_px": 1e-8 * FAR_APART}, "probe_positions_px", ["0.01 x", "1 to"]),
+    ({"object_": None, "probe_positions_px": 1e-8 * FAR_APART}, "probe_positions_px", ["0.01 x", "4 to"]),
     ({"diffraction_patterns": np.ones((n, N))}, "diffraction_patterns", ["(5, 64)", "(n, N, N)"]),
     ({"diffraction_patterns": np.ones((0, N, N))}, "diffraction_patterns", ["(0, 64, 64)", "at least 1"]),
     ({"diffraction_patterns": np.ones((n, N, N), np.complex64)}, "diffraction_patterns", ["complex64", "integer or"]),

@@ -5,7 +5,10 @@ What is missing or odd is a :class:`~ptyint.errors.ScanError`: file, field, what
 
 from __future__ import annotations
 
+import reprlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +29,26 @@ KINDS: dict[str, set[Any]] = {
     "complex": {"c"},
     "complex64 (DATA-001)": {np.dtype(np.complex64)},
 }
-"""What a field may be, and the dtypes or kinds of dtype that are."""
+"""What a field may be, and the dtypes or kinds of dtype that are, in whatever byte order."""
+
+LONGEST_MESSAGE = 600
+"""Characters; what is longer loses its middle."""
+
+BRIEF = reprlib.Repr()
+"""How names and values stand in messages."""
+BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxstring = 2, 8, 60
+
+
+def shortened(message: str) -> str:
+    """The message, without its middle where it is longer than `LONGEST_MESSAGE`."""
+    half = LONGEST_MESSAGE // 2 - 3
+    return message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 def fits(found: tuple[int, ...], shape: Shape) -> bool:
-    """Whether an array of shape `found` is of that shape."""
+    """Whether an array of shape `found` is of that shape, and not empty."""
     sizes = dict(zip(shape, found, strict=False)) | {size: size for size in shape if isinstance(size, int)}
-    return tuple(sizes.get(size) for size in shape) == found
+    return 0 not in found and tuple(sizes.get(size) for size in shape) == found
 
 
 def layout(shape: Shape) -> str:
@@ -60,52 +76,97 @@ class Fields(ABC):
 
     def refusal(self, text: str) -> ScanError:
         """An error about this file."""
-        return ScanError(f"{self.path}: {text}")
+        return ScanError(shortened(f"{self.path}: {text}"))
+
+    def trouble(self, error: Exception) -> str:
+        """What the words of the library that reads the file mean, and what to do."""
+        return f"is damaged ({error}). Fetch or write the file again."
+
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """Whatever the library that reads the file raises becomes a ScanError about the field."""
+        try:
+            yield
+        except ScanError:
+            raise
+        except MemoryError as error:
+            raise self.refusal(f"{name} does not fit into the memory ({error}). Take a part of it.") from error
+        except Exception as error:
+            raise self.refusal(f"{name} {self.trouble(error)}") from error
 
     def spellings(self, place: Place) -> list[str]:
         """Those names of a field that the file has; a ScanError if it has none."""
         names = [place] if isinstance(place, str) else place
         present = [name for name in names if name in self]
         if not present:
-            raise self.refusal(f"{' or '.join(names)} is missing; the file holds {self.names()}. Add it.")
+            held = BRIEF.repr(self.names())
+            raise self.refusal(f"{' or '.join(names)} is missing; the file holds {held}. Add it.")
         return present
 
-    def array(self, place: Place, kind: str, *shapes: Shape, remedy: str = "Correct it.") -> NDArray[Any]:
-        """A field's values: of one of the `KINDS`, and of one of the `shapes` if any are given."""
+    def unread(self, place: Place, kind: str, *shapes: Shape, remedy: str = "Correct it.") -> Any:
+        """A field as it is `stored`: of one of the `KINDS`, and of one of the `shapes` if any are given."""
         name = self.spellings(place)[0]
-        field = self.stored(name)
-        shaped = not shapes or any(fits(field.shape, shape) for shape in shapes)
-        if not (shaped and KINDS[kind] & {field.dtype, field.dtype.kind}):
+        with self.reading(name):
+            field = self.stored(name)
+            dtype, found = field.dtype.newbyteorder("="), tuple(field.shape)
+        if not (KINDS[kind] & {dtype, dtype.kind} and (not shapes or any(fits(found, shape) for shape in shapes))):
             allowed = " or ".join(map(layout, shapes)) or "any shape"
-            raise self.refusal(f"{name} is {field.dtype} {field.shape}; allowed: {kind}, {allowed}. {remedy}")
-        return np.asarray(field[()])
+            raise self.refusal(f"{name} is {dtype} {found}; allowed: {kind}, {allowed}. {remedy}")
+        return field
 
-    def columns(self, first: str, second: str) -> NDArray[np.float64]:
+    def array(self, place: Place, kind: str, *shapes: Shape, remedy: str = "Correct it.") -> NDArray[Any]:
+        """A field's values, in this machine's byte order; see :meth:`unread`."""
+        field = self.unread(place, kind, *shapes, remedy=remedy)
+        with self.reading(self.spellings(place)[0]):
+            return np.asarray(field[()]).astype(field.dtype.newbyteorder("="), copy=False)
+
+    def complex64(self, place: Place, *shapes: Shape, remedy: str) -> NDArray[np.complex64]:
+        """A complex field's values, rounded where they are more precise, which is noted."""
+        values = self.array(place, "complex", *shapes, remedy=remedy)
+        if values.dtype != np.complex64:
+            self.notes.append(f"{self.spellings(place)[0]} rounded from {values.dtype} to complex64")
+        return values.astype(np.complex64, copy=False)
+
+    def scale(self, name: str, unit: str) -> float:
+        """What a field's values are multiplied by, so that they are in `unit`; 1 where the format has no units."""
+        return 1.0
+
+    def columns(self, first: str, second: str, unit: str = "") -> NDArray[np.float64]:
         """Two fields (n,) side by side, (n, 2)."""
         one = self.array(first, "real", ("n",), remedy="Flatten it.")
         other = self.array(second, "real", one.shape, remedy=f"Give as many as {first}.")
-        return np.stack([one, other], axis=1).astype(np.float64)
+        scales = [self.scale(name, unit) for name in (first, second)]
+        return np.asarray(np.stack([one, other], axis=1).astype(np.float64) * scales)
 
-    def number(self, place: Place) -> float:
-        """A field that holds one finite number."""
+    def number(self, place: Place, unit: str = "") -> float:
+        """A field that holds one finite number, given in `unit`."""
         name = self.spellings(place)[0]
-        value = np.asarray(self.stored(name)[()])
+        with self.reading(name):
+            value = np.asarray(self.stored(name)[()])
         if value.size != 1 or value.dtype.kind not in KINDS["real"] or not np.isfinite(value).all():
-            raise self.refusal(f"{name} is {value.tolist()!r}; allowed: one finite number. Correct it.")
-        return float(value.reshape(()))
+            raise self.refusal(f"{name} is {BRIEF.repr(value.tolist())}; allowed: one finite number. Correct it.")
+        return float(value.reshape(())) * self.scale(name, unit)
 
     def flag(self, name: str, *, default: bool = False) -> bool:
         """A field that holds True or False, and need not be there."""
         return bool(self.array(name, "flag", (), (1,))) if name in self else default
 
-    def good_pixels(self, name: str) -> NDArray[np.bool_] | None:
-        """Where a mask of bad pixels, which need not be there, is zero; None if no pixel is bad."""
-        bad = self.array(name, "flag") != 0 if name in self else np.zeros((), np.bool_)
+    def good_pixels(self, name: str, shape: Shape, harmless: int = 0) -> NDArray[np.bool_] | None:
+        """Where a mask of bad pixels, which need not be there, is zero but for bits that are `harmless`; None: all."""
+        if name not in self:
+            return None
+        mask = self.array(name, "flag", shape, remedy="Give one value a pixel.")
+        bad = mask != 0
+        if harmless and mask.dtype.kind in "iu" and bad.any():
+            bits, marked = np.bitwise_or.reduce(mask, axis=None), int(bad.sum())
+            bad = mask & ~np.array(harmless).astype(mask.dtype) != 0
+            kept = f"{marked - int(bad.sum())} of {marked} marked pixels are kept"
+            self.notes.append(f"mask holds the bits {int(bits):#x}; those of {harmless:#x} do not mean bad: {kept}")
         return ~bad if bad.any() else None
 
     def square_pixel(self, width: str, height: str) -> float:
         """Edge of a pixel in metres, of which the file holds both; positive, and square within 1e-6."""
-        edge, other = self.number(width), self.number(height)
+        edge, other = self.number(width, "m"), self.number(height, "m")
         if not (edge > 0 and abs(other / edge - 1) < 1e-6):
             raise self.refusal(
                 f"{width} is {edge} and {height} {other}; allowed: positive and equal. Resample or correct them."

@@ -17,12 +17,16 @@ Readers check that a file can be understood; :func:`~ptyint.scans.scan.validate_
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, get_args
 
+import numpy as np
+
 from ptyint.errors import ScanError
-from ptyint.scans.cxi import is_cxi, read_cxi, write_cxi
+from ptyint.scans.cxi import MaskConvention, Translation, is_cxi, read_cxi, write_cxi
+from ptyint.scans.fields import shortened
 from ptyint.scans.npz import DiffractionKind, read_npz, write_npz
 from ptyint.scans.ptychodus_h5 import read_ptychodus, write_ptychodus
 from ptyint.scans.scan import Scan
@@ -31,15 +35,35 @@ Format = Literal["npz", "ptychodus", "cxi"]
 
 SUFFIXES: dict[str, Format] = {".npz": "npz", ".cxi": "cxi", ".h5": "ptychodus", ".hdf5": "ptychodus", "": "ptychodus"}
 
-__all__ = ["DiffractionKind", "Format", "read_scan", "write_scan"]
+READERS: dict[Format, Callable[..., Scan]] = {"npz": read_npz, "ptychodus": read_ptychodus, "cxi": read_cxi}
+
+OPTIONS: dict[str, tuple[set[Format], str, tuple[str, ...]]] = {
+    "product": ({"ptychodus", "cxi"}, "everything", ()),
+    "diffraction_kind": ({"npz"}, "counts", get_args(DiffractionKind)),
+    "mask_convention": ({"cxi"}, "masks of one kind", get_args(MaskConvention)),
+    "translation": ({"cxi"}, "places of the beam", get_args(Translation)),
+}
+"""Options of :func:`read_scan`, in its order: the formats that know it, what the others hold instead, its values."""
 
 
+CEILINGS = [2.0**bits - less for bits in (8, 16, 20, 31, 32, 63, 64) for less in (1, 2)]
+"""What detectors write where they have no pixel, or a dead or saturated one."""
+
+ROUNDED = 4e-7
+"""Relative error of a count that was kept as an amplitude in float32."""
+
+__all__ = ["DiffractionKind", "Format", "MaskConvention", "Translation", "read_scan", "write_scan"]
+
+
+@np.errstate(all="ignore")  # what overflows is not finite then, which validation sees
 def read_scan(
     path: str | os.PathLike[str],
     *,
     format: Format | None = None,
     product: str | os.PathLike[str] | None = None,
     diffraction_kind: DiffractionKind | None = None,
+    mask_convention: MaskConvention | None = None,
+    translation: Translation | None = None,
     object_is_truth: bool | None = None,
 ) -> Scan:
     """Read a scan; the patterns stay in the file until somebody asks for them, where the format allows it.
@@ -55,6 +79,12 @@ def read_scan(
         CXI: `path` itself.
     diffraction_kind : {"amplitudes", "counts"}, optional
         NPZ only: what the file's patterns are, where its contract (float: amplitudes, unsigned: counts) is broken.
+    mask_convention : {"cxi", "cheetah", "any"}, optional
+        CXI only: which bits of the mask mean bad. "cxi" (if left out): 0x1000 is signal, as for cdtools and PyNX;
+        "cheetah": it is an artefact, as for Cheetah and Condor; "any": every bit is bad.
+    translation : {"beam", "sample"}, optional
+        CXI only: whose places the translations are; the sample's are the beam's with the other sign. If left out:
+        what the file's probe and object explain, else "beam".
     object_is_truth : bool, optional
         True: the object in the file made the patterns. If left out: what the file says, else False.
 
@@ -79,21 +109,36 @@ def read_scan(
     (True, ("diffraction (float32) read as amplitudes: the format's contract for this dtype",))
     """
     file = Path(path)
-    if not file.exists():
-        raise ScanError(f"{file}: no such file or folder. Check the path.")
+    if not os.path.exists(file):  # whatever else the system says, such as a name too long or a disk that is gone
+        raise ScanError(shortened(f"{file}: no such file or folder within reach. Check the path, and its disk."))
     kind = _format(file, format)
     if format is None and kind == "ptychodus" and file.is_file() and is_cxi(file):
         kind = "cxi"
-    if kind == "npz":
-        if product is not None:
-            raise ScanError(f"{file}: product={str(product)!r} is given, but an NPZ holds everything. Leave it out.")
-        scan = read_npz(file, diffraction_kind=diffraction_kind)
-    else:
-        if diffraction_kind is not None:
-            raise ScanError(f"{file}: {diffraction_kind=}, but {kind} files hold counts. Leave it out.")
-        reader = read_cxi if kind == "cxi" else read_ptychodus
-        scan = reader(file, product=None if product is None else Path(product))
+    product = None if product is None else Path(product)
+    given = dict(zip(OPTIONS, (product, diffraction_kind, mask_convention, translation), strict=True))
+    for name, (formats, otherwise, allowed) in OPTIONS.items():
+        if given[name] is not None and allowed and given[name] not in allowed:
+            raise ScanError(f"{file}: {name}={given[name]!r}. Must be one of {list(allowed)}.")
+        if given[name] is not None and kind not in formats:
+            raise ScanError(f"{file}: {name}={str(given[name])!r}, but {kind} files hold {otherwise}. Leave it out.")
+    scan = _without_gaps(READERS[kind](file, **{name: given[name] for name in OPTIONS if kind in OPTIONS[name][0]}))
     return scan if object_is_truth is None else replace(scan, object_is_truth=object_is_truth)
+
+
+def _without_gaps(scan: Scan) -> Scan:
+    """Mask good pixels that hold the same `CEILINGS` in each of up to 16 patterns: gaps or saturation, no photons."""
+    patterns = scan.diffraction_patterns
+    some = np.asarray(patterns[:: -(-scan.n // 16)])
+    own = np.iinfo(some.dtype).max if some.dtype.kind in "ui" else 0
+    off = np.abs(some[0][..., None].astype(np.float64) / [*CEILINGS, own or CEILINGS[0]] - 1).min(axis=-1)
+    gap = (some == some[:1]).all(axis=0) & (off <= (0 if own else ROUNDED))
+    good = np.ones_like(gap) if scan.good_pixels is None else scan.good_pixels
+    gap &= good
+    if not gap.any() or (gap == good).all():
+        return scan
+    share = some[:, gap].sum(dtype=np.float64) / some[:, good].sum(dtype=np.float64)
+    note = f"{int(gap.sum())} pixels hold {some[0][gap].max()} in every pattern, {share:.1%} of all counts: masked"
+    return replace(scan, good_pixels=good & ~gap, notes=(*scan.notes, f"{note} as gaps of the detector"))
 
 
 def write_scan(scan: Scan, path: str | os.PathLike[str], *, format: Format | None = None) -> None:

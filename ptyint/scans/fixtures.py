@@ -38,6 +38,9 @@ REQUIRE_VARIABLE = "PTYINT_REQUIRE_DATA"
 TIMEOUT_S = 20.0
 """A server that is silent for so long is taken for unreachable."""
 
+_UNREACHABLE: dict[str, OSError] = {}
+"""What came of the addresses that this process asked in vain."""
+
 ARRAYS = "arrays"
 """Key in :attr:`Fixture.sha256` of the digest over a generated scan's arrays."""
 
@@ -157,13 +160,15 @@ def load_fixture(name: str) -> Scan:
     return _load_committed(fixture) if fixture.kind == "committed" else _load_tike(fixture)
 
 
-def fixture_file(name: str) -> Path:
+def fixture_file(name: str, *, ask_again: bool = True) -> Path:
     """The checked file of a fetched fixture: from the local data folder, the user's cache, or now from the network.
 
     Parameters
     ----------
     name : str
         A fetched fixture.
+    ask_again : bool
+        False: an address that this process asked in vain is not asked again.
 
     Returns
     -------
@@ -187,15 +192,19 @@ def fixture_file(name: str) -> Path:
 
     download = pooch.HTTPDownloader(progressbar=sys.stderr.isatty(), timeout=TIMEOUT_S)
     try:
+        if not ask_again and fixture.url in _UNREACHABLE:
+            raise _UNREACHABLE[fixture.url]
         found = pooch.retrieve(fixture.url, f"sha256:{expected}", file, pooch.os_cache("ptyint"), downloader=download)
     except ValueError as error:
         raise FixtureError(f"{name}: what {fixture.url} sent is not the registry's file: {error}") from error
     except OSError as error:
+        _UNREACHABLE[fixture.url] = error
         state = f"{DATA_VARIABLE}={folder} lacks it" if folder else f"{DATA_VARIABLE} is not set"
         raise MissingFixtureError(
             f"{name} cannot be fetched from {fixture.url} ({type(error).__name__}), and {state}: "
             f"offline, set {DATA_VARIABLE} to a folder that holds {file} with the sha256 {expected}."
         ) from error
+    _UNREACHABLE.pop(fixture.url, None)
     return Path(found)
 
 
@@ -204,7 +213,7 @@ def missing(name: str) -> str:
     if fixture_info(name).kind != "fetched" or os.environ.get(REQUIRE_VARIABLE) == "1":
         return ""
     try:
-        fixture_file(name)
+        fixture_file(name, ask_again=False)
     except MissingFixtureError as error:
         return str(error)
     except FixtureError:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import os
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ScanError
-from ptyint.scans.fields import Fields, Place
+from ptyint.scans.fields import BRIEF, Fields, Place
 from ptyint.scans.scan import PatternSource, Scan, pattern_slices
 
 TRUTH = "@ptyint_object_is_truth"
@@ -23,6 +26,29 @@ HC_J_M = 6.62607015e-34 * 299792458.0
 
 ELECTRON_VOLT_J = 1.602176634e-19
 """SI 2019, exact."""
+
+PREFIXES = {"": 1.0, "k": 1e3, "M": 1e6, "c": 1e-2, "m": 1e-3, "u": 1e-6, "\u03bc": 1e-6, "n": 1e-9, "p": 1e-12}
+PREFIXES |= {"kilo": 1e3, "mega": 1e6, "centi": 1e-2, "milli": 1e-3, "micro": 1e-6, "nano": 1e-9, "pico": 1e-12}
+METRES = {"m": 1.0, "meter": 1.0, "metre": 1.0, "micron": 1e-6, "angstrom": 1e-10, "\u00c5": 1e-10}
+JOULES = {"J": 1.0, "joule": 1.0, "eV": ELECTRON_VOLT_J, "electronvolt": ELECTRON_VOLT_J}
+UNITS = {
+    asked: {prefix + unit: PREFIXES[prefix] * size for prefix in PREFIXES for unit, size in units.items()}
+    for asked, units in {"m": METRES, "J": JOULES}.items()
+}
+"""What an attribute ``units`` may say where metres or joules are asked for, and its size."""
+
+TROUBLE = {
+    "unable to lock": "is locked by the program that writes it. Wait until that has closed it",
+    "already open for write": "is being written, or its writer died. Wait until it is closed, or run h5clear -s on it",
+    "no such file": "does not exist. Check the path",
+    "signature not found": "is no HDF5 file. Check the path",
+    "permission denied": "may not be read by you. Ask for the permission",
+    "filter": "needs a filter plugin. Install hdf5plugin, as pip install 'ptyint[filters]' does",
+    "external raw": "lacks the raw file that holds its values. Put that where this file looks for it",
+    "too many links": "is a link in a circle. Write it anew",
+    "stale": "is on a network file system that is gone. Mount it again",
+}
+"""What HDF5 or the system says, in small letters, and what that means for the user."""
 
 
 class H5Fields(Fields):
@@ -37,35 +63,92 @@ class H5Fields(Fields):
         return sorted([*self.file, *(f"@{name}" for name in self.file.attrs)])
 
     def __contains__(self, name: str) -> bool:
-        return self.stored(name) is not None
-
-    def stored(self, name: str) -> Any:
-        """The dataset, unread, or the attribute; None where there is neither."""
         import h5py
 
         place, _, attribute = name.partition("@")
-        found = self.file.get(place or "/")
+        with self.reading(name):
+            node = self.node(place)
+            return node is not None and attribute in node.attrs if attribute else isinstance(node, h5py.Dataset)
+
+    def node(self, place: str) -> Any:
+        """What stands at a place; None if nothing; a ScanError if a link on the way leads nowhere."""
+        import h5py
+
+        node, here = self.file, ""
+        for part in filter(None, place.split("/")):
+            if not (isinstance(node, h5py.Group) and part in node):
+                return None
+            here, link = f"{here}/{part}", node.get(part, getlink=True)
+            try:
+                node = node[part]
+            except KeyError as error:
+                if isinstance(link, h5py.SoftLink):  # perhaps to another link
+                    self.node(link.path if link.path.startswith("/") else f"{here.rpartition('/')[0]}/{link.path}")
+                target = f"{link.path} of {getattr(link, 'filename', 'this file')}"
+                raise self.refusal(f"{here} is a link to {target}, which is missing. Put it there.") from error
+        return node
+
+    def stored(self, name: str) -> Any:
+        """The dataset, unread, or the attribute; a ScanError where a part of it would be made up or is nowhere."""
+        import h5py
+
+        place, _, attribute = name.partition("@")
+        node = self.node(place)
+        found = node.attrs[attribute] if attribute else node
+        if isinstance(found, h5py.Empty) or getattr(found, "shape", ()) is None:
+            raise self.refusal(f"{name} holds no value (its dataspace is null); allowed: numbers. Write them.")
         if attribute:
-            return np.asarray(found.attrs[attribute]) if found and attribute in found.attrs else None
-        return found if isinstance(found, h5py.Dataset) and found.shape is not None else None
+            return np.asarray(found)
+        filters = found.id.get_create_plist()
+        for code, *_ in map(filters.get_filter, range(filters.get_nfilters())):
+            if not h5py.h5z.filter_avail(code):
+                raise self.refusal(f"{name} is compressed by filter {code} and {TROUBLE['filter']}.")
+        lost = list(_lost_sources(found))
+        if lost:
+            raise self.refusal(
+                f"{name} is virtual and lacks {len(lost)} of its sources, which would be read as the fill value: "
+                f"{BRIEF.repr(lost)}. Copy them to where this file looks for them."
+            )
+        return found
+
+    def trouble(self, error: Exception) -> str:
+        """HDF5's words, told apart by their causes."""
+        causes = (meaning for words, meaning in TROUBLE.items() if words in str(error).lower())
+        return f"{next(causes, 'is damaged. Fetch or write the file again')} ({error})."
 
     def text(self, name: str) -> str | None:
         """An attribute's text; None where it is missing."""
-        return str(self.stored(name).astype(str)) if name in self else None
+        with self.reading(name):
+            return str(self.stored(name).astype(str)) if name in self else None
 
-    def modes(self, place: Place) -> NDArray[np.complex64]:
+    def scale(self, name: str, unit: str) -> float:
+        """By the attribute ``units``, if it has one: converted with a note, or refused."""
+        found = (self.text(f"{name}@units") or "").strip() if unit else ""
+        if not found:
+            return 1.0
+        text = unicodedata.normalize("NFKC", found if len(found) <= 3 else found.lower().removesuffix("s"))
+        if text not in UNITS[unit]:
+            raise self.refusal(
+                f"{name} has the units {BRIEF.repr(found)}; allowed: {BRIEF.repr(list(UNITS[unit]))}. "
+                f"Convert the values to {unit}, or correct the attribute."
+            )
+        if UNITS[unit][text] != 1:
+            self.notes.append(f"{name} is in {found}: converted to {unit}")
+        return UNITS[unit][text]
+
+    def modes(self, place: Place, edge: int) -> NDArray[np.complex64]:
         """The probe's incoherent modes (modes, N, N) for the first coherent one; notes the others' number."""
-        shapes = ("N", "N"), ("modes", "N", "N"), ("coherent", "modes", "N", "N")
-        probe = self.array(place, "complex", *shapes, remedy="Write it so.")
+        shapes = (edge, edge), ("modes", edge, edge), ("coherent", "modes", edge, edge)
+        probe = self.complex64(place, *shapes, remedy="Write it so.")
         if probe.ndim == 4 and len(probe) > 1:
             self.notes.append(f"probe: the first of {len(probe)} coherent modes is used, the others vary per position")
-        return (probe[0] if probe.ndim == 4 else probe.reshape(-1, *probe.shape[-2:])).astype(np.complex64)
+        return probe[0] if probe.ndim == 4 else probe.reshape(-1, edge, edge)
 
     def layer(self, place: Place) -> NDArray[np.complex64]:
         """The object (H, W), of one layer."""
         remedy = "The model knows one layer: multiply the layers, or choose one."
-        object_ = self.array(place, "complex", ("H", "W"), (1, "H", "W"), remedy=remedy)
-        return object_.reshape(object_.shape[-2:]).astype(np.complex64)
+        object_ = self.complex64(place, ("H", "W"), (1, "H", "W"), remedy=remedy)
+        return object_.reshape(object_.shape[-2:])
 
 
 class H5Patterns:
@@ -76,37 +159,61 @@ class H5Patterns:
 
     def __init__(self, file: H5Fields, place: Place, rows: NDArray[np.int64] | None = None) -> None:
         self._path, self._dataset = file.path, file.spellings(place)[0]
-        data = file.stored(self._dataset)
-        if data.ndim != 3:
-            raise file.refusal(f"{self._dataset} has shape {data.shape}; allowed: (n, N, N). Write it as a stack.")
+        data = file.unread(self._dataset, "real", ("n", "N", "N"), remedy="Stack squares.")
+        if rows is None and data.chunks:
+            chunks = math.prod(-(-size // edge) for size, edge in zip(data.shape, data.chunks, strict=True))
+            lost = chunks - data.id.get_num_chunks()
+            file.notes += [f"{lost} of {chunks} chunks of {self._dataset} were never written: empty"] if lost else []
         self._rows = np.arange(len(data)) if rows is None else rows
-        self.dtype: np.dtype[Any] = data.dtype
+        self.dtype: np.dtype[Any] = data.dtype.newbyteorder("=")
         self.shape: tuple[int, ...] = (len(self._rows), *data.shape[1:])
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         rows = np.asarray(self._rows[index])
         ordered, inverse = np.unique(rows, return_inverse=True)
-        with open_h5(self._path) as file:
-            data = file.stored(*file.spellings(self._dataset))
+        with open_h5(self._path) as file, file.reading(self._dataset):
+            data = file.file[self._dataset]  # its sources and filters were looked for when the scan was read
             gapless = ordered.size > 0 and ordered[-1] - ordered[0] == ordered.size - 1
             read = data[ordered[0] : ordered[-1] + 1] if gapless else data[ordered]
-        return np.asarray(read if np.array_equal(rows, ordered) else read[inverse.reshape(rows.shape)])
+        return np.asarray(read if np.array_equal(rows, ordered) else read[inverse.reshape(rows.shape)], self.dtype)
+
+
+def _lost_sources(dataset: Any) -> Iterator[str]:
+    """What a virtual dataset is made of and is not there, or is too short: HDF5 reads the fill value in its place.
+
+    HDF5 looks for a file below ``HDF5_VDS_PREFIX``, beside the virtual one, and from the working folder.
+    """
+    import h5py
+
+    folder = Path(dataset.file.filename).parent
+    for source in dataset.virtual_sources() if dataset.is_virtual else ():
+        name, prefix = Path(source.file_name.replace("%b", "0")), Path(os.environ.get("HDF5_VDS_PREFIX", ""))
+        places = prefix / name, folder / name, folder / name.name, name
+        path = Path(dataset.file.filename) if source.file_name == "." else next(filter(Path.is_file, places), None)
+        if path is None:
+            yield source.file_name
+            continue
+        with h5py.File(path, "r") as file, suppress(RuntimeError):  # what grows for ever has no number of points
+            found = file.get(source.dset_name.replace("%b", "0"))
+            if not isinstance(found, h5py.Dataset) or found.size < source.vspace.get_select_npoints():
+                yield f"{source.file_name}:{source.dset_name}"
+            else:
+                yield from _lost_sources(found)
 
 
 @contextmanager
 def open_h5(path: Path) -> Iterator[H5Fields]:
-    """Open an HDF5 file for reading; a ScanError where it is missing, no HDF5 file, or damaged."""
+    """Open an HDF5 file for reading; a ScanError where it cannot be read, with the cause."""
     import h5py
 
+    with suppress(ImportError):  # registers bitshuffle, LZ4, ... with HDF5
+        import hdf5plugin  # noqa: F401
+    fields = H5Fields(path, None)
     try:
-        file = h5py.File(path, "r")
+        with h5py.File(path, "r") as fields.file:
+            yield fields
     except OSError as error:
-        raise ScanError(f"{path}: no readable HDF5 file ({error}). Check the path, or fetch the file again.") from error
-    with file:
-        try:
-            yield H5Fields(path, file)
-        except OSError as error:
-            raise ScanError(f"{path}: damaged HDF5 file ({error}). Fetch or write it again.") from error
+        raise fields.refusal(f"the file {fields.trouble(error)}") from error
 
 
 def to_pixels(

@@ -9,7 +9,7 @@ probeGuess                probe                  (N, N) or (modes, N, N)
 objectGuess, optional     object_                (H, W)
 Y, optional               object_patches         (n, N, N), complex64 and nothing else
 bad_pixels, optional      not good_pixels        written by Ptychodus 1.7 only, see :func:`read_npz`
-everything else           unread                 xcoords_start, ycoords_start, scan_index, _metadata, ...
+xcoords_start, ...        unread                 see `UNREAD`; anything else too, which is noted
 ========================  =====================  ==============================================================
 
 This package adds ``ptyint_*`` members for what the format has no place for; PtychoPINN ignores them. Nothing is ever
@@ -22,7 +22,6 @@ from __future__ import annotations
 import math
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,18 +32,20 @@ from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
 from ptyint._atomic import atomic_path, write_arrays
-from ptyint.scans.fields import Fields
+from ptyint.scans.fields import Fields, Shape
 from ptyint.scans.scan import PatternSource, Scan, pattern_slices
 
 DiffractionKind = Literal["amplitudes", "counts"]
 
-_DAMAGE = (ValueError, KeyError, EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 PATTERNS = ("diffraction", "diff3d")
 X, Y_ = "xcoords", "ycoords"
 PROBE, OBJECT, PATCHES, BAD = "probeGuess", "objectGuess", "Y", "bad_pixels"
 OWN_SCALARS = {f"ptyint_{name}": name for name in ("pixel_size_m", "wavelength_m", "detector_distance_m")}
 OWN_GOOD, OWN_TRUTH = "ptyint_good_pixels", "ptyint_object_is_truth"
+READ = {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD, OWN_GOOD, OWN_TRUTH, *OWN_SCALARS}
+UNREAD = {"xcoords_start", "ycoords_start", "scan_index"}
+"""Members of the format that say nothing new."""
 
 
 class SquaredAmplitudes:
@@ -71,7 +72,7 @@ class _Archive(Fields):
         try:
             with zipfile.ZipFile(path) as archive:
                 members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:  # zipfile has no one error of its own
             raise self.refusal(f"not an NPZ archive ({error}). Write it with np.savez or write_scan.") from error
         self._members = {info.filename.removesuffix(".npy"): info for info in members}
         self._headers = {name: self._header(name) for name in self._members}
@@ -96,11 +97,8 @@ class _Archive(Fields):
 
     @contextmanager
     def _open(self, name: str) -> Iterator[IO[bytes]]:
-        try:
-            with zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as member:
-                yield member
-        except _DAMAGE as error:
-            raise self.refusal(f"{name} is damaged ({error}). Fetch or write the file again.") from error
+        with self.reading(name), zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as member:
+            yield member
 
     def _header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
         """Shape, Fortran order, dtype and length of the header in bytes."""
@@ -127,20 +125,23 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None) -> Scan:
     the middle between the pixels [N / 2 - 1] and [N / 2], half a pixel below those of :class:`Scan`.
     """
     archive = _Archive(path)
-    unread = sorted(archive.pickled - {*PATTERNS, X, Y_, PROBE, OBJECT, PATCHES, BAD})
-    if unread:
-        archive.notes.append(f"left unread because pickled: {', '.join(unread)}")
+    left = set(archive.names()) - READ - UNREAD
+    for reason, names in (" because pickled", left & archive.pickled), ("", left - archive.pickled):
+        if names:
+            archive.notes.append(f"left unread{reason}: {', '.join(sorted(names))}")
     positions = archive.columns(Y_, X)
     counts = _counts(archive, len(positions), diffraction_kind)
-    probe = _complex64(archive, PROBE)
+    n, edge = counts.shape[:2]
+    remedy = "Write it with its imaginary part, as large as the patterns."
+    probe = archive.complex64(PROBE, (edge, edge), ("modes", edge, edge), remedy=remedy)
     return Scan(
         diffraction_patterns=counts,
         probe_positions_px=positions + 0.5 if BAD in archive else positions,
         probe=probe[None] if probe.ndim == 2 else probe,
-        object_=_complex64(archive, OBJECT) if OBJECT in archive else None,
-        object_patches=_patches(archive) if PATCHES in archive else None,
+        object_=archive.complex64(OBJECT, ("H", "W"), remedy=remedy) if OBJECT in archive else None,
+        object_patches=_patches(archive, (n, edge, edge)) if PATCHES in archive else None,
         object_is_truth=archive.flag(OWN_TRUTH),
-        good_pixels=_good_pixels(archive),
+        good_pixels=_good_pixels(archive, (edge, edge)),
         name=path.name,
         notes=tuple(archive.notes),
         **{field: archive.number(name) for name, field in OWN_SCALARS.items() if name in archive},
@@ -159,8 +160,6 @@ def _patterns_first(archive: _Archive, name: str, n: int) -> NDArray[Any]:
 
 
 def _counts(archive: _Archive, n: int, wish: DiffractionKind | None) -> PatternSource:
-    if wish not in (None, "amplitudes", "counts"):
-        raise archive.refusal(f"diffraction_kind={wish!r}. Must be 'amplitudes' or 'counts'.")
     name, *other = archive.spellings(PATTERNS)
     if other:
         archive.notes.append(f"both {name} and {other[0]} are present: {name} read")
@@ -176,30 +175,23 @@ def _counts(archive: _Archive, n: int, wish: DiffractionKind | None) -> PatternS
     return stored if kind == "counts" else SquaredAmplitudes(stored)
 
 
-def _complex64(archive: _Archive, name: str) -> NDArray[np.complex64]:
-    array = archive.array(name, "complex", remedy="Write it with its imaginary part.")
-    if array.dtype != np.complex64:
-        archive.notes.append(f"{name} rounded from {array.dtype} to complex64")
-    return array.astype(np.complex64)
-
-
-def _patches(archive: _Archive) -> NDArray[np.complex64]:
+def _patches(archive: _Archive, shape: Shape) -> NDArray[np.complex64]:
     remedy = "Write it again with amplitude and phase, or leave it out."
-    patches = archive.array(PATCHES, "complex64 (DATA-001)", remedy=remedy)
-    if patches.ndim == 4 and patches.shape[-1] == 1:
+    patches = archive.array(PATCHES, "complex64 (DATA-001)", shape, (*shape, 1), remedy=remedy)
+    if patches.ndim == 4:
         archive.notes.append(f"Y {patches.shape}: single channel dropped")
         return patches[..., 0]
     return patches
 
 
-def _good_pixels(archive: _Archive) -> NDArray[np.bool_] | None:
+def _good_pixels(archive: _Archive, shape: Shape) -> NDArray[np.bool_] | None:
     if BAD in archive:
         archive.notes.append(
             "exported by Ptychodus (it has bad_pixels): positions moved by +0.5 px to pixel [N // 2, N // 2]"
         )
     if OWN_GOOD in archive:
-        return archive.array(OWN_GOOD, "flag").astype(np.bool_)
-    return archive.good_pixels(BAD)
+        return archive.array(OWN_GOOD, "flag", shape).astype(np.bool_)
+    return archive.good_pixels(BAD, shape)
 
 
 def write_npz(scan: Scan, path: Path) -> None:

@@ -59,20 +59,20 @@ def read_ptychodus(path: Path, *, product: Path | None) -> Scan:
             if not made.flag(FAR_FIELD, default=True):
                 raise made.refusal(f"{FAR_FIELD} is False; allowed: True. The model knows the far field only.")
             object_, pixel_m = made.layer(OBJECT), made.square_pixel(*PIXEL)
-            metres, centre = made.columns(POSITION_Y, POSITION_X), [made.number(name) for name in CENTRE]
+            metres, centre = made.columns(POSITION_Y, POSITION_X, "m"), [made.number(name) for name in CENTRE]
             rows, positions = _match(indexes, hdf5.to_pixels(metres, centre, pixel_m, object_.shape), made)
             return Scan(
                 diffraction_patterns=hdf5.H5Patterns(file, PATTERNS, rows),
                 probe_positions_px=positions,
-                probe=made.modes(PROBE),
+                probe=made.modes(PROBE, whole.shape[-1]),
                 object_=object_,
                 object_is_truth=made.flag(hdf5.TRUTH),
-                good_pixels=file.good_pixels(BAD),
+                good_pixels=file.good_pixels(BAD, whole.shape[1:]),
                 pixel_size_m=pixel_m,
-                wavelength_m=HC_J_M / (made.number(ENERGIES) * ELECTRON_VOLT_J),
+                wavelength_m=float(np.divide(HC_J_M, made.number(ENERGIES) * ELECTRON_VOLT_J)),
                 detector_distance_m=made.number(DISTANCE),
                 name=path.name if path.is_dir() else f"{diffraction.name}, {product.name}",
-                notes=tuple(made.notes),
+                notes=(*file.notes, *made.notes),
             )
 
 

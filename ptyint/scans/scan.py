@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from ptyint.config import PATTERN_SIZES
 from ptyint.errors import ScanError
-from ptyint.scans.fields import Shape, fits, layout
+from ptyint.scans.fields import Shape, fits, layout, shortened
+
+MIN_SPAN_PX = 4
+"""Smallest extent of the positions of a scan: less is a unit gone wrong."""
+
+PLAUSIBLE_M = {"pixel_size_m": (1e-13, 1e-3), "wavelength_m": (1e-13, 1e-3), "detector_distance_m": (1e-6, 100.0)}
+"""From electrons to terahertz waves, from a microscope to the longest beamline: else a unit has gone wrong."""
 
 MAX_SPAN_PX = 20_000
 """Largest extent of the positions of a scan without an object: more is a unit gone wrong, and would fill the memory."""
@@ -159,6 +165,7 @@ def pattern_slices(patterns: PatternSource) -> Iterator[slice]:
         yield slice(start, min(start + step, n))
 
 
+@np.errstate(all="ignore")  # what overflows is judged as infinite
 def validate_scan(scan: Scan, *, source: str | None = None) -> None:
     """DATA-001: check a scan against the contract that :class:`Scan` states. Every pattern is read, by chunks.
 
@@ -174,7 +181,8 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
     Raises
     ------
     ScanError
-        Lists every violation, a line each: scan, field, value found, what is allowed, what to do.
+        Lists the violations, a line each: scan, field, value found, what is allowed, what to do; of very many, the
+        first and the last.
 
     Examples
     --------
@@ -195,7 +203,8 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
         for field, found, allowed, remedy in _violations(scan)
     ]
     if lines:
-        raise ScanError("\n".join([f"{name} breaks the data contract (DATA-001) in {len(lines)} place(s):", *lines]))
+        head = f"{name} breaks the data contract (DATA-001) in {len(lines)} place(s):"
+        raise ScanError(shortened("\n".join([head, *lines])))
 
 
 def _violations(scan: Scan) -> Iterator[Violation]:
@@ -214,10 +223,11 @@ def _violations(scan: Scan) -> Iterator[Violation]:
     if scan.object_patches is not None:
         yield from _array("object_patches (Y)", scan.object_patches, np.complex64, shape)
     yield from _positions(scan, n)
-    for name in ("pixel_size_m", "wavelength_m", "detector_distance_m"):
+    for name, (low, high) in PLAUSIBLE_M.items():
         value = getattr(scan, name)
-        if value is not None and not (np.isfinite(value) and value > 0):
-            yield name, repr(value), "a positive number of metres, or None", "Correct it or leave it out."
+        if value is not None and not low <= value <= high:
+            allowed = f"a positive number of metres from {low:g} to {high:g}, or None"
+            yield name, repr(value), allowed, "Correct it or its unit, or leave it out."
     mask = list(_good_pixels(scan, (height, width)))
     yield from mask
     yield from _patterns(scan.diffraction_patterns, None if mask else scan.good_pixels)
@@ -227,7 +237,7 @@ def _array(name: str, array: NDArray[Any], dtype: type[Any], shape: Shape, order
     """Dtype, shape (no size may be 0) and finiteness of one array."""
     if array.dtype != dtype:
         yield name, f"dtype {array.dtype}", np.dtype(dtype).name, "Convert it; a complex array must stay complex."
-    if 0 in array.shape or not fits(array.shape, shape):
+    if not fits(array.shape, shape):
         yield name, f"shape {array.shape}", layout(shape) + order, "n and N must agree everywhere."
     bad = sum(int((~np.isfinite(part)).sum()) for part in array) if array.ndim and array.dtype.kind in "iufc" else 0
     if bad:
@@ -240,12 +250,12 @@ def _positions(scan: Scan, n: int) -> Iterator[Violation]:
     yield from broken
     if broken:
         return
-    if scan.object_ is None:
-        height, width = np.ptp(positions, axis=0)
-        if n > 1 and not 1 <= max(height, width) <= MAX_SPAN_PX:
-            remedy = "Give positions in object pixels, not in metres or micrometres."
-            yield name, f"a span of {height:.3g} x {width:.3g} px", f"1 to {MAX_SPAN_PX} px", remedy
-    elif scan.object_.ndim == 2:
+    height, width = np.ptp(positions, axis=0)
+    largest = np.inf if scan.object_ is not None else MAX_SPAN_PX
+    if n > 1 and not MIN_SPAN_PX <= max(height, width) <= largest:
+        remedy = "Give positions in object pixels, not in metres or micrometres."
+        yield name, f"a span of {height:.3g} x {width:.3g} px", f"{MIN_SPAN_PX} to {largest} px", remedy
+    if scan.object_ is not None and scan.object_.ndim == 2:
         height, width = scan.object_.shape
         outside = np.flatnonzero(((positions < 0) | (positions > (height - 1, width - 1))).any(axis=1))
         if outside.size:

@@ -100,5 +100,5 @@ def _truth_known(request: Request, fixture: str) -> bool:
     if request.scan is None:
         return fixtures.fixture_info(fixture).truth_known
     given = request.given("scan")
-    product, kind = (given.get(name) or None for name in ("product_file", "diffraction_kind"))
-    return read_scan(request.scan, product=product, diffraction_kind=kind).object_is_truth
+    options = {name: given.get(name) or None for name in ("diffraction_kind", "mask_convention", "translation")}
+    return read_scan(request.scan, product=given.get("product_file") or None, **options).object_is_truth
