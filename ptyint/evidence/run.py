@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -187,7 +187,7 @@ def _entry(job: Job) -> Notebook:
 
 def _executed(
     working: Path, jobs: Sequence[Job], entries: Sequence[Notebook], on_progress: OnProgress, side_by_side: int
-) -> Iterator[int]:
+) -> Generator[int, None, None]:
     """Execute notebooks, each as soon as what it needs has ended and there is room; yield its number when it ends."""
     waiting, running = list(range(len(jobs))), dict[Future[execution.Execution], int]()
     kernels, env = execution.Kernels(), _share(side_by_side)

@@ -58,10 +58,10 @@ def method(owner: str, name: str, change: Change) -> Context:
 def at_tap(name: str, change: Callable[[Any], Any]) -> Context:
     """A fault in whatever makes the tensor `name` of the network."""
 
-    def changed(tap: Tap, at: str, tensor: Any, channels_last: bool = False) -> Any:
+    def changed(tap: Tap[Any], at: str, tensor: Any, channels_last: bool = False) -> Any:
         return tap(at, change(tensor) if at == name else tensor, channels_last)
 
-    def watched(original: Any, self: Any, inputs: Any, offsets: Any, n_canvas: int, tap: Tap = untapped) -> Any:
+    def watched(original: Any, self: Any, inputs: Any, offsets: Any, n_canvas: int, tap: Tap[Any] = untapped) -> Any:
         again = isinstance(tap, functools.partial) and tap.func is changed  # one of the two seams calls the other
         return original(self, inputs, offsets, n_canvas, tap if again else functools.partial(changed, tap))
 
