@@ -73,7 +73,7 @@ def test_a_worker_that_hangs_is_killed(installed: Path) -> None:
         ladder = one.finish()
     assert all("ends: killed after 15 s" in row.note for row in rows if row.red and row.side == "slow")
     assert ladder.rung("operator").verdict == "fail"
-    assert one.commands[1]["exit_code"] == -signal.SIGKILL
+    assert sorted(command["exit_code"] for command in one.commands) == [-signal.SIGKILL, 0]
 
 
 def test_no_worker_outlives_the_climb(installed: Path) -> None:
