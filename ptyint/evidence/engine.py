@@ -7,19 +7,25 @@ notebook that stops early, dies or hangs, or whose checks are not all green, end
 from __future__ import annotations
 
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ptyint._atomic import checkout
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.environment import installation
 from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, Kernels, check_parameters, same_values, unfinished
 from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import collect
 
 KEPT = ("stdout_file", "stderr_file", "log_output", "on_cell_start", "shutdown_kernel")
 """Options that go on to the client as they are."""
+
+OWN = "python3"
+"""The kernel of the runner's own interpreter and package; any other was asked for."""
 
 
 class StrictEngine:
@@ -73,13 +79,14 @@ class StrictEngine:
         write_ipynb(nb, nb.metadata.papermill["output_path"])
         if died is not None:
             raise died
-        if problem := stopped or _not_green(nb, asked):
+        if problem := stopped or _not_green(nb, asked, installation() if kernel_name == OWN else {}):
             raise EvidenceError(f"{name}: {problem}")
         return nb
 
 
 def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: Mapping[str, Any]) -> None:
     """Execute every cell in a kernel whose progress bars are text; its environment alone says so."""
+    from jupyter_client.kernelspec import KernelSpecManager
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NotebookExecutionManager
     from papermill.log import logger
@@ -100,11 +107,32 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
             timeout_func=_time_left(options.get("notebook_timeout")),
             **{name: options[name] for name in KEPT if options.get(name) is not None},
         )
-        env = {**(options.get("kernel_env") or {}), **os.environ, PROGRESS_VARIABLE: "text"}
-        with (options.get("kernels") or Kernels()).holding(client):
+        client.create_kernel_manager()
+        if kernel_name == OWN:  # without folders to look in there is ipykernel of this interpreter alone
+            client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+        with tempfile.TemporaryDirectory() as empty, (options.get("kernels") or Kernels()).holding(client):
+            env = {**(options.get("kernel_env") or {}), **os.environ, **_pinned(empty)}
             client.execute(env=env, cwd=options.get("kernel_folder"))
     finally:
         manager.notebook_complete()
+
+
+def _pinned(empty: str) -> dict[str, str]:
+    """What a kernel's environment holds whatever the user's own settings are; `empty` is a folder without any."""
+    settings = os.path.join(empty, "matplotlibrc")
+    open(settings, "x").close()
+    first = [str(root)] if (root := checkout()) else []  # the kernel's ptyint is this one
+    path = os.pathsep.join([*first, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {
+        PROGRESS_VARIABLE: "text",
+        "IPYTHONDIR": empty,
+        "MATPLOTLIBRC": settings,
+        "MPLBACKEND": "",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": path,
+        "PYTHONSTARTUP": "",
+        "PYTHONUTF8": "1",
+    }
 
 
 def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
@@ -115,11 +143,12 @@ def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
     return lambda cell: max(1, deadline - time.monotonic())
 
 
-def _not_green(notebook: Any, asked: dict[str, Any]) -> str:
+def _not_green(notebook: Any, asked: dict[str, Any], runner: dict[str, str]) -> str:
     """Every check that is not a pass, in words; empty where all are."""
     record = collect(notebook)
     wrong = [f"{SIGNS[one.verdict]} {one.verdict}: {one.name}. {one.note}" for one in record.checks if not one.passed]
-    return "; ".join(filter(None, [same_values(asked, record.parameters), *wrong]))
+    differs = [same_values(asked, record.parameters), same_values(runner, record.installation)]
+    return "; ".join(filter(None, [*differs, *wrong]))
 
 
 def _add_echoes(notebook: Any, names: list[str]) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from ptyint._atomic import shipped
 from ptyint.errors import ConfigError, EvidenceError, did_you_mean
 from ptyint.evidence.display import Table
-from ptyint.evidence.environment import now
+from ptyint.evidence.environment import installation, now
 from ptyint.evidence.record import Record
 
 FOLDER = shipped("notebooks")
@@ -152,7 +152,8 @@ def _fits(value: Any, default: Any) -> bool:
 def echo(**parameters: Any) -> Table:
     """What the kernel holds; the runner ends every notebook with it."""
     rows = [(name, repr(value)) for name, value in parameters.items()]
-    return Table("Parameters, as the kernel held them", ("parameter", "value"), rows, Record(parameters=parameters))
+    record = Record(parameters=parameters, installation=installation())
+    return Table("Parameters, as the kernel held them", ("parameter", "value"), rows, record)
 
 
 @dataclass(frozen=True)

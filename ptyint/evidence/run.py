@@ -21,7 +21,7 @@ from ptyint._atomic import checkout
 from ptyint.errors import ConfigError
 from ptyint.evidence import execution, folder, history, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, worst
-from ptyint.evidence.environment import environment, git_state, now, usable_cores
+from ptyint.evidence.environment import environment, git_state, installation, now, usable_cores
 from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, Notebook, Previous, Surroundings
 from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES
 from ptyint.evidence.record import merge
@@ -178,6 +178,7 @@ def _entry(job: Job) -> Notebook:
         notebook=path.name,
         source_sha256=manifest.sha256_of(path),
         asked=asked,
+        runner=installation(),
         expects=expects,
         artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
         timeout=job.timeout,
@@ -273,6 +274,7 @@ def _judge(working: Path, content: Manifest) -> None:
         judged, record = manifest.judge(working, entry)
         entry.verdict = worst(check.verdict for check in judged)
         entry.echoed, entry.compared, entry.numbers = record.parameters, record.compared, record.numbers
+        entry.kernel = record.installation
         records.append(record)
         checks += [Judged.of(entry, check) for check in judged]
     content.checks = checks
