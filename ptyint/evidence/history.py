@@ -147,9 +147,8 @@ def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
         What changed since the run before.
     """
     passed = sum(check.verdict == "pass" for check in done.checks)
-    commit = (done.git.commit or f"no commit ({_line(done.git.reason)})") + (
-        " with uncommitted changes" if done.git.dirty else ""
-    )
+    commit = done.git.commit or f"no commit ({_line(done.git.reason)})"
+    commit += " with uncommitted changes" if done.git.dirty else ""
     ran = [f"{entry.name} {SIGNS[entry.verdict]} {entry.verdict}" for entry in done.notebooks]
     lines = [
         f"### Attempt {done.run}: {done.verdict}",
