@@ -6,6 +6,7 @@ notebook that stops early, dies or hangs, or whose checks are not all green, end
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
@@ -26,6 +27,17 @@ KEPT = ("stdout_file", "stderr_file", "log_output", "on_cell_start", "shutdown_k
 
 OWN = "python3"
 """The kernel of the runner's own interpreter and package; any other was asked for."""
+
+
+def packed(message: object) -> bytes:
+    """A message of a kernel; a lone surrogate in an exception does not cost the reason why the notebook stopped."""
+    from jupyter_client.jsonutil import json_default
+    from jupyter_client.session import json_packer
+
+    try:
+        return bytes(json_packer(message))
+    except UnicodeEncodeError:
+        return json.dumps(message, default=json_default, ensure_ascii=False).encode("utf-8", "replace")
 
 
 class StrictEngine:
@@ -94,14 +106,13 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
     managed = {name: options[name] for name in ("log_output", "progress_bar", "autosave_cell_every") if name in options}
     manager = NotebookExecutionManager(notebook, output_path, **managed)
     manager.notebook_start()
+    own = [f"--Session.packer={__name__}.packed"] if kernel_name == OWN else []
     try:
         client = PapermillNotebookClient(
             manager,
             kernel_name=kernel_name,
             log=logger,
-            extra_arguments=[
-                "--log-level=ERROR"
-            ],  # without it each kernel warns that it speaks TCP, here on one machine
+            extra_arguments=["--log-level=ERROR", *own],  # else it warns that it speaks TCP, here on one machine
             startup_timeout=options.get("start_timeout", 60),
             timeout=options.get("execution_timeout"),
             timeout_func=_time_left(options.get("notebook_timeout")),
@@ -123,16 +134,9 @@ def _pinned(empty: str) -> dict[str, str]:
     open(settings, "x").close()
     first = [str(root)] if (root := checkout()) else []  # the kernel's ptyint is this one
     path = os.pathsep.join([*first, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {
-        PROGRESS_VARIABLE: "text",
-        "IPYTHONDIR": empty,
-        "MATPLOTLIBRC": settings,
-        "MPLBACKEND": "",
-        "PYTHONIOENCODING": "utf-8",
-        "PYTHONPATH": path,
-        "PYTHONSTARTUP": "",
-        "PYTHONUTF8": "1",
-    }
+    cleared = dict.fromkeys(("MPLBACKEND", "PYTHONIOENCODING", "PYTHONSTARTUP"), "")
+    pinned = {"IPYTHONDIR": empty, "MATPLOTLIBRC": settings, "PYTHONPATH": path, "PYTHONUTF8": "1"}
+    return {PROGRESS_VARIABLE: "text", **cleared, **pinned}
 
 
 def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
