@@ -164,3 +164,35 @@ def test_another_ptyint_in_the_runners_own_kernel_is_red(tmp_path: Path) -> None
     path = write(tmp_path / "n.ipynb", swap, PASSES)
     done = papermill(path)
     assert done.returncode == 1 and "sources_sha256 is" in done.stderr and str(tmp_path / "other") in done.stderr
+
+
+def test_the_users_own_settings_do_not_reach_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlibrc, IPython's profile and startup, Python's startup file, encoding, locale, time zone, umask."""
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("mine = True")
+    (startup.parent / "ipython_kernel_config.py").write_text("c.InteractiveShellApp.exec_lines = ['mine = True']")
+    (tmp_path / "python.py").write_text("mine = True")
+    (tmp_path / "rc").write_text("savefig.facecolor: red\ntext.usetex: True\n")
+    hostile = {
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "MATPLOTLIBRC": str(tmp_path / "rc"),
+        "MPLBACKEND": "none.there",
+        "PYTHONSTARTUP": str(tmp_path / "python.py"),
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "tr_TR.ISO-8859-9",
+        "TZ": "Pacific/Kiritimati",
+    }
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    asks = "import matplotlib.pyplot, subprocess, sys\nassert 'mine' not in globals()\n"
+    asks += "assert matplotlib.rcParams['savefig.facecolor'] == 'auto' and not matplotlib.rcParams['text.usetex']\n"
+    asks += "open('made.txt', 'w').write('✓ ö')\n"
+    asks += "print(subprocess.check_output([sys.executable, '-c', 'print(\"✓\")']).decode())"
+    before = os.umask(0o077)
+    try:
+        done = execute(write(tmp_path / "n.ipynb", asks, PASSES), tmp_path / "out.ipynb", {})
+    finally:
+        os.umask(before)
+    assert (done.stopped, done.exit_code) == ("", 0) and (tmp_path / "made.txt").read_text("utf-8") == "✓ ö"
+    assert (tmp_path / "out.ipynb").stat().st_mode & 0o077 == 0

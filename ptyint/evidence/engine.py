@@ -132,8 +132,7 @@ def _pinned(empty: str) -> dict[str, str]:
     """What a kernel's environment holds whatever the user's own settings are; `empty` is a folder without any."""
     settings = os.path.join(empty, "matplotlibrc")
     open(settings, "x").close()
-    first = [str(root)] if (root := checkout()) else []  # the kernel's ptyint is this one
-    path = os.pathsep.join([*first, *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join(filter(None, [str(checkout() or ""), os.environ.get("PYTHONPATH")]))  # our ptyint first
     cleared = dict.fromkeys(("MPLBACKEND", "PYTHONIOENCODING", "PYTHONSTARTUP"), "")
     pinned = {"IPYTHONDIR": empty, "MATPLOTLIBRC": settings, "PYTHONPATH": path, "PYTHONUTF8": "1"}
     return {PROGRESS_VARIABLE: "text", **cleared, **pinned}

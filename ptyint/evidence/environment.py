@@ -69,8 +69,7 @@ def git_state(checkout: Path | None, ignored: Sequence[Path] = ()) -> dict[str, 
 def _git(checkout: Path, *arguments: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
     env = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_CHECKOUT} | {"LC_ALL": "C"}
-    done = subprocess.run(command, env=env, capture_output=True, check=True, encoding="utf-8", errors="replace")
-    return done.stdout
+    return subprocess.run(command, env=env, capture_output=True, check=True, encoding="utf-8", errors="replace").stdout
 
 
 def installation() -> dict[str, str]:
@@ -78,15 +77,8 @@ def installation() -> dict[str, str]:
     digest = hashlib.sha256()
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
-    installed = {name: version for name in COMPUTING if (version := _version(name))}
+    installed = {name: one.version for name in COMPUTING for one in [*metadata.distributions(name=name)][:1]}
     return {"interpreter": sys.executable, "ptyint": str(PACKAGE), "sources_sha256": digest.hexdigest(), **installed}
-
-
-def _version(name: str) -> str:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

@@ -115,12 +115,10 @@ def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) ->
             raise ConfigError(f"{name} has no parameter {key!r}.{hint}")
         default = defaults[key]
         if isinstance(value, (int, float)) and not abs(value) < LARGEST:
-            raise ConfigError(
-                f"{name}: {key} is {shortened(repr(value), 60)}; must be a finite number below {LARGEST:g}."
-            )
+            raise ConfigError(f"{name}: {key} is {_short(value)}; must be a finite number below {LARGEST:g}.")
         if not _fits(value, default):
             raise ConfigError(
-                f"{name}: {key} is {shortened(repr(value), 200)}, a {type(value).__name__}; must be a {type(default).__name__}, "
+                f"{name}: {key} is {_short(value)}, a {type(value).__name__}; must be a {type(default).__name__}, "
                 f"as its default {default!r} is."
             )
     return {**defaults, **parameters}
@@ -149,6 +147,10 @@ def _defaults(notebook: Any, name: str) -> dict[str, Any]:
                 "after this one and computes nothing again."
             ) from None
     return defaults
+
+
+def _short(value: Any) -> str:
+    return shortened(repr(value), 200)
 
 
 def _fits(value: Any, default: Any) -> bool:

@@ -239,20 +239,23 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     since : list of str
         What changed between the last two finished runs.
     """
+    from matplotlib import style
+
     finished = [run for run in runs if run["state"] == "finished"]
     names = dict.fromkeys(name for run in finished for name in run["numbers"])
     main = ([name for name in names if name.startswith(f"{notebook}: ")][:NUMBERS_ON_TOP] for notebook in MAIN)
-    picture = trend(finished[::-1], [name for group in main for name in group])
-    _write(
-        path,
-        "history.html.j2",
-        title="All runs of ptyint",
-        home=None,
-        runs=runs,
-        last=finished[0] if finished else None,
-        changes=since,
-        picture=None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt},
-    )
+    with style.context("default"):  # whatever the user's matplotlibrc says
+        picture = trend(finished[::-1], [name for group in main for name in group])
+        _write(
+            path,
+            "history.html.j2",
+            title="All runs of ptyint",
+            home=None,
+            runs=runs,
+            last=finished[0] if finished else None,
+            changes=since,
+            picture=None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt},
+        )
 
 
 def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | None:
