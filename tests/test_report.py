@@ -18,7 +18,8 @@ from ptyint.backends.bundle import load_bundle
 from ptyint.cli import main
 from ptyint.evidence import manifest, verification
 from ptyint.images.reconstruction import Reconstruction
-from ptyint.scans.fixtures import fixture_file
+from ptyint.scans.files import write_scan
+from ptyint.scans.fixtures import load_fixture
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,8 @@ def test_what_cannot_be_run_is_refused_before_a_folder_exists(
 def test_a_scan_whose_name_is_no_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The manifest could not name it."""
     scan = tmp_path / os.fsdecode(b"a\xff.npz")
-    scan.write_bytes(fixture_file("tiny-64").read_bytes())
+    write_scan(load_fixture("tiny-64"), tmp_path / "a.npz")
+    (tmp_path / "a.npz").rename(scan)
     assert main(["run", "scan", "--scan", str(scan), "--reports", str(tmp_path / "reports")]) == 2
     said = capsys.readouterr().err
     assert r"a\udcff.npz' is no UTF-8 text" in said and said.count("\n") == 1
