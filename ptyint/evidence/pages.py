@@ -128,7 +128,12 @@ def notebook_body(path: Path) -> str:
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
     body = re.sub(r"<style\b.*?</style>", "", exporter.from_notebook_node(notebook)[0], flags=re.DOTALL | re.IGNORECASE)
     protocols = {"data", "http", "https", "mailto"}
-    return str(bleach.clean(printable(body), tags=TAGS, attributes={"*": [*ATTRIBUTES]}, protocols=protocols))
+    return str(bleach.clean(printable(body), tags=TAGS, attributes=_may_stay, protocols=protocols))
+
+
+def _may_stay(tag: str, name: str, value: str) -> bool:
+    """Whether an attribute may; a picture lies inside the page."""
+    return name in ATTRIBUTES and (name != "src" or value.startswith("data:image/"))
 
 
 def _cut(cells: Sequence[Any], file: str) -> None:
