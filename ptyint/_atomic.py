@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-_PACKAGE = Path(__file__).resolve().parent
-_SHIPPED = _PACKAGE / "shipped"  # in a wheel only: pyproject.toml says what is copied there
+PACKAGE = Path(__file__).resolve().parent
+_SHIPPED = PACKAGE / "shipped"  # in a wheel only: pyproject.toml says what is copied there
 
 
 def checkout() -> Path | None:
     """The root of the checkout that this package is imported from; None for an installed wheel."""
-    return None if _SHIPPED.is_dir() else _PACKAGE.parent
+    return None if _SHIPPED.is_dir() else PACKAGE.parent
 
 
 def shipped(kind: str = "") -> Path:

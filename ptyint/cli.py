@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import codecs
+import io
 import shutil
 import sys
 import threading
@@ -17,7 +19,8 @@ from ptyint._atomic import shipped
 from ptyint.errors import ConfigError, PtyintError, did_you_mean
 from ptyint.evidence import history, verification
 from ptyint.evidence import run as runner
-from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.checks import PLAIN, SIGNS
+from ptyint.evidence.display import shortened
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.pages import SUMMARY
 from ptyint.stages import PROFILES, STAGES, jobs_of
@@ -103,13 +106,13 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
         reports,
         given["fixture"],
         given["scan"],
-        {name: _value(text) for name, text in parameters},
+        {name: _value(name, text) for name, text in parameters},
         given["timeout"],
         profile,
     )
     jobs = jobs_of(request)
     for note in filter(None, (job.note for job in jobs)):
-        click.echo(note, err=True)
+        print(note, file=sys.stderr)
     with _Progress(len(jobs)) as progress:
         done = runner.run(
             jobs,
@@ -122,9 +125,9 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
             side_by_side=given["side_by_side"],
         )
     for error in done.errors:
-        click.echo(error, err=True)
-    click.echo(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}")
-    click.echo(f"All runs: {done.folder.parent / history.PAGE}")
+        print(error, file=sys.stderr)
+    print(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}")
+    print(f"All runs: {done.folder.parent / history.PAGE}")
     return 0 if done.verdict == "pass" and not done.errors else 1
 
 
@@ -141,12 +144,12 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     beside = None if alone else _ledger(ledger, folder.resolve().parent)
     said = verification.verify(folder, beside, alone=alone)
     for problem in said.problems:
-        click.echo(f"{SIGNS['fail']} {problem}")
+        print(f"{SIGNS['fail']} {problem}")
     if said.verdict is None or said.problems:
-        click.echo(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
+        print(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
     else:
         sign = SIGNS[said.verdict]
-        click.echo(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {sign} {said.verdict}")
+        print(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {sign} {said.verdict}")
     return 0 if said.green else 1
 
 
@@ -154,7 +157,7 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
 @REPORTS
 def index(reports: Path) -> int:
     """Make index.html and index.json of the runs again from the run folders."""
-    click.echo(history.write_index(reports))
+    print(history.write_index(reports))
     return 0
 
 
@@ -167,10 +170,10 @@ def backends() -> int:
     described = describe(names())
     for name, facts in described.items():
         if "unavailable" in facts:
-            click.echo(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
+            print(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
         else:
             shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
-            click.echo(f"{name:21} {SIGNS['pass']} {shown}")
+            print(f"{name:21} {SIGNS['pass']} {shown}")
     return 1 if any("unavailable" in described[name] for name in BUILT_IN) else 0
 
 
@@ -187,7 +190,7 @@ def check_backend(name: str) -> int:
 
     checks = check(name)
     for one in checks:
-        click.echo(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else ""))
+        print(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else ""))
     return 0 if all(one.verdict in ("pass", "not available") for one in checks) else 1
 
 
@@ -198,7 +201,7 @@ def fixtures() -> int:
 
     for name in fixture_names():
         fixture = fixture_info(name)
-        click.echo(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
+        print(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
     return 0
 
 
@@ -212,23 +215,35 @@ def notebooks(folder: Path) -> int:
         raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
     folder.mkdir(parents=True, exist_ok=True)
     for source in sources:
-        click.echo(shutil.copyfile(source, folder / source.name))
+        print(shutil.copyfile(source, folder / source.name))
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 only when everything passed, 2 where the request cannot be."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    codecs.register_error(_in_plain.__name__, _in_plain)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_in_plain.__name__)
     try:
         return int(commands.main(given, prog_name="ptyint", standalone_mode=False, obj=given) or 0)
     except click.ClickException as error:
-        error.show()
+        error.show(sys.stderr)
         return error.exit_code
-    except PtyintError as error:
-        click.echo(f"ptyint: {error}", err=True)
+    except (PtyintError, OSError) as error:
+        print(f"ptyint: {error}", file=sys.stderr)
         return 2
     except click.Abort:
         return 130
+
+
+def _in_plain(error: UnicodeError) -> tuple[str | bytes, int]:
+    """What is printed in place of signs that the encoding of an output does not have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join(PLAIN.get(sign, ascii(sign)[1:-1]) for sign in signs), error.end
 
 
 def _ledger(given: Path | None, reports: Path) -> Path:
@@ -266,7 +281,7 @@ class _Progress:
                 self.bars[""].update()
                 if self.bars[""].disable:
                     seconds = time.monotonic() - self.start
-                    click.echo(f"{name} has ended, {self.ended} of {self.total}, after {seconds:.0f} s", err=True)
+                    print(f"{name} has ended, {self.ended} of {self.total}, after {seconds:.0f} s", file=sys.stderr)
 
     def __enter__(self) -> _Progress:
         self.start = time.monotonic()
@@ -277,12 +292,15 @@ class _Progress:
             bar.close()
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     """A parameter from the command line: a Python literal (number, True, None, quoted text), else the text itself."""
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+    if isinstance(value, (int, float)) and value < 0:
+        raise ConfigError(f"-p {name} is {shortened(text, 60)}; no parameter of a stage is below 0.")
+    return value
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -159,3 +160,15 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     assert ladder.rung("operator").verdict == "fail" and ladder.rung("gradient").verdict == "not available"
     with np.load(next((tmp_path / "reproductions").glob("*poisson*.npz"))) as arrays:
         assert {"argument_0", "referee", "mine", "yours"} <= set(arrays)
+
+
+def test_a_keras_json_of_the_users_changes_nothing(tmp_path: Path) -> None:
+    """What other work left in it: another order of the axes, precision, epsilon and backend."""
+    settings = {"image_data_format": "channels_first", "backend": "torch", "floatx": "float64", "epsilon": 1e-3}
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = "import keras, sys\nfrom ptyint.backends import tensorflow\nfrom ptyint.cli import main\n"
+    code += "print(keras.config.floatx(), keras.config.epsilon())\nsys.exit(main(['check-backend', 'tensorflow']))"
+    env = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert done.returncode == 0 and "✗" not in done.stdout, done.stdout[-2000:]
+    assert done.stdout.startswith("float32 1e-07\n")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +13,8 @@ import nbformat
 import pytest
 from evidence_notebooks import PASSES, write
 
+from ptyint.evidence import execution
+from ptyint.evidence.environment import installation
 from ptyint.evidence.execution import KILLED, execute
 from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import collect
@@ -109,3 +113,86 @@ def test_the_callers_environment_stays_as_it_was(tmp_path: Path, monkeypatch: py
     assert (done.stopped, done.exit_code) == ("", 0) and os.environ.get(PROGRESS_VARIABLE) is None
     assert {name for name in os.environ if os.environ[name] != before.get(name)} <= {"PYDEVD_DISABLE_FILE_VALIDATION"}
     assert cells[-1] == (5, 5) and {total for _, total in cells} == {5} and len(cells) >= 3
+
+
+def other_package(folder: Path) -> Path:
+    """A copy of ptyint that differs in one line, as another environment may have it."""
+    package = Path(execution.__file__).parents[1]
+    copy = shutil.copytree(package, folder / "ptyint", ignore=shutil.ignore_patterns("__pycache__"))
+    with (copy / "evidence" / "checks.py").open("a") as file:
+        file.write("\nOLDER = True\n")
+    return folder
+
+
+def offered_kernel(folder: Path, name: str) -> Path:
+    """What `JUPYTER_PATH` may offer under a name: a kernel whose ptyint is another one."""
+    kernel = folder / "jupyter" / "kernels" / name
+    kernel.mkdir(parents=True)
+    start = f"import sys; sys.path.insert(0, {str(other_package(folder / 'other'))!r})\n"
+    start += "from ipykernel.kernelapp import launch_new_instance; launch_new_instance()"
+    argv = [sys.executable, "-c", start, "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "another environment", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(spec))
+    return folder / "jupyter"
+
+
+def test_a_kernel_of_another_environment_is_not_taken_for_the_runners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(offered_kernel(tmp_path, "python3")))
+    done = execute(write(tmp_path / "n.ipynb", PASSES), tmp_path / "out.ipynb", {})
+    record = collect(executed(tmp_path / "out.ipynb"))
+    assert (done.stopped, done.exit_code) == ("", 0) and record.installation == installation()
+    assert record.installation["interpreter"] == sys.executable and "numpy" in record.installation
+
+
+def test_a_kernel_that_was_asked_for_may_be_another_and_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("JUPYTER_PATH", str(offered_kernel(tmp_path, "another")))
+    path = write(tmp_path / "n.ipynb", PASSES)
+    done = papermill(path, "-k", "another")
+    assert done.returncode == 0, done.stderr[-2000:]
+    held, ours = collect(executed(path)).installation, installation()
+    assert held["ptyint"] == str(tmp_path / "other" / "ptyint") and held["sources_sha256"] != ours["sources_sha256"]
+
+
+def test_another_ptyint_in_the_runners_own_kernel_is_red(tmp_path: Path) -> None:
+    """A cell puts it there; a path of the user's may do so too."""
+    swap = f"import sys\nsys.path.insert(0, {str(other_package(tmp_path / 'other'))!r})\n"
+    swap += "for one in [one for one in sys.modules if one.startswith('ptyint')]:\n    del sys.modules[one]"
+    path = write(tmp_path / "n.ipynb", swap, PASSES)
+    done = papermill(path)
+    assert done.returncode == 1 and "sources_sha256 is" in done.stderr and str(tmp_path / "other") in done.stderr
+
+
+def test_the_users_own_settings_do_not_reach_the_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """matplotlibrc, IPython's profile and startup, Python's startup file, encoding, locale, time zone, umask."""
+    startup = tmp_path / "ipython" / "profile_default" / "startup"
+    startup.mkdir(parents=True)
+    (startup / "mine.py").write_text("mine = True")
+    (startup.parent / "ipython_kernel_config.py").write_text("c.InteractiveShellApp.exec_lines = ['mine = True']")
+    (tmp_path / "python.py").write_text("mine = True")
+    (tmp_path / "rc").write_text("savefig.facecolor: red\ntext.usetex: True\n")
+    hostile = {
+        "IPYTHONDIR": str(tmp_path / "ipython"),
+        "MATPLOTLIBRC": str(tmp_path / "rc"),
+        "MPLBACKEND": "none.there",
+        "PYTHONSTARTUP": str(tmp_path / "python.py"),
+        "PYTHONIOENCODING": "ascii",
+        "LC_ALL": "tr_TR.ISO-8859-9",
+        "TZ": "Pacific/Kiritimati",
+    }
+    for name, value in hostile.items():
+        monkeypatch.setenv(name, value)
+    asks = "import matplotlib.pyplot, subprocess, sys\nassert 'mine' not in globals()\n"
+    asks += "assert matplotlib.rcParams['savefig.facecolor'] == 'auto' and not matplotlib.rcParams['text.usetex']\n"
+    asks += "open('made.txt', 'w').write('✓ ö')\n"
+    asks += "print(subprocess.check_output([sys.executable, '-c', 'print(\"✓\")']).decode())"
+    before = os.umask(0o077)
+    try:
+        done = execute(write(tmp_path / "n.ipynb", asks, PASSES), tmp_path / "out.ipynb", {})
+    finally:
+        os.umask(before)
+    assert (done.stopped, done.exit_code) == ("", 0) and (tmp_path / "made.txt").read_text("utf-8") == "✓ ö"
+    assert (tmp_path / "out.ipynb").stat().st_mode & 0o077 == 0

@@ -21,6 +21,7 @@ from evidence_notebooks import FILE, PASSES, green, job, run, write
 
 from ptyint.errors import EvidenceError
 from ptyint.evidence import environment, folder, history, manifest, verification
+from ptyint.evidence import run as runner
 from ptyint.evidence.history import changes
 from ptyint.evidence.manifest import Manifest
 
@@ -272,8 +273,37 @@ def test_ledger_and_reports_make_no_checkout_dirty(tmp_path: Path) -> None:
     (tmp_path / "a new file").write_text("2")
     state = environment.git_state(tmp_path, ignored)
     assert state["dirty"] is True and state["changed"] == ["code.py", "a new file"]
-    empty = {"commit": None, "dirty": None, "changed": []}
-    assert environment.git_state(tmp_path / "nowhere") == empty
+    unknown = environment.git_state(tmp_path / "nowhere")
+    assert "cannot change to" in unknown.pop("reason") and unknown == {"commit": None, "dirty": None, "changed": []}
+
+
+@pytest.mark.parametrize("why", ["nowhere", "dubious", "around"])
+def test_a_commit_that_is_not_known_has_its_reason_in_manifest_ledger_and_page(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git refuses; there is no checkout; the files lie in the checkout of something else and are none of its own."""
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    root = tmp_path / "package"
+    root.mkdir()
+    (root / "code.py").write_text("1")
+    if why == "dubious":
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    said = {"nowhere": "an installed package", "dubious": "dubious ownership", "around": "did not match any file"}[why]
+    monkeypatch.setattr(runner, "checkout", lambda: None if why == "nowhere" else root)
+    done, content, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", PASSES), "size"))
+    assert content.git.commit is None and said in content.git.reason and done.verdict == "pass"
+    assert said in (done.folder / "index.html").read_text()
+    assert said in (tmp_path / "docs" / "fix_plan.md").read_text()
+
+
+def test_a_variable_that_sends_git_elsewhere_names_no_other_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A git hook sets it."""
+    before = environment.git_state(ROOT)["commit"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / ".git"))
+    assert environment.git_state(ROOT)["commit"] == before
 
 
 # The index

@@ -18,6 +18,8 @@ from ptyint.backends.bundle import load_bundle
 from ptyint.cli import main
 from ptyint.evidence import manifest, verification
 from ptyint.images.reconstruction import Reconstruction
+from ptyint.scans.files import write_scan
+from ptyint.scans.fixtures import load_fixture
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +111,19 @@ def test_a_run_that_breaks_leaves_its_pages_and_a_red_exit_code(tmp_path: Path) 
         (["e2d", "--fixture", "tiny-64"], "are for the stage 'scan', and only ['e2d'] will run"),
         (["scan", "--fixture", "tiny-64", "--scan", "a.npz"], "give one of them"),
         (["e2c"], "Stage e2c needs the red evidence of stage e2b"),
+        (["scan", "-p", "learning_rate", "1e999"], "learning_rate is inf; must be a finite number"),
+        (["scan", "-p", "n_groups", "1" + 400 * "0"], "must be a finite number"),
+        (["scan", "-p", "seed", "-1"], "-p seed is -1; no parameter of a stage is below 0."),
+        (["scan", "-p", "nepochs", "{[]: 1}"], "nepochs is '{[]: 1}', a str; must be a int"),
+        (["scan", "-p", "nepochs", "(" * 5000], "a str; must be a int"),
+        (["scan", "-p", "diffraction_kind", "a\udcff"], r"'a\udcff' is no UTF-8 text"),
+        (["scan", "--ledger", "/"], "The ledger / is a folder; give a file."),
+        (["scan", "--ledger", f"{__file__}/fix_plan.md"], "is a file; give another folder."),
+        (["scan", "--scan", "a\udcff.npz"], r"a\udcff.npz"),
+        *(
+            (["scan", "--timeout", one], f"is {one}; must be a finite number of seconds")
+            for one in ("-1", "0", "nan", "inf")
+        ),
         *((["scan", "-p", name, "x"], f"-p {name} cannot be given") for name in ("backend", "fixture", "output_dir")),
     ],
 )
@@ -116,8 +131,39 @@ def test_what_cannot_be_run_is_refused_before_a_folder_exists(
     arguments: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["run", *arguments, "--reports", str(tmp_path / "reports")]) == 2
-    assert says in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert says in said and len(said) <= 600 and said.startswith("ptyint: ") and said.count("\n") == 1
     assert not (tmp_path / "reports").exists()
+
+
+def test_a_scan_whose_name_is_no_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The manifest could not name it."""
+    scan = tmp_path / os.fsdecode(b"a\xff.npz")
+    write_scan(load_fixture("tiny-64"), tmp_path / "a.npz")
+    (tmp_path / "a.npz").rename(scan)
+    assert main(["run", "scan", "--scan", str(scan), "--reports", str(tmp_path / "reports")]) == 2
+    said = capsys.readouterr().err
+    assert r"a\udcff.npz' is no UTF-8 text" in said and said.count("\n") == 1
+    assert not (tmp_path / "reports").exists()
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("mine")
+    for options in (["--reports", str(tmp_path / "file" / "reports")], ["--reports", str(tmp_path / "file")]):
+        assert main(["run", "scan", *options]) == 2
+        assert "is a file; give another folder." in capsys.readouterr().err
+    assert main(["index", *options]) == 2
+    assert capsys.readouterr().err.startswith("ptyint: ") and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(("encoding", "sign"), [("utf-8", "✗"), ("latin-1", "x"), ("ascii", "x"), ("cp1252", "x")])
+def test_a_verdict_is_printed_in_any_encoding(encoding: str, sign: str, tmp_path: Path) -> None:
+    """The folder's name has signs too."""
+    command = [sys.executable, "-m", "ptyint.cli", "verify", str(tmp_path / "✓日")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": encoding}, capture_output=True)
+    last = done.stdout.decode(encoding).splitlines()[-1]
+    assert done.returncode == 1 and done.stderr == b""
+    assert last.startswith(f"{sign} ") and last.endswith("is not the evidence that a run left.")
 
 
 def test_fixtures_are_listed(capsys: pytest.CaptureFixture[str]) -> None:

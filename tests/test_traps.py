@@ -366,3 +366,83 @@ def test_a_log_of_nothing_but_blanks_is_not_shown(tmp_path: Path) -> None:
     cells = ("import sys\nprint('said', file=sys.stderr)", "print(file=sys.stderr)")
     _, _, page = run(tmp_path, job(write(tmp_path / "n.ipynb", *cells, PASSES), "size"))
     assert page.count("<summary>log</summary>") == 1
+
+
+STEERS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+TERMINAL = "\x1b]8;;http://example.com\x1b\\a link\x1b]8;;\x07 \x1b[31mred\x1b[0m \x9b1mbold \x1b]0;title\x07"
+TERMINAL += "\x00\x1bc\u202e\x85 end"
+SAID = f"bytes.fromhex('{TERMINAL.encode().hex()}').decode()"
+"""So that the code of the cell, which the page shows too, holds nothing of it."""
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        f"print({SAID})\n1 / 0",
+        f"import sys\nprint({SAID}, file=sys.stderr)\n1 / 0",
+        f"raise ValueError({SAID})",
+        f"from IPython.display import HTML\nHTML('<p>' + {SAID} + '</p>')",
+        f"from IPython.display import Markdown\nMarkdown({SAID})",
+        f"from ptyint.evidence.checks import Check\nfrom ptyint.evidence.display import checks_table\n"
+        f"checks_table([Check('size', 99.0, '<=', 10.0, {SAID})])",
+    ],
+    ids=["stdout", "stderr", "exception", "html", "markdown", "note"],
+)
+def test_pages_and_markdown_hold_nothing_that_steers_a_terminal(cell: str, tmp_path: Path) -> None:
+    done, _, _ = run(tmp_path, job(write(tmp_path / "n.ipynb", cell), "size", summary="said.md"))
+    for path in (*done.folder.glob("*.html"), done.folder / "said.md", tmp_path / "docs" / "fix_plan.md"):
+        text = path.read_text(encoding="utf-8")
+        assert not STEERS.findall(text), path.name
+        assert "example.com" not in text and "[31m" not in text and "]8;;" not in text
+    page = (done.folder / "small.html").read_text()
+    assert "a link" in page and "red" in page and "end" in page and done.verdict != "pass"
+
+
+@pytest.mark.parametrize("character", ["\ud800", "\udcff", "\x00", "\u202e"])
+def test_an_odd_character_in_an_exception_keeps_its_reason(character: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", f"raise ValueError('a ' + {character!a} + ' reason')", PASSES)
+    done, content, page = run(tmp_path, job(path, "size"))
+    assert done.verdict == "fail" and content.notebooks[0].stopped.startswith("ValueError: a ")
+    assert content.notebooks[0].stopped.endswith(" reason") and " reason" in page
+
+
+RUNS = """
+from IPython.display import HTML, Markdown, SVG, display
+EVIL = "<script>alert(1)</script><img src='x' onerror='alert(2)'><a href='javascript:alert(3)'>a</a>"
+EVIL += "<img src='http://example.com/a.png'><iframe src='http://example.com'></iframe><meta http-equiv='refresh' content='0;url=http://example.com'>"
+EVIL += "<style>.banner {display: none}</style><p style='position: fixed'>over</p></main><form action='/'></form>"
+display(HTML(EVIL), Markdown(EVIL), SVG("<svg xmlns='http://www.w3.org/2000/svg'><script>alert(4)</script></svg>"))
+"""
+
+
+def test_what_a_cell_shows_runs_nothing_loads_nothing_and_covers_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "n.ipynb", RUNS, PASSES)
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.append(nbformat.v4.new_markdown_cell("In words, 1 < 2 & `a < b`\n\n<script>alert(5)</script>"))
+    nbformat.write(notebook, path)
+    done, _, page = run(tmp_path, job(path, "size"))
+    assert done.verdict == "pass" and "In words, 1 &lt; 2 &amp; <code>a &lt; b</code>" in page
+    shown = re.sub(r"<pre><code>.*?</code></pre>", "", page, flags=re.DOTALL)
+    for tag in ("script", "iframe", "form", "meta http-equiv=.?refresh", "svg"):
+        assert not re.search(f"<{tag}", shown), tag
+    assert not re.search(r"<[^>]*(onerror|javascript:|position)", shown) and "display: none}" not in shown
+    assert page.count("</main>") == 1 and not re.search("<img[^>]*http", page)
+
+
+@pytest.mark.parametrize(
+    ("cell", "told"),
+    [
+        ("print('x' * 50_000_000)", ""),
+        ("raise ValueError('x' * 1_000_000)", "ValueError: xxx"),
+        ("from IPython.display import HTML\nHTML('<p>' + 'x' * 5_000_000 + '</p>')", ""),
+        ("import sys\nfor n in range(1000):\n    print('x' * 10_000, file=(sys.stdout, sys.stderr)[n % 2])", ""),
+    ],
+    ids=["output", "exception", "html", "many"],
+)
+def test_what_is_too_long_for_a_page_is_cut_and_the_whole_is_named(cell: str, told: str, tmp_path: Path) -> None:
+    done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", cell, PASSES), "size"))
+    assert "characters left out" in page and 'Cut here; the whole output is in <a href="small.ipynb">' in page
+    sizes = {path.name: path.stat().st_size for path in done.folder.iterdir()}
+    assert sizes["small.html"] < 3_000_000 and sizes["index.html"] < 100_000 and sizes["manifest.json"] < 100_000
+    assert sizes["small.ipynb"] > 1_000_000 and content.notebooks[0].stopped.startswith(told)
+    assert verify(done.folder, tmp_path / "docs" / "fix_plan.md").problems == ()

@@ -24,6 +24,9 @@ from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weig
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
 
+keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
+keras.config.set_floatx("float32")
+keras.config.set_epsilon(1e-7)
 tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 means float32, on a GPU too
 
 BORDER_WEIGHT = 1e-2

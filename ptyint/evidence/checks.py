@@ -18,6 +18,9 @@ VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "not available", "underpower
 SIGNS = {"pass": "✓", "fail": "✗", "not run": "○", "not available": "⊘", "underpowered": "≈"}
 """What stands before a verdict wherever it is shown: colour alone tells a reader nothing."""
 
+PLAIN = {"✓": "+", "✗": "x", "○": "o", "⊘": "-", "≈": "~", "→": "->", "…": "..."}
+"""What stands in their place where an output has no such sign."""
+
 
 @dataclass(frozen=True)
 class Check:

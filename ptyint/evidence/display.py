@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,15 @@ if TYPE_CHECKING:
 
 DPI = 120
 """Of pictures."""
+
+ESCAPES = re.compile(
+    r"(?:\x1b\]|\x9d)[^\x07\x1b\n<]*(?:\x07|\x1b\\)?"  # a link or a title (OSC)
+    r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # a colour, a move of the cursor (CSI)
+    r"|\x1b[PX^_][^\x1b\n<]*(?:\x1b\\)?"  # DCS, SOS, PM, APC
+    r"|\x1b[ -/]*[0-;=-~]?"  # any other
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"  # what is no text, or turns its direction
+)
+"""What steers a terminal, and is no text."""
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -130,6 +140,17 @@ def _environment() -> Environment:
 def render(template: str, **values: Any) -> str:
     """A template of this package filled with values; text is escaped."""
     return _environment().get_template(template).render(**values)
+
+
+def printable(text: str) -> str:
+    """`text` as every page and every Markdown file holds it: without what steers a terminal, and possible in UTF-8."""
+    return ESCAPES.sub("", re.sub("\r\n?", "\n", text)).encode("utf-8", "replace").decode()
+
+
+def shortened(text: str, most: int) -> str:
+    """Beginning and end of `text`, `most` characters together, where it is longer."""
+    left_out, half = len(text) - most, most // 2
+    return text if left_out <= 0 else f"{text[:half]} … {left_out} characters left out … {text[len(text) - half :]}"
 
 
 def number(value: float) -> str:

@@ -6,20 +6,38 @@ notebook that stops early, dies or hangs, or whose checks are not all green, end
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ptyint._atomic import checkout
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.environment import installation
 from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, Kernels, check_parameters, same_values, unfinished
 from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import collect
 
 KEPT = ("stdout_file", "stderr_file", "log_output", "on_cell_start", "shutdown_kernel")
 """Options that go on to the client as they are."""
+
+OWN = "python3"
+"""The kernel of the runner's own interpreter and package; any other was asked for."""
+
+
+def packed(message: object) -> bytes:
+    """A message of a kernel; a lone surrogate in an exception does not cost the reason why the notebook stopped."""
+    from jupyter_client.jsonutil import json_default
+    from jupyter_client.session import json_packer
+
+    try:
+        return bytes(json_packer(message))
+    except UnicodeEncodeError:
+        return json.dumps(message, default=json_default, ensure_ascii=False).encode("utf-8", "replace")
 
 
 class StrictEngine:
@@ -73,13 +91,14 @@ class StrictEngine:
         write_ipynb(nb, nb.metadata.papermill["output_path"])
         if died is not None:
             raise died
-        if problem := stopped or _not_green(nb, asked):
+        if problem := stopped or _not_green(nb, asked, installation() if kernel_name == OWN else {}):
             raise EvidenceError(f"{name}: {problem}")
         return nb
 
 
 def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: Mapping[str, Any]) -> None:
     """Execute every cell in a kernel whose progress bars are text; its environment alone says so."""
+    from jupyter_client.kernelspec import KernelSpecManager
     from papermill.clientwrap import PapermillNotebookClient
     from papermill.engines import NotebookExecutionManager
     from papermill.log import logger
@@ -87,24 +106,36 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
     managed = {name: options[name] for name in ("log_output", "progress_bar", "autosave_cell_every") if name in options}
     manager = NotebookExecutionManager(notebook, output_path, **managed)
     manager.notebook_start()
+    own = [f"--Session.packer={__name__}.packed"] if kernel_name == OWN else []
     try:
         client = PapermillNotebookClient(
             manager,
             kernel_name=kernel_name,
             log=logger,
-            extra_arguments=[
-                "--log-level=ERROR"
-            ],  # without it each kernel warns that it speaks TCP, here on one machine
+            extra_arguments=["--log-level=ERROR", *own],  # else it warns that it speaks TCP, here on one machine
             startup_timeout=options.get("start_timeout", 60),
             timeout=options.get("execution_timeout"),
             timeout_func=_time_left(options.get("notebook_timeout")),
             **{name: options[name] for name in KEPT if options.get(name) is not None},
         )
-        env = {**(options.get("kernel_env") or {}), **os.environ, PROGRESS_VARIABLE: "text"}
-        with (options.get("kernels") or Kernels()).holding(client):
+        client.create_kernel_manager()
+        if kernel_name == OWN:  # without folders to look in there is ipykernel of this interpreter alone
+            client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
+        with tempfile.TemporaryDirectory() as empty, (options.get("kernels") or Kernels()).holding(client):
+            env = {**(options.get("kernel_env") or {}), **os.environ, **_pinned(empty)}
             client.execute(env=env, cwd=options.get("kernel_folder"))
     finally:
         manager.notebook_complete()
+
+
+def _pinned(empty: str) -> dict[str, str]:
+    """What a kernel's environment holds whatever the user's own settings are; `empty` is a folder without any."""
+    settings = os.path.join(empty, "matplotlibrc")
+    open(settings, "x").close()
+    path = os.pathsep.join(filter(None, [str(checkout() or ""), os.environ.get("PYTHONPATH")]))  # our ptyint first
+    cleared = dict.fromkeys(("MPLBACKEND", "PYTHONIOENCODING", "PYTHONSTARTUP"), "")
+    pinned = {"IPYTHONDIR": empty, "MATPLOTLIBRC": settings, "PYTHONPATH": path, "PYTHONUTF8": "1"}
+    return {PROGRESS_VARIABLE: "text", **cleared, **pinned}
 
 
 def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
@@ -115,11 +146,12 @@ def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
     return lambda cell: max(1, deadline - time.monotonic())
 
 
-def _not_green(notebook: Any, asked: dict[str, Any]) -> str:
+def _not_green(notebook: Any, asked: dict[str, Any], runner: dict[str, str]) -> str:
     """Every check that is not a pass, in words; empty where all are."""
     record = collect(notebook)
     wrong = [f"{SIGNS[one.verdict]} {one.verdict}: {one.name}. {one.note}" for one in record.checks if not one.passed]
-    return "; ".join(filter(None, [same_values(asked, record.parameters), *wrong]))
+    differs = [same_values(asked, record.parameters), same_values(runner, record.installation)]
+    return "; ".join(filter(None, [*differs, *wrong]))
 
 
 def _add_echoes(notebook: Any, names: list[str]) -> None:

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from ptyint._atomic import PACKAGE
+
 VARIABLES = (
-    "CUDA_VISIBLE_DEVICES",
-    "KERAS_BACKEND",
-    "MKL_NUM_THREADS",
-    "OMP_NUM_THREADS",
-    "OMP_WAIT_POLICY",
-    "OPENBLAS_NUM_THREADS",
-    "PTYINT_DATASETS_DIR",
-    "PYTHONHASHSEED",
-    "TF_DETERMINISTIC_OPS",
-    "TF_ENABLE_ONEDNN_OPTS",
-    "TF_NUM_INTEROP_THREADS",
-    "TF_NUM_INTRAOP_THREADS",
-)
+    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "KERAS_BACKEND", "KERAS_HOME", "LANG", "LC_ALL", "MATPLOTLIBRC",
+    "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS",
+    "PTYINT_DATASETS_DIR", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONPATH", "TF_DETERMINISTIC_OPS",
+    "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_USE_LEGACY_KERAS", "TF_XLA_FLAGS",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TZ", "XLA_FLAGS",
+)  # fmt: skip
 """Environment variables that change what is computed, or how fast."""
+
+COMPUTING = ("keras", "numpy", "scipy", "tensorflow", "torch")
+"""Distributions that a kernel names with their versions."""
+
+OF_ANOTHER_CHECKOUT = {"GIT_DIR", "GIT_INDEX_FILE", "GIT_WORK_TREE"}
+"""Environment variables that make git look elsewhere; a git hook sets them."""
 
 
 def now() -> str:
@@ -46,23 +49,36 @@ def git_state(checkout: Path | None, ignored: Sequence[Path] = ()) -> dict[str, 
     Returns
     -------
     dict
-        ``commit`` (None: not a git checkout), ``dirty``, ``changed``.
+        ``commit`` (None: unknown), ``dirty``, ``changed``, and the ``reason`` why the commit is unknown.
     """
+    unknown: dict[str, Any] = {"commit": None, "dirty": None, "changed": []}
     if checkout is None:
-        return {"commit": None, "dirty": None, "changed": []}
+        return {**unknown, "reason": "an installed package, of no commit"}
     excluded = [f":(exclude){path.relative_to(checkout)}" for path in ignored if path.is_relative_to(checkout)]
     try:
+        _git(checkout, "ls-files", "--error-unmatch", ".")  # a commit of a checkout around it says nothing
         commit = _git(checkout, "rev-parse", "HEAD").strip()
         status = _git(checkout, "status", "--porcelain", "-z", "--no-renames", "--", ".", *excluded)
-    except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None, "changed": []}
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", "") or str(error)).strip().partition("\n")[0]
+        return {**unknown, "reason": f"git says: {said}"}
     changed = [line[3:] for line in status.split("\0") if line]
-    return {"commit": commit, "dirty": bool(changed), "changed": changed}
+    return {"commit": commit, "dirty": bool(changed), "changed": changed, "reason": ""}
 
 
 def _git(checkout: Path, *arguments: str) -> str:
     command = ["git", "--no-optional-locks", "-C", str(checkout), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    env = {name: value for name, value in os.environ.items() if name not in OF_ANOTHER_CHECKOUT} | {"LC_ALL": "C"}
+    return subprocess.run(command, env=env, capture_output=True, check=True, encoding="utf-8", errors="replace").stdout
+
+
+def installation() -> dict[str, str]:
+    """Which Python and which ptyint this process is, by the digest of its sources; and what computes in it."""
+    digest = hashlib.sha256()
+    for path in sorted(PACKAGE.rglob("*.py")):
+        digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
+    installed = {name: one.version for name in COMPUTING for one in [*metadata.distributions(name=name)][:1]}
+    return {"interpreter": sys.executable, "ptyint": str(PACKAGE), "sources_sha256": digest.hexdigest(), **installed}
 
 
 def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:

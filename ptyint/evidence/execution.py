@@ -13,8 +13,8 @@ from typing import Any
 
 from ptyint._atomic import shipped
 from ptyint.errors import ConfigError, EvidenceError, did_you_mean
-from ptyint.evidence.display import Table
-from ptyint.evidence.environment import now
+from ptyint.evidence.display import Table, shortened
+from ptyint.evidence.environment import installation, now
 from ptyint.evidence.record import Record
 
 FOLDER = shipped("notebooks")
@@ -27,6 +27,12 @@ ECHO_TAG = "ptyint-echo"
 
 NOT_RUN, DIED = "not run", "died"
 """States of a cell, kept in its metadata under ``ptyint``; a cell that ran has none."""
+
+LONGEST_REASON = 1000
+"""Characters of the reason why a notebook stopped; all of it is in the executed notebook."""
+
+LARGEST = 1e300
+"""No parameter is as large: not a number, nor what no float holds."""
 
 KILLED = 138
 """Exit code of the papermill command when its kernel dies."""
@@ -108,9 +114,11 @@ def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) ->
             hint = did_you_mean(key, defaults) or f" It has {sorted(defaults)}."
             raise ConfigError(f"{name} has no parameter {key!r}.{hint}")
         default = defaults[key]
+        if isinstance(value, (int, float)) and not abs(value) < LARGEST:
+            raise ConfigError(f"{name}: {key} is {_short(value)}; must be a finite number below {LARGEST:g}.")
         if not _fits(value, default):
             raise ConfigError(
-                f"{name}: {key} is {value!r}, a {type(value).__name__}; must be a {type(default).__name__}, "
+                f"{name}: {key} is {_short(value)}, a {type(value).__name__}; must be a {type(default).__name__}, "
                 f"as its default {default!r} is."
             )
     return {**defaults, **parameters}
@@ -141,6 +149,10 @@ def _defaults(notebook: Any, name: str) -> dict[str, Any]:
     return defaults
 
 
+def _short(value: Any) -> str:
+    return shortened(repr(value), 200)
+
+
 def _fits(value: Any, default: Any) -> bool:
     if default is None:
         return value is None or isinstance(value, (bool, int, float, str))
@@ -152,7 +164,8 @@ def _fits(value: Any, default: Any) -> bool:
 def echo(**parameters: Any) -> Table:
     """What the kernel holds; the runner ends every notebook with it."""
     rows = [(name, repr(value)) for name, value in parameters.items()]
-    return Table("Parameters, as the kernel held them", ("parameter", "value"), rows, Record(parameters=parameters))
+    record = Record(parameters=parameters, installation=installation())
+    return Table("Parameters, as the kernel held them", ("parameter", "value"), rows, record)
 
 
 @dataclass(frozen=True)
@@ -307,7 +320,7 @@ def unfinished(notebook: Any) -> str:
             if output.output_type == "error":
                 exited = output.ename == "SystemExit"
                 what = f"a cell left early: SystemExit: {output.evalue or 0}" if exited else ""
-                return what or f"{output.ename}: {output.evalue}"
+                return what or shortened(f"{output.ename}: {output.evalue}", LONGEST_REASON)
         if cell.execution_count is None:
             return "a cell never ran"
     if not any(ECHO_TAG in cell.metadata.get("tags", []) and cell.outputs for cell in notebook.cells[-1:]):

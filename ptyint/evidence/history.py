@@ -17,6 +17,7 @@ from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder, manifest, pages
 from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.display import printable
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.record import TOLERANCE
 
@@ -130,7 +131,7 @@ def append(ledger: Path, entry: str) -> None:
         before = ledger.read_bytes() if ledger.exists() else HEADER.encode()
         gap = b"\n" if before.endswith(b"\n") else b"\n\n"
         with atomic_path(ledger) as temporary:
-            temporary.write_bytes(before + gap + entry.strip().encode() + b"\n")
+            temporary.write_bytes(before + gap + printable(entry).strip().encode() + b"\n")
 
 
 def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
@@ -147,7 +148,8 @@ def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
         What changed since the run before.
     """
     passed = sum(check.verdict == "pass" for check in done.checks)
-    commit = (done.git.commit or "no git checkout") + (" with uncommitted changes" if done.git.dirty else "")
+    commit = done.git.commit or f"no commit ({_line(done.git.reason)})"
+    commit += " with uncommitted changes" if done.git.dirty else ""
     ran = [f"{entry.name} {SIGNS[entry.verdict]} {entry.verdict}" for entry in done.notebooks]
     lines = [
         f"### Attempt {done.run}: {done.verdict}",

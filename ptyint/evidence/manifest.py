@@ -30,6 +30,8 @@ RUN_NAME = re.compile(r"\d{4}-\d\d-\d\dT\d{6}Z(-\d+)?")
 
 REACHED_END = "notebook ran to its end"
 PARAMETERS = "parameters as asked"
+KERNEL = "the kernel is the runner's"
+"""A check that is there only where it fails."""
 
 Number = Annotated[float, PlainSerializer(to_json, return_type=float | str)]
 """A number; one that is not finite is "nan", "inf" or "-inf" in the file."""
@@ -131,6 +133,10 @@ class Notebook(_Model):
     """Every parameter with the value that it was to have."""
     echoed: dict[str, Any] = {}
     """Every parameter with the value that the kernel held at its end."""
+    runner: dict[str, str] = {}
+    """The runner's interpreter, its ptyint with a digest of the sources, and versions; empty: an older run."""
+    kernel: dict[str, str] = {}
+    """The same as the kernel held it."""
     expects: list[Declared]
     artifacts: list[str]
     """Files that it must write, relative to the run folder."""
@@ -156,9 +162,10 @@ class Notebook(_Model):
 
 
 class Git(_Model):
-    """The checkout; `commit` null: not a git checkout."""
+    """The checkout; `commit` null: unknown, and `reason` says why."""
 
     commit: str | None
+    reason: str = ""
     dirty: bool | None
     """Whether files differ from the commit; reports and ledger do not count."""
     changed: list[str]
@@ -280,6 +287,8 @@ def judge(folder: Path, entry: Notebook) -> tuple[list[Check], Record]:
         Check.fact(REACHED_END, not stopped if entry.argv else None, stopped),
         Check.fact(PARAMETERS, not differs if record.parameters else None, differs),
     ]
+    if record.parameters and (other := same_values(entry.runner, record.installation)):
+        checks.append(Check.fact(KERNEL, False, other))
     for artifact in entry.artifacts:
         path = folder / artifact
         there = path == path.resolve() and path.is_file() and path.stat().st_size > 0  # links do not outlive the run

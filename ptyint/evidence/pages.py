@@ -19,13 +19,23 @@ from typing import Any
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError
 from ptyint.evidence.checks import SIGNS, VERDICTS, from_json
-from ptyint.evidence.display import TEMPLATES, Picture, number, render
+from ptyint.evidence.display import TEMPLATES, Picture, number, printable, render, shortened
 from ptyint.evidence.execution import read_executed, read_notebook
 from ptyint.evidence.manifest import Command, Judged, Manifest, Notebook
 from ptyint.evidence.record import MIME
 
 SUMMARY = "index.html"
 LOG_LINES = 15
+LONGEST_ERROR, LONGEST_OUTPUT, LONGEST_PAGE = 2_000, 200_000, 2_000_000
+"""Characters that a page shows of an error, of an output and of all outputs; pictures aside."""
+
+TAGS = frozenset(
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
+    "hr i img li ol p pre section small span strong sub summary sup table tbody td tfoot th thead tr ul".split()
+)
+ATTRIBUTES = frozenset("alt aria-label class colspan href id role rowspan scope src tabindex title width".split())
+"""What the HTML of a cell may hold: nothing that runs, loads, or covers the rest of the page. Else it shows as text."""
+
 NUMBERS_ON_TOP = 3
 MAIN = ("star", "compare", "ladder", "e2d")
 """Notebooks that stand on the run's page, in this order, and whose first few numbers are followed from run to run."""
@@ -94,7 +104,7 @@ def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str
         changes=since,
         command=shlex.join(manifest.argv),
         errors=errors,
-        log="\n".join(tail) if errors else "",
+        log=shortened("\n".join(tail), LONGEST_ERROR * LOG_LINES) if errors else "",
         body=body,
         files=[file for file in (*entry.artifacts, f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()],
     )
@@ -102,6 +112,7 @@ def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str
 
 def notebook_body(path: Path) -> str:
     """The cells of an executed notebook as HTML, without its first heading (the page has its own)."""
+    import bleach
     from nbconvert import HTMLExporter
     from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 
@@ -112,10 +123,35 @@ def notebook_body(path: Path) -> str:
     for cell in notebook.cells:  # what a headline says stands on top of the page already
         outputs = cell.get("outputs", [])
         outputs[:] = [o for o in outputs if not o.get("data", {}).get(MIME, {}).get("compared")]
+    _cut(notebook.cells, path.name)
     exporter = HTMLExporter(template_name="page", extra_template_basedirs=[str(TEMPLATES)])
     exporter.register_preprocessor(CoalesceStreamsPreprocessor, enabled=True)
-    body: str = exporter.from_notebook_node(notebook)[0]
-    return body
+    body = re.sub(r"<style\b.*?</style>", "", exporter.from_notebook_node(notebook)[0], flags=re.DOTALL | re.IGNORECASE)
+    protocols = {"data", "http", "https", "mailto"}
+    return str(bleach.clean(printable(body), tags=TAGS, attributes=_may_stay, protocols=protocols))
+
+
+def _may_stay(tag: str, name: str, value: str) -> bool:
+    """Whether an attribute may; a picture lies inside the page."""
+    return name in ATTRIBUTES and (name != "src" or value.startswith("data:image/"))
+
+
+def _cut(cells: Sequence[Any], file: str) -> None:
+    """Shorten what a page cannot show, and name the file that holds all of it."""
+    from nbformat import from_dict
+
+    left = LONGEST_PAGE
+    for cell in cells:
+        for n, output in enumerate(cell.get("outputs", [])):
+            data = {kind: str(value) for kind, value in output.get("data", {}).items() if kind.startswith("text/")}
+            said = max([output.get("text", ""), "\n".join(output.get("traceback", [])), *data.values()], key=len)
+            if "text/markdown" in data:  # of which a link would be made
+                output.data["text/markdown"] = printable(data["text/markdown"])
+            most, left = min(LONGEST_OUTPUT, left), max(0, left - len(said))
+            if len(said) > most:
+                cell.metadata["cut"] = file
+                text = shortened(data.get("text/plain", said), most)
+                cell.outputs[n] = from_dict({"output_type": "stream", "name": "stdout", "text": text})
 
 
 def write_summary(notebook: Path, target: Path) -> None:
@@ -131,7 +167,7 @@ def write_summary(notebook: Path, target: Path) -> None:
             output.data = {"text/markdown": data["text/markdown"]}
     text = MarkdownExporter(exclude_input=True).from_notebook_node(content)[0]
     with atomic_path(target) as temporary:
-        temporary.write_text(re.sub(r"\n{3,}", "\n\n", text).strip() + "\n", encoding="utf-8")
+        temporary.write_text(re.sub(r"\n{3,}", "\n\n", printable(text)).strip() + "\n", encoding="utf-8")
 
 
 def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, Any]:
@@ -184,7 +220,7 @@ def _errors(entry: Notebook, checks: Sequence[Judged]) -> list[str]:
             required = f"{check.relation} {check.bound:g} {check.unit}".rstrip()
             measured = "" if check.measured is None else f"measured {number(check.measured)}, required {required}. "
             errors.append(f"{SIGNS[check.verdict]} {check.verdict}: {check.name}. {measured}{check.note}")
-    return errors
+    return [shortened(error, LONGEST_ERROR) for error in errors]
 
 
 def _numbers(numbers: Mapping[str, float]) -> list[tuple[str, str]]:
@@ -208,20 +244,23 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     since : list of str
         What changed between the last two finished runs.
     """
+    from matplotlib import style
+
     finished = [run for run in runs if run["state"] == "finished"]
     names = dict.fromkeys(name for run in finished for name in run["numbers"])
     main = ([name for name in names if name.startswith(f"{notebook}: ")][:NUMBERS_ON_TOP] for notebook in MAIN)
-    picture = trend(finished[::-1], [name for group in main for name in group])
-    _write(
-        path,
-        "history.html.j2",
-        title="All runs of ptyint",
-        home=None,
-        runs=runs,
-        last=finished[0] if finished else None,
-        changes=since,
-        picture=None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt},
-    )
+    with style.context("default"):  # whatever the user's matplotlibrc says
+        picture = trend(finished[::-1], [name for group in main for name in group])
+        _write(
+            path,
+            "history.html.j2",
+            title="All runs of ptyint",
+            home=None,
+            runs=runs,
+            last=finished[0] if finished else None,
+            changes=since,
+            picture=None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt},
+        )
 
 
 def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | None:
@@ -269,4 +308,4 @@ def _write(path: Path, template: str, **values: Any) -> None:
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     with atomic_path(path) as temporary:
         text = render(template, css=css, signs=SIGNS, seconds=seconds, shell=shlex.join, **values)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(printable(text), encoding="utf-8")

@@ -35,6 +35,8 @@ class Record:
         Dataset to the sha256 of what was really used.
     parameters : dict
         Parameter to the value that the kernel held.
+    installation : dict of str to str
+        Which Python and which ptyint the kernel was; see :func:`ptyint.evidence.environment.installation`.
     """
 
     checks: tuple[Check, ...] = ()
@@ -43,6 +45,7 @@ class Record:
     commands: tuple[dict[str, Any], ...] = ()
     datasets: dict[str, str] = field(default_factory=dict)
     parameters: dict[str, Any] = field(default_factory=dict)
+    installation: dict[str, str] = field(default_factory=dict)
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; empty fields are left out. Numbers are pairs: a notebook file sorts its keys."""
@@ -53,6 +56,7 @@ class Record:
             "commands": list(self.commands),
             "datasets": self.datasets,
             "parameters": self.parameters,
+            "installation": self.installation,
         }
         return {name: value for name, value in values.items() if value}
 
@@ -74,6 +78,7 @@ def merge(records: Iterable[Record]) -> Record:
         commands=tuple(command for record in found for command in record.commands),
         datasets={name: digest for record in found for name, digest in record.datasets.items()},
         parameters={name: value for record in found for name, value in record.parameters.items()},
+        installation=next((record.installation for record in reversed(found) if record.installation), {}),
     )
 
 

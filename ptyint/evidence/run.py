@@ -21,7 +21,8 @@ from ptyint._atomic import checkout
 from ptyint.errors import ConfigError
 from ptyint.evidence import execution, folder, history, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, worst
-from ptyint.evidence.environment import environment, git_state, now, usable_cores
+from ptyint.evidence.display import shortened
+from ptyint.evidence.environment import environment, git_state, installation, now, usable_cores
 from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, Notebook, Previous, Surroundings
 from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES
 from ptyint.evidence.record import merge
@@ -127,6 +128,7 @@ def run(
     names = [job.name for job in jobs]
     if not jobs or len(set(names)) < len(names):
         raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
+    _refuse_unwritable(reports, ledger, [*argv, *(str(value) for job in jobs for value in job.parameters.values())])
     entries = [_entry(job) for job in jobs]
     start, surroundings = now(), Surroundings(**environment(describe()))
     with folder.claim(reports) as working:
@@ -161,8 +163,24 @@ def run(
     return Finished(final, content.verdict, tuple(content.errors))
 
 
+def _refuse_unwritable(reports: Path, ledger: Path, words: Sequence[str]) -> None:
+    """Refuse what would stop the run at its end: words that no manifest can hold, a ledger that cannot be one."""
+    for word in (*words, str(reports.resolve()), str(ledger.resolve())):
+        if word.encode("utf-8", "replace").decode() != word:
+            raise ConfigError(f"{shortened(ascii(word), 300)} is no UTF-8 text, which a manifest must be; rename it.")
+    for path in (reports, ledger.parent):
+        there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            what = "read-only" if there.is_dir() else "a file"
+            raise ConfigError(f"{path} cannot be written: {there} is {what}; give another folder.")
+    if ledger.is_dir():
+        raise ConfigError(f"The ledger {ledger} is a folder; give a file.")
+
+
 def _entry(job: Job) -> Notebook:
     """The manifest's entry of a notebook, before it ran."""
+    if not 0 < job.timeout < threading.TIMEOUT_MAX:
+        raise ConfigError(f"The timeout of {job.name} is {job.timeout:g}; must be a finite number of seconds above 0.")
     path = execution.notebook_path(job.notebook)
     notebook = execution.read_notebook(path)
     asked = execution.check_parameters(notebook, job.parameters, path.name)
@@ -178,6 +196,7 @@ def _entry(job: Job) -> Notebook:
         notebook=path.name,
         source_sha256=manifest.sha256_of(path),
         asked=asked,
+        runner=installation(),
         expects=expects,
         artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
         timeout=job.timeout,
@@ -273,6 +292,7 @@ def _judge(working: Path, content: Manifest) -> None:
         judged, record = manifest.judge(working, entry)
         entry.verdict = worst(check.verdict for check in judged)
         entry.echoed, entry.compared, entry.numbers = record.parameters, record.compared, record.numbers
+        entry.kernel = record.installation
         records.append(record)
         checks += [Judged.of(entry, check) for check in judged]
     content.checks = checks

@@ -103,7 +103,7 @@ def _checks(folder: Path, manifest: Manifest) -> list[str]:
 
 def _in_ledger(ledger: Path, run: str, digest: str) -> list[str]:
     try:
-        text = ledger.read_text(encoding="utf-8")
+        text = ledger.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return [f"The ledger {ledger.name} cannot be read: {error}."]
     entries = re.findall(rf"^- manifest of {re.escape(run)}: sha256 `([0-9a-f]+)`$", text, re.MULTILINE)
