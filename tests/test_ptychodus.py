@@ -261,7 +261,7 @@ def test_patterns_that_are_not_square(application: Application, source: Path, tm
     )
     save_diffraction_data(source / "diffraction.h5", cut)
     untrained(source / MODEL)
-    refused(application("reconstruct", source, tmp_path / "out"), "found 48 x 64 px; allowed: N x N")
+    refused(application("reconstruct", source, tmp_path / "out"), "(30, 48, 64); allowed: real, (n, N, N)")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of modules that Ptychodus imports
