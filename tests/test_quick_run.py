@@ -158,7 +158,7 @@ def test_no_framework_in_the_kernel_of_a_stage(quick: Path) -> None:
 
 def pages(folder: Path) -> list[Path]:
     found = sorted(folder.glob("*.html"))
-    assert [path.stem for path in found] == sorted([*NOTEBOOKS, "index"])
+    assert {path.stem for path in found} == {*NOTEBOOKS, "index"}
     return [*found, folder.parent / "index.html"]
 
 
