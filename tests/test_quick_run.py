@@ -68,7 +68,7 @@ def test_all_stages_pass_and_verify(quick: Path) -> None:
     assert verification.verify(quick, quick.parents[1] / "docs" / "fix_plan.md").green
 
 
-def test_real_data_stand_on_the_first_page(quick: Path) -> None:
+def test_real_data_stand_on_the_first_page(quick: Path, star_file: Path) -> None:
     first, star = (Page(quick / name).images[0]["alt"] for name in ("index.html", "star.html"))
     assert first == star
     assert set(manifest.read(quick).datasets) >= {"siemens-star-64", "tiny-64"}
