@@ -21,7 +21,7 @@ from typing import Any
 from ptyint import backends
 from ptyint._atomic import atomic_path, write_arrays
 from ptyint.evidence.environment import now
-from ptyint.evidence.processes import end_group, follow_parent, start_group
+from ptyint.evidence.processes import THREAD_VARIABLES, end_group, follow_parent, start_group
 from ptyint.parity.capabilities import written
 from ptyint.parity.problems import Problems
 from ptyint.parity.rungs import CAPTURES
@@ -31,13 +31,7 @@ PROBLEMS = "problems.json"
 OFFER = "offer"
 """Name of the arrays that say what a backend offers."""
 
-ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "TF_NUM_INTRAOP_THREADS": "1",
-    "TF_NUM_INTEROP_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "TQDM_DISABLE": "1",
-}
+ONE_THREAD = {**dict.fromkeys(THREAD_VARIABLES, "1"), "TQDM_DISABLE": "1"}
 """A thread each: the arrays are small, two backends run at once, and sums are added in one order."""
 
 
