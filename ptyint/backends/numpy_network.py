@@ -6,7 +6,7 @@ Written from the description of the network (docs/training.md) and to be read; n
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -91,13 +91,15 @@ class Adam:
         self.steps = 0
 
     def step(self, weights: Arrays, gradients: Arrays, rate: float) -> Arrays:
-        """Weights after a step; those without a gradient stay."""
+        """Weights after a step; those without a gradient stay, and all where the rate is 0."""
         self.steps += 1
         moved = dict(weights)
         for name, g in gradients.items():
             m = self.beta1 * self.first.get(name, np.zeros_like(g)) + (1 - self.beta1) * g
             v = self.beta2 * self.second.get(name, np.zeros_like(g)) + (1 - self.beta2) * g**2
             self.first[name], self.second[name] = m, v
+            if not rate:
+                continue
             unbiased = m / (1 - self.beta1**self.steps)
             root = np.sqrt(v / (1 - self.beta2**self.steps))
             moved[name] = weights[name] - rate * unbiased / (root + self.epsilon)
@@ -234,11 +236,3 @@ def directions(weights: Arrays, seed: int = 7) -> dict[str, Arrays]:
         part = name.rpartition(".")[2]
         moves.setdefault(part if part in ("kernel", "bias") else "physics", {})[name] = np.asarray(move)
     return moves
-
-
-def adam(weights: Arrays, gradients: Sequence[Arrays], rates: Sequence[float], config: TrainingConfig) -> list[Arrays]:
-    """Weights after each step of :class:`Adam`, given the gradient at each and the learning rate of each."""
-    optimiser, after = Adam(config), [{name: np.asarray(array, np.float64) for name, array in weights.items()}]
-    for gradient, rate in zip(gradients, rates, strict=True):
-        after.append(optimiser.step(after[-1], gradient, rate))
-    return after[1:]

@@ -192,7 +192,7 @@ class Backend(Protocol):
     >>> backend.name, sorted(backend.capabilities), backend.precisions, backend.frameworks
     ('numpy', ['operators', 'trace', 'weights'], ('float64',), ())
     >>> sorted(backend.describe())
-    ['backend', 'deterministic', 'device', 'threads', 'version']
+    ['arithmetic', 'backend', 'deterministic', 'device', 'threads', 'version']
     """
 
     name: str
@@ -201,7 +201,11 @@ class Backend(Protocol):
     frameworks: tuple[str, ...]
 
     def describe(self) -> dict[str, Any]:
-        """Plain values for a report: ``backend`` and ``version`` at least, then device, threads, determinism."""
+        """Plain values for a report: ``backend`` and ``version`` at least, then device, threads, determinism.
+
+        A built-in one also says under ``arithmetic`` what is switched on that computes with less than the declared
+        precision; `FULL_PRECISION` where nothing is.
+        """
 
 
 @runtime_checkable
@@ -311,6 +315,8 @@ class Workflow(Backend, Protocol):
     def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> Arrays:
         """Load what :meth:`run` saved, in a new process; ``patches`` and ``stitched`` again."""
 
+
+FULL_PRECISION = "full precision"
 
 CAPABILITIES: dict[str, Any] = {
     "operators": Operators,

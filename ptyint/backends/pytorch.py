@@ -337,7 +337,18 @@ class PyTorchBackend(NetworkBackend):
         """Versions, device, threads, determinism."""
         name = torch.cuda.get_device_name() if device().type == "cuda" else "cpu"
         deterministic = torch.are_deterministic_algorithms_enabled()
-        return self.description(torch.__version__, name, torch.get_num_threads(), deterministic)
+        backends, products = torch.backends, torch.get_float32_matmul_precision()
+        onednn = {getattr(getattr(backends.mkldnn, one, None), "fp32_precision", "none") for one in ("matmul", "conv")}
+        return self.description(
+            torch.__version__,
+            name,
+            torch.get_num_threads(),
+            deterministic,
+            TF32=backends.cudnn.allow_tf32 or backends.cuda.matmul.allow_tf32,
+            autocast=torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"),
+            products_of_reduced_precision=products != "highest" or not onednn <= {"none", "ieee"},
+            another_default_dtype=torch.get_default_dtype() != torch.float32,
+        )
 
 
 BACKEND = PyTorchBackend()

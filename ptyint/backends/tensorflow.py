@@ -368,7 +368,17 @@ class TensorFlowBackend(NetworkBackend):
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
         threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
         version = f"{tf.__version__} (Keras {keras.__version__})"
-        return self.description(version, name, threads, is_op_determinism_enabled())
+        grappler = tf.config.optimizer.get_experimental_options()
+        return self.description(
+            version,
+            name,
+            threads,
+            is_op_determinism_enabled(),
+            TF32=tf.config.experimental.tensor_float_32_execution_enabled(),
+            autocast=any("auto_mixed" in key and on for key, on in grappler.items()),
+            mixed_precision=keras.config.dtype_policy().compute_dtype != "float32",
+            another_default_dtype=keras.config.floatx() != "float32",
+        )
 
 
 BACKEND = TensorFlowBackend()

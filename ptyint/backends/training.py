@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.backends.protocol import OPERATORS, Epoch, Good, History, Mask, Network, OnEpoch, Operator
+from ptyint.backends.protocol import FULL_PRECISION, OPERATORS, Epoch, Good, History, Mask, Network, OnEpoch, Operator
 from ptyint.backends.weights import Weights
 from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.errors import ConfigError
@@ -157,10 +157,15 @@ class NetworkBackend(ABC):
     def describe(self) -> dict[str, Any]:
         """Version, device, threads, determinism flags."""
 
-    def description(self, version: str, device: str, threads: int | None, deterministic: bool) -> dict[str, Any]:
-        """What :meth:`describe` returns, by name."""
+    def description(
+        self, version: str, device: str, threads: int | None, deterministic: bool, **departures: bool
+    ) -> dict[str, Any]:
+        """What :meth:`describe` returns, by name; `departures` from full precision that are switched on or not."""
+        mode = os.environ.get("ONEDNN_DEFAULT_FPMATH_MODE", "STRICT").upper()  # oneDNN's, which both frameworks hold
+        switched = {**departures, f"oneDNN {mode}": mode != "STRICT"}
+        arithmetic = ", ".join(name.replace("_", " ") for name, on in switched.items() if on) or FULL_PRECISION
         found = {"version": version, "device": device, "threads": threads, "deterministic": deterministic}
-        return {"backend": self.name, **found}
+        return {"backend": self.name, **found, "arithmetic": arithmetic}
 
     def build(
         self, config: TrainingConfig, weights: Weights, good_pixels: Mask = None, precision: str | None = None

@@ -20,12 +20,13 @@ from ptyint.backends.protocol import CAPABILITIES, Backend, Operators, Traceable
 from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.evidence.checks import Check
 from ptyint.parity import operands, problems
+from ptyint.parity.configurations import CASES, FIXTURE, TRAININGS, inputs_of
 from ptyint.scans.batches import Batch, GroupedScan
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture
 
-CASE = problems.CASES["gridsize 2"]
-TRAINING = problems.TRAINING[2]
+CASE = CASES["gridsize 2"]
+TRAINING = TRAININGS["gridsize 2"].plain
 WORKFLOW_ARRAYS = {"run": ("patches", "stitched", "probe", "inputs"), "reload": ("patches", "stitched")}
 
 
@@ -134,7 +135,7 @@ def _first_served(
 
 
 def _data() -> tuple[GroupedScan, Weights]:
-    scan = load_fixture(problems.FIXTURE)
+    scan = load_fixture(FIXTURE)
     return GroupedScan.from_config(scan, TRAINING), initial_weights(TRAINING.model, scan.probe, TRAINING.seed)
 
 
@@ -152,7 +153,7 @@ def _train(backend: Trainable) -> str:
 
 def _infer(backend: Trainable) -> str:
     data, weights = _data()
-    patches = backend.infer(data, weights, problems.inference(2))
+    patches = backend.infer(data, weights, TRAINING.applied(batch_size=7, n_groups=16))
     shape = (data.groups.n_groups, data.groups.n_channels, TRAINING.model.N, TRAINING.model.N)
     if patches.shape != shape or patches.dtype != np.complex64:
         return f"infer() gives {patches.dtype} {patches.shape}, not complex64 {shape}"
@@ -162,7 +163,7 @@ def _infer(backend: Trainable) -> str:
 def _given(backend: Traceable) -> tuple[Any, Batch, Weights]:
     """A network in the backend's usual precision, its batch, and the weights that it was built from."""
     precision = backend.precisions[0]
-    batch, weights, good = problems.inputs_of(CASE, precision)
+    batch, weights, good = inputs_of(CASE, precision)
     weights = {name: array.astype(precision) for name, array in weights.items()}
     return backend.build(CASE.config, weights, good, precision), batch, weights
 
@@ -192,7 +193,7 @@ def _workflow(backend: Workflow) -> str:
     with tempfile.TemporaryDirectory(prefix="ptyint-contract-") as name:
         folder = Path(name)
         path = folder / "scan.npz"
-        write_scan(load_fixture(problems.FIXTURE), path)
+        write_scan(load_fixture(FIXTURE), path)
         if not backend.initial_weights(config):
             return "initial_weights() gives none"
         held = backend.configure(config)

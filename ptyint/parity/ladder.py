@@ -21,7 +21,8 @@ from ptyint.evidence.environment import now
 from ptyint.evidence.processes import run_group
 from ptyint.parity import reproducers
 from ptyint.parity.capabilities import Offer
-from ptyint.parity.problems import FIXTURE, Problems
+from ptyint.parity.configurations import FIXTURE
+from ptyint.parity.problems import Problems
 from ptyint.parity.reproducers import Disagreement
 from ptyint.parity.results import Judged, Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, trained, workflow
@@ -98,15 +99,18 @@ class Climb:
     def _submit(self, captures: Iterable[Capture]) -> None:
         """Queue captures: each side's own in its lane; then whichever lane is free takes those in new processes."""
         for capture in sorted(captures, key=lambda one: (one.fresh, bool(one.after))):
-            for part in capture.parts(self.problems):
-                before = [
-                    self._done[side, name, one]  # the same part of other captures, or all of them
-                    for name in capture.after
-                    for one in ([part] if part else CAPTURES[name].parts(self.problems))
-                    for side in self.pair
-                ]
-                for side in self.pair[1:] if capture.candidate_only else self.pair:
-                    self._done[side, capture.name, part] = self._queued(side, capture, part, before)
+            for part in () if capture.on_demand else capture.parts(self.problems):
+                self._submit_part(capture, part)
+
+    def _submit_part(self, capture: Capture, part: str) -> None:
+        before = [
+            self._done[side, name, one]  # the same part of other captures, or all of them
+            for name in capture.after
+            for one in ([part] if part else CAPTURES[name].parts(self.problems))
+            for side in self.pair
+        ]
+        for side in self.pair[1:] if capture.candidate_only else self.pair:
+            self._done[side, capture.name, part] = self._queued(side, capture, part, before)
 
     def _queued(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> Future[str]:
         make = partial(self._capture, side, capture, part, before)
@@ -149,6 +153,9 @@ class Climb:
 
     def _read(self, side: str, name: str, part: str) -> Captured:
         """What was captured; in its place what went wrong, where a process died."""
+        if name in CAPTURES and CAPTURES[name].on_demand and (side, name, part) not in self._done:
+            self._submit_part(CAPTURES[name], part)
+            wait([self._done[side, name, part]])
         arrays = stored(self.scratch, side, name, part)
         done = self._done.get((side, name, part))
         why = done.result() if done is not None else ""

@@ -6,140 +6,29 @@ All of it is made in NumPy.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ptyint.backends.weights import Weights, initial_weights
-from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.backends.weights import Weights
+from ptyint.config import TrainingConfig
 from ptyint.errors import ConfigError
+from ptyint.parity.configurations import CASES, PROFILES, configured
 from ptyint.parity.tolerances import PRECISIONS
-from ptyint.scans import simulate
 from ptyint.scans.batches import Batch, GroupedScan
-from ptyint.scans.fixtures import load_fixture
-from ptyint.scans.scan import Scan
 
-FIXTURE = "tiny-64"
-STEPS = (1, 2, 10, 50)
-"""Optimiser steps after which weights are compared."""
+STEPS = {1: (1, 2, 10, 50), 2: (1, 2, 10)}
+"""Gridsize to the optimiser steps after which weights are compared."""
 
-DRAWS = {"float32": 4, "float64": 3}
+DRAWS = {"float64": 3}
 """Reruns of each backend from initial weights moved by one ulp. In single precision a trajectory jumps, by a factor of
-a hundred, where rounding moves one activation over the kink of its ReLU: it takes several to see what is usual."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One network on one batch.
-
-    Attributes
-    ----------
-    model : dict
-        Fields of :class:`ptyint.config.ModelConfig`.
-    modes : int
-        Of the probe.
-    bad_pixels : bool
-    fresh : bool
-        As initialised, that is with zero biases; else they are random, as after some training.
-    patterns : int
-        Groups in the batch.
-    whole : bool
-        Positions on a regular grid of 4 px, so that the offsets in a group are whole numbers.
-    """
-
-    model: Mapping[str, Any] = field(default_factory=dict)
-    modes: int = 1
-    bad_pixels: bool = False
-    fresh: bool = False
-    patterns: int = 2
-    whole: bool = False
-
-    @property
-    def config(self) -> TrainingConfig:
-        """Its configuration; every weight is trainable."""
-        return TrainingConfig(model=ModelConfig(**{"n_filters_scale": 1, **self.model}), probe_trainable=True, seed=2)
-
-
-CASES = {
-    "gridsize 1": Case(),
-    "gridsize 2": Case({"gridsize": 2}),
-    "fresh": Case(fresh=True),
-    "swish, mask, no border": Case({"amp_activation": "swish", "probe_mask": True, "probe_big": False}),
-    "softplus, one patch": Case({"gridsize": 2, "object_big": False, "amp_activation": "softplus"}),
-    "relu, two modes, bad pixels": Case(
-        {"gridsize": 2, "amp_activation": "relu", "probe_mask": True}, modes=2, bad_pixels=True
-    ),
-    "N 64, whole pixels": Case({"gridsize": 2}, whole=True),
-    "N 128, gridsize 1": Case({"N": 128}, patterns=1),
-    "N 128, gridsize 2": Case({"N": 128, "gridsize": 2}, patterns=1),
-}
-"""Networks of rungs 2 to 4."""
-
-PROFILES = {"quick": tuple(name for name in CASES if not name.startswith("N ")), "full": tuple(CASES)}
-"""Profile to its cases."""
-
-TRAINING = {
-    gridsize: TrainingConfig(
-        model=ModelConfig(n_filters_scale=1, gridsize=gridsize, amp_activation="swish"),
-        nepochs=2,
-        batch_size=5,
-        seed=4,
-        n_groups=16,
-        scheduler=scheduler,
-        lr_warmup_epochs=1,
-    )
-    for gridsize, scheduler in ((1, "Default"), (2, "WarmupCosine"))
-}
-"""Short trainings on the tiny fixture, whose 16 groups make a partial last batch of one; nothing about the network is
-a default, so a model rebuilt from defaults is another one."""
-
-
-def trainings(seed: int = 0) -> dict[int, TrainingConfig]:
-    """`TRAINING` from other random numbers."""
-    return {gridsize: replace(config, seed=config.seed + seed) for gridsize, config in TRAINING.items()}
+a hundred, where rounding moves one activation over the kink of its ReLU: there, single steps say more."""
 
 
 def stepping(gridsize: int, seed: int = 0) -> TrainingConfig:
     """Configuration of the optimiser steps."""
-    return TrainingConfig(model=ModelConfig(n_filters_scale=1, gridsize=gridsize), probe_trainable=True, seed=1 + seed)
-
-
-def inference(gridsize: int, **settings: Any) -> InferenceConfig:
-    """How the models of `TRAINING` are applied."""
-    return InferenceConfig(**{"model": TRAINING[gridsize].model, "batch_size": 7, "n_groups": 16, **settings})
-
-
-def scan_of(N: int) -> Scan:
-    """The tiny fixture, or its like at another N."""
-    if N == 64:
-        return load_fixture(FIXTURE)
-    positions, shape = simulate.place(simulate.grid_positions((2, 2), N / 10, jitter_px=1.5, seed=1), N)
-    object_ = simulate.dead_leaves_object(shape, seed=2)
-    return simulate.simulate_scan(object_, simulate.defocused_probe(N), positions, photons_per_pattern=1e6, seed=3)
-
-
-def inputs_of(case: Case, precision: str, seed: int = 0) -> tuple[Batch, Weights, NDArray[np.bool_] | None]:
-    """Batch, weights and good pixels (or None) of a case; made in double precision or exact in single."""
-    config = replace(case.config, seed=case.config.seed + seed)
-    scan = scan_of(config.model.N)
-    modes = np.concatenate([np.roll(scan.probe, (3 * i, -2 * i), (-2, -1)) / (1 + i) for i in range(case.modes)])
-    good = np.random.default_rng(5 + seed).random((scan.N, scan.N)) > 0.1 if case.bad_pixels else None
-    positions = 4 * np.rint(scan.probe_positions_px / 4) if case.whole else scan.probe_positions_px
-    scan = replace(scan, probe=modes, good_pixels=good, probe_positions_px=positions)
-    data = GroupedScan.from_config(scan, config)
-    weights = initial_weights(config.model, modes, config.seed)
-    if not case.fresh:
-        weights = with_biases(weights, 9 + seed)
-    return data.batch(np.arange(3, 3 + case.patterns) % data.groups.n_groups, precision), weights, good
-
-
-def with_biases(weights: Weights, seed: int = 9) -> Weights:
-    """`weights` with random biases, as after some training."""
-    rng = np.random.default_rng(seed)
-    random = {name: rng.uniform(-0.1, 0.1, array.shape).astype(np.float32) for name, array in weights.items()}
-    return {name: random[name] if name.endswith(".bias") else array for name, array in weights.items()}
+    return configured({"gridsize": gridsize, "probe_trainable": True, "seed": 1 + seed})
 
 
 def step_batches(data: GroupedScan, precision: str, n_steps: int, size: int = 1) -> list[Batch]:
@@ -162,8 +51,7 @@ def moved_by_one_ulp(weights: Weights, seed: int) -> Weights:
 
 def workflow_training(gridsize: int = 2, seed: int = 0) -> TrainingConfig:
     """A training of one epoch on the tiny fixture, for backends that train by functions of their own."""
-    model = ModelConfig(n_filters_scale=1, gridsize=gridsize)
-    return TrainingConfig(model=model, nepochs=1, batch_size=4, seed=4 + seed, n_groups=16)
+    return configured({"gridsize": gridsize, "nepochs": 1, "batch_size": 4, "seed": 4 + seed, "n_groups": 16})
 
 
 # --- all of it together ---

@@ -23,7 +23,7 @@ from ptyint.evidence.checks import to_json
 from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import REFEREE, Arrays, Finding
-from ptyint.parity.problems import FIXTURE
+from ptyint.parity.configurations import FIXTURE
 from ptyint.parity.rungs.rung import stored
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture

@@ -33,15 +33,15 @@ from ptyint.images.reconstruction import assemble
 from ptyint.parity import problems as given
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding
+from ptyint.parity.configurations import TRAININGS
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.faults.injection import SIDE, Context, wrapped
 from ptyint.parity.problems import Problems
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS
 from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
-from ptyint.parity.rungs.step import train_and_apply
+from ptyint.parity.rungs.training import train_and_apply
 from ptyint.parity.tolerances import PRECISIONS
-from ptyint.scans.fixtures import load_fixture
 
 REFERENCE, CONTROL = "tensorflow", "control"
 LOW = ("contract", "operator")
@@ -194,10 +194,11 @@ def limit(folder: Path, fault: SizedFault) -> Limit:
 def change(folder: Path, applied: Context) -> float:
     """Relative change of the stitched objects after a short training, against the control's; the larger one."""
     control, changes = stored(folder, SIDE, "training"), []
-    for gridsize, config in given.trainings().items():
+    for name in ("gridsize 1", "gridsize 2"):
+        one = TRAININGS[name]
         with applied():
-            _, inferred = train_and_apply(load_fixture(given.FIXTURE), replace(config, backend=SIDE))
-        right = control[f"{gridsize}/stitched"]
+            _, inferred = train_and_apply(one.scan(), replace(one.plain, backend=SIDE))
+        right = control[f"{name}/stitched"]
         changes.append(float(np.linalg.norm(assemble(inferred).object_ - right) / np.linalg.norm(right)))
     return max(changes)
 

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 
 from ptyint import dispatcher
 from ptyint._atomic import write_arrays
+from ptyint.backends.protocol import FULL_PRECISION
 from ptyint.backends.training import Schedule
 from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, TrainingConfig, legacy_values, params, to_mapping
 from ptyint.images import metrics, stitch
 from ptyint.parity.compare import REFEREE, Finding, Place, error_of
-from ptyint.parity.problems import FIXTURE, Problems, trainings
+from ptyint.parity.configurations import FIXTURE, TRAININGS
+from ptyint.parity.problems import Problems
 from ptyint.parity.rungs import workflow
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
 from ptyint.scans import files
@@ -43,6 +45,7 @@ STALE = {"gridsize": 7, "N": 3, "backend": "stale", "probe.mask": "stale", "lear
 
 GATE, HELD = "params.cfg after the gate/", "weights in the network/"
 RAN, LOADED, DECLARED = "backend that ran/", "frameworks loaded/", "frameworks declared/"
+ARITHMETIC, DETERMINISTIC = "arithmetic/", "deterministic algorithms/"
 
 
 def bookkeeping(seed: int = 0) -> Facts:
@@ -69,7 +72,7 @@ def _tried(fact: Callable[[], str]) -> str:
 
 
 def _cases(seed: int) -> dict[str, TrainingConfig]:
-    return {f"gridsize {gridsize}": config for gridsize, config in trainings(seed).items()}
+    return {name: TRAININGS[name].config(seed) for name in ("gridsize 1", "gridsize 2")}
 
 
 def _data(config: TrainingConfig) -> GroupedScan:
@@ -164,6 +167,9 @@ def measure(bench: Bench, part: str = "") -> Captured:
                 facts[HELD + case] = weights_sha256({name: w.astype(np.float32) for name, w in weights.items()})
         facts[RAN] = backend.name
         facts[DECLARED] = ", ".join(sorted(backend.frameworks))
+        described = backend.describe()
+        facts[ARITHMETIC] = str(described.get("arithmetic", UNAVAILABLE))
+        facts[DETERMINISTIC] = str(described.get("deterministic", UNAVAILABLE) if backend.frameworks else UNAVAILABLE)
         facts[LOADED] = ", ".join(sorted({"tensorflow", "torch"} & set(sys.modules)))
     return arrays | {key: np.array(text) for key, text in facts.items()}
 
@@ -180,14 +186,19 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
         held = {**STALE, **legacy_values(config)}
         expected[GATE + case] = _held({key: value for key, value in held.items() if value is not None})
         expected[HELD + case] = expected[f"initial weights/{case}"]
-    for side, facts in measured.both("contract").items():
+    both = measured.both("contract")
+    expected[ARITHMETIC] = FULL_PRECISION
+    stated = [text for facts in both.values() if (text := str(facts.get(DETERMINISTIC, UNAVAILABLE))) != UNAVAILABLE]
+    expected[DETERMINISTIC] = stated[0] if stated else UNAVAILABLE
+    for side, facts in both.items():
         frameworks = FRAMEWORKS.get(side) or str(facts.get(DECLARED, ""))
         for key, value in {**expected, RAN: side, LOADED: frameworks}.items():
             tap, _, case = key.partition("/")
             where = Place("contract", case, tap=tap)
             seen = str(facts[key]) if key in facts else error_of(facts, key) or "nothing was written"
             if seen == UNAVAILABLE:
-                yield Finding.unavailable(where, (side, REFEREE), f"{side} does not offer trace")
+                why = "does not offer trace" if key.startswith(HELD) else "does not say"
+                yield Finding.unavailable(where, (side, REFEREE), f"{side} {why}")
             else:
                 yield Finding.fact(where, (side, REFEREE), seen == value, f"{_short(seen)}, and not {_short(value)}")
 

@@ -13,8 +13,9 @@ from ptyint.images.reconstruction import peak_memory_bytes
 from ptyint.parity.capabilities import lacking
 from ptyint.parity.compare import Finding, Place
 from ptyint.parity.problems import Problems
+from ptyint.parity.rungs.optimiser import LONG_RUN
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
-from ptyint.parity.rungs.step import TRAINING, TRAJECTORIES
+from ptyint.parity.rungs.training import TRAINING
 
 COSTS = {
     "step": ("optimiser step / s", "float32/seconds", "trace"),
@@ -76,7 +77,7 @@ def costs(measured: Measured) -> dict[str, dict[str, float]]:
 
 
 def _costs(measured: Measured, side: str) -> dict[str, float]:
-    arrays = measured.of(side, "steps") | measured.of(side, "training") | measured.of(side, "cost")
+    arrays = measured.of(side, "long") | measured.of(side, "training") | measured.of(side, "cost")
     spent = {}
     for what, (_, ending, _) in COSTS.items():
         if medians := [np.median(array) for name, array in arrays.items() if name.endswith(ending)]:
@@ -86,4 +87,4 @@ def _costs(measured: Measured, side: str) -> dict[str, float]:
 
 COST = Capture("cost", measure)
 
-RUNG = Rung("cost", "what does it cost in time and memory?", (TRAJECTORIES, TRAINING, COST), (judge,))
+RUNG = Rung("cost", "what does it cost in time and memory?", (LONG_RUN, TRAINING, COST), (judge,))

@@ -14,8 +14,8 @@ import numpy as np
 
 from ptyint.backends import numpy_network
 from ptyint.backends.numpy import COUNT_FLOOR
-from ptyint.parity import problems as given
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare, difference
+from ptyint.parity.configurations import CASES, inputs_of
 from ptyint.parity.problems import Network, Problems
 from ptyint.parity.rungs import workflow
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
@@ -42,13 +42,14 @@ def traced(bench: Bench, network: Network, injected: Arrays | None = None) -> Ca
     """
     arrays: Captured = {}
     with noted(arrays, str(network)):
-        case = given.CASES[network.case]
-        batch, weights, good = given.inputs_of(case, network.precision, bench.problems.seed)
+        case = CASES[network.case]
+        batch, weights, good = inputs_of(case, network.precision, bench.problems.seed)
         built = bench.backend.build(case.config, weights, good, network.precision)
         arrays |= built.trace(batch, injected)
         if injected is None:
             arrays["predicted"] = built.predict(batch)
-            arrays["predicted, one by one"] = np.concatenate([built.predict(one) for one in _singly(batch)])
+            if case.patterns > 1:
+                arrays["predicted, one by one"] = np.concatenate([built.predict(one) for one in _singly(batch)])
     return arrays
 
 
@@ -69,7 +70,7 @@ def parts(problems: Problems) -> tuple[str, ...]:
 
 
 TRACE = Capture("trace", lambda bench, part: traced(bench, Network.named(part)), "trace", parts)
-INJECTED = Capture("injected", _injected, "trace", parts, after=("trace",), candidate_only=True)
+INJECTED = Capture("injected", _injected, "trace", parts, after=("trace",), candidate_only=True, on_demand=True)
 
 # --- the judge ---
 
@@ -77,14 +78,14 @@ INJECTED = Capture("injected", _injected, "trace", parts, after=("trace",), cand
 @cache
 def refereed(case: str, seed: int = 0) -> Arrays:
     """The referee's taps of a case; worked out once, since every comparison needs them."""
-    batch, weights, good = given.inputs_of(given.CASES[case], "float64", seed)
-    return numpy_network.forward(weights, batch, given.CASES[case].config.model, good)
+    batch, weights, good = inputs_of(CASES[case], "float64", seed)
+    return numpy_network.forward(weights, batch, CASES[case].config.model, good)
 
 
 @cache
 def _loss_terms(case: str, seed: int = 0) -> float:
     """Mean size of the terms ``l`` and ``k log l`` of the loss: they may cancel, rounding does not."""
-    batch, _, _ = given.inputs_of(given.CASES[case], "float64", seed)
+    batch, _, _ = inputs_of(CASES[case], "float64", seed)
     rate = refereed(case, seed)["expected_counts"] + COUNT_FLOOR
     return float(np.mean(rate + batch.counts * np.abs(np.log(rate))))
 
@@ -93,7 +94,8 @@ def judge_taps(rung: str, measured: Measured, problems: Problems) -> Iterator[Fi
     """Every tap that belongs to a rung, of every network."""
     for network in problems.networks:
         taps = [tap for tap in refereed(network.case, problems.seed) if (tap in OF_THE_LOSS) == (rung == "loss")]
-        for tap in (*taps, *(PREDICTED if rung == "forward" else ())):
+        predicted = PREDICTED[: 1 + (CASES[network.case].patterns > 1)]
+        for tap in (*taps, *(predicted if rung == "forward" else ())):
             yield from _of_tap(Place(rung, *network, tap), measured, problems.seed)
 
 

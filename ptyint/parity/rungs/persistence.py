@@ -1,9 +1,13 @@
-"""Rung 6: what each backend predicts from each one's file, in a new process."""
+"""Rung 6: what each backend predicts from each one's file, in a new process; and what it makes there of a second scan.
+
+The new process meets the second scan first, and the process of the trainings meets it last: each is what it is alone.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,66 +17,81 @@ from ptyint.backends.weights import weight_shapes
 from ptyint.config import to_mapping
 from ptyint.images.reconstruction import assemble
 from ptyint.parity.compare import Arrays, Finding, Place, compare, error_of
-from ptyint.parity.problems import FIXTURE, TRAINING, Problems, inference
+from ptyint.parity.configurations import SAVED, SECOND
+from ptyint.parity.problems import Problems
 from ptyint.parity.rungs import workflow
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
-from ptyint.parity.rungs.step import TRAINING as TRAINED
+from ptyint.parity.rungs.training import TRAINING, file_name, trained
 from ptyint.parity.tolerances import TOLERANCES
-from ptyint.scans.fixtures import load_fixture
+
+ALONE = "alone"
+OF_A_TRAINING = (("losses", "loss"), ("patches", "forward"), ("stitched", "forward"))
+"""What is compared of a training on the second scan, and the tolerance."""
 
 
 def measure(bench: Bench, part: str = "") -> Captured:
-    """Object patches of the models that both saved, loaded from the file alone: ``backend/gridsize/patches``.
+    """A training on the second scan alone; then what the models predict that both saved, loaded from the file alone.
 
-    Also what the bundle says of itself: ``.../config`` and ``.../weights/<name>``.
+    Keys: those of :func:`ptyint.parity.rungs.training.trained` under ``alone``; ``backend/training/patches``; what
+    the bundle says of itself, ``.../config`` and ``.../weights/<name>``.
     """
     arrays: Captured = {}
-    scan = load_fixture(FIXTURE)
+    with noted(arrays, ALONE):
+        one = SAVED[SECOND]
+        alone = trained(one.scan(), replace(one.config(bench.problems.seed), backend=bench.name))
+        arrays |= {f"{ALONE}/{key}": alone[key] for key, _ in OF_A_TRAINING}
     for other in bench.pair:
-        for gridsize in TRAINING:
-            key = f"{other}/{gridsize}"
+        for name, one in reversed(SAVED.items()):
+            key, path = f"{other}/{name}", bench.folder / file_name(other, name)
             with noted(arrays, key):
-                path = bench.folder / f"{other}-{gridsize}.zip"
-                applied = inference(gridsize, backend=bench.name, model_path=path)
-                loaded = bundle.load_bundle(path)
-                arrays[f"{key}/patches"] = assemble(dispatcher.infer(scan, applied)).object_patches
+                settings = {"backend": bench.name, "model_path": path, "batch_size": 7, "n_groups": one.plain.n_groups}
+                loaded, applied = bundle.load_bundle(path), one.config(bench.problems.seed).applied(**settings)
+                arrays[f"{key}/patches"] = assemble(dispatcher.infer(one.scan(), applied)).object_patches
                 arrays[f"{key}/config"] = np.array(json.dumps(to_mapping(loaded.config.model), sort_keys=True))
                 arrays |= {f"{key}/weights/{weight}": w for weight, w in loaded.weights.items()}
     return arrays
 
 
 def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
-    """Configuration, weights and patches from each file, against what was trained and predicted before it was saved."""
-    loaded = measured.both("persistence")
-    for by, trained in measured.both("training").items():
+    """Configuration, weights and patches from each file, against what was trained and predicted before it was saved.
+
+    Then the second scan alone, against the same after others in one process.
+    """
+    loaded, trainings = measured.both("persistence"), measured.both("training")
+    for by, before in trainings.items():
         for side, arrays in loaded.items():
-            for gridsize in TRAINING:
-                yield from _of_file(by, trained, side, arrays, gridsize)
+            for name in SAVED:
+                yield from _of_file(by, before, side, arrays, name)
+    for side, arrays in loaded.items():
+        for what, tolerance in OF_A_TRAINING:
+            where = Place("persistence", SECOND, "float32", f"{what}, alone and after others")
+            pair, keys = (trainings[side], arrays), (f"{SECOND}/{what}", f"{ALONE}/{what}")
+            yield compare(where, (side, side), pair, keys, TOLERANCES[tolerance])
 
 
-def _of_file(by: str, trained: Arrays, side: str, arrays: Arrays, gridsize: int) -> Iterator[Finding]:
-    where, key = Place("persistence", f"saved by {by}, gridsize {gridsize}"), f"{by}/{gridsize}"
-    model = TRAINING[gridsize].model
+def _of_file(by: str, before: Arrays, side: str, arrays: Arrays, name: str) -> Iterator[Finding]:
+    where, key = Place("persistence", f"saved by {by}, {name}"), f"{by}/{name}"
+    model = SAVED[name].plain.model
     held = str(arrays[f"{key}/config"]) if f"{key}/config" in arrays else error_of(arrays, key)
     asked = json.dumps(to_mapping(model), sort_keys=True)
     yield Finding.fact(where._replace(tap="configuration"), (side, by), held == asked, held)
     same = all(
-        f"{key}/weights/{name}" in arrays
-        and np.array_equal(arrays[f"{key}/weights/{name}"], trained.get(f"{gridsize}/weights/{name}", ()))
-        for name in weight_shapes(model, 1)
+        f"{key}/weights/{weight}" in arrays
+        and np.array_equal(arrays[f"{key}/weights/{weight}"], before.get(f"{name}/weights/{weight}", ()))
+        for weight in weight_shapes(model, 1)
     )
     yield Finding.fact(where._replace(tap="weights"), (side, by), same, "not the weights that were trained")
     where = where._replace(precision="float32", tap="object patches")
-    keys = (f"{key}/patches", f"{gridsize}/patches")
-    yield compare(where, (side, by), (arrays, trained), keys, TOLERANCES["forward"])
+    keys = (f"{key}/patches", f"{name}/patches")
+    yield compare(where, (side, by), (arrays, before), keys, TOLERANCES["forward"])
 
 
 LOADED = Capture("persistence", measure, "weights", fresh=True, after=("training",))
 
 RUNG = Rung(
     "persistence",
-    "does a saved model predict the same, loaded by either backend in a new process?",
-    (TRAINED, LOADED, workflow.OWN, workflow.RELOADED),
+    "does a saved model predict the same, loaded by either in a new process, and a second scan as it does alone?",
+    (TRAINING, LOADED, workflow.OWN, workflow.RELOADED),
     (judge,),
     "weights",
     also=(workflow.persistence,),

@@ -82,6 +82,8 @@ class Capture:
     after : tuple of str
         Captures of both sides whose files it reads: the same part, or all of them.
     candidate_only : bool
+    on_demand : bool
+        Made when a judge asks for it.
     """
 
     name: str
@@ -91,6 +93,7 @@ class Capture:
     fresh: bool = False
     after: tuple[str, ...] = ()
     candidate_only: bool = False
+    on_demand: bool = False
 
 
 class Measured:

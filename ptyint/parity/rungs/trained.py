@@ -18,8 +18,9 @@ from ptyint.images.gauge import GaugeResult
 from ptyint.images.metrics import ObjectComparison, compare_objects
 from ptyint.images.reconstruction import assemble, scanned_region
 from ptyint.parity.compare import Arrays, Finding, Place, bounded, error_of
+from ptyint.parity.configurations import FIXTURE
 from ptyint.parity.equivalence import Equivalence, independent, paired
-from ptyint.parity.problems import FIXTURE, Plan, Problems, moved_by_one_ulp
+from ptyint.parity.problems import Plan, Problems, moved_by_one_ulp
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
 from ptyint.parity.tolerances import DRIFT
 from ptyint.scans.batches import GroupedScan

@@ -18,7 +18,8 @@ from ptyint.backends import numpy_network
 from ptyint.backends.weights import Weights, initial_weights, kernels, layers_apart
 from ptyint.config import legacy_values
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, error_of
-from ptyint.parity.problems import FIXTURE, Case, Problems, inputs_of, workflow_training
+from ptyint.parity.configurations import FIXTURE, Case, inputs_of
+from ptyint.parity.problems import Problems, workflow_training
 from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, noted
 from ptyint.parity.tolerances import INITIAL_SPREAD, TOLERANCES
 from ptyint.scans.batches import Batch
