@@ -12,12 +12,20 @@ from ptyint import backends, dispatcher
 from ptyint.backends import numpy_adjoints, numpy_network
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError
-from ptyint.parity import problems
+from ptyint.parity import configurations
+from ptyint.parity.configurations import Case, Data, inputs_of
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 
 BACKEND: Any = backends.load("numpy")
-CASES = ("gridsize 2", "softplus, one patch", "relu, two modes, bad pixels", "swish, mask, no border")
+CASES = {
+    "gridsize 2": configurations.CASES["gridsize 2"],
+    "softplus, one patch": Case({"gridsize": 2, "object_big": False, "amp_activation": "softplus"}),
+    "relu, two modes, bad pixels": Case(
+        {"gridsize": 2, "amp_activation": "relu", "probe_mask": True}, Data(modes=2, bad_pixels=True)
+    ),
+    "swish, mask, no border": Case({"amp_activation": "swish", "probe_mask": True, "probe_big": False}),
+}
 TAPS = (
     "inputs", "encoder.0.conv1", "encoder.0.conv1.relu", "encoder.1.down", "amplitude.0.up", "amplitude.last",
     "amplitude.head", "amplitude.outer.up", "phase.outer.last", "amplitude", "phase", "patches_before_merge", "region",
@@ -29,8 +37,8 @@ STEP = 1e-6
 @cache
 def given(case: str) -> Any:
     """Network, batch of one group, its weights and good pixels."""
-    batch, weights, good = problems.inputs_of(problems.CASES[case], "float64")
-    return BACKEND.build(problems.CASES[case].config, weights, good), batch, weights, good
+    batch, weights, good = inputs_of(CASES[case], "float64")
+    return BACKEND.build(CASES[case].config, weights, good), batch, weights, good
 
 
 @cache
@@ -57,16 +65,16 @@ def elsewhere(value: Any) -> Any:
 def test_the_gradient_of_every_weight_is_the_slope_of_the_loss(case: str) -> None:
     _, batch, weights, good = given(case)
     for kind, direction in numpy_network.directions(weights).items():
-        slope = numpy_network.slope(weights, direction, batch, problems.CASES[case].config.model, good)
+        slope = numpy_network.slope(weights, direction, batch, CASES[case].config.model, good)
         by_hand = sum(along(traced(case)[f"gradient/{name}"], move) for name, move in direction.items())
         assert by_hand == pytest.approx(slope, rel=1e-4), kind
 
 
-@pytest.mark.parametrize("case", CASES[1:])
+@pytest.mark.parametrize("case", list(CASES)[1:])
 def test_the_gradient_of_a_tap_of_each_kind_is_the_slope_of_the_loss(case: str) -> None:
     """Each is moved alone, by injection; its gradient must tell what the loss does."""
     _, batch, weights, good = given(case)
-    config = problems.CASES[case].config.model
+    config = CASES[case].config.model
 
     def loss(tap: str, value: Any) -> float:
         layers = numpy_network.Layers(weights, config, numpy_adjoints.Recorder({tap: value}))
@@ -108,8 +116,8 @@ def test_injection_goes_on_with_what_is_given_and_records_what_was_computed() ->
 
 
 def test_only_what_is_trainable_moves() -> None:
-    case = problems.CASES["gridsize 1"]
-    batch, weights, good = problems.inputs_of(case, "float64")
+    case = configurations.CASES["gridsize 1"]
+    batch, weights, good = inputs_of(case, "float64")
     config = TrainingConfig(case.config.model, probe_trainable=False, intensity_scale_trainable=False)
     network = BACKEND.build(config, weights, good)
     network.train_step(batch, 1e-3)

@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from ptyint.backends import numpy_adjoints, numpy_network
-from ptyint.backends.weights import trainable_names, weight_shapes
+from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
 from ptyint.errors import ComparisonError, ConfigError
 from ptyint.parity import operands, problems
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding, difference
+from ptyint.parity.configurations import CASES, PROFILES, inputs_of, trainings
 from ptyint.parity.equivalence import independent, paired
 from ptyint.parity.problems import Budget, Problems
 from ptyint.parity.results import Ladder, criteria
-from ptyint.parity.rungs import RUNGS, contract, cost, step
+from ptyint.parity.rungs import RUNGS, contract, cost, optimiser, training
 from ptyint.parity.rungs.forward import refereed
 from ptyint.parity.rungs.gradient import cancelling
 from ptyint.parity.rungs.rung import Measured
@@ -146,10 +147,10 @@ def test_the_test_keeps_its_level() -> None:
 # --- the referee of the whole network ---
 
 
-@pytest.fixture(scope="module", params=["gridsize 1", "relu, two modes, bad pixels"])
+@pytest.fixture(scope="module", params=["gridsize 1", "pairs 4"])
 def network(request: pytest.FixtureRequest) -> Any:
-    case = problems.CASES[request.param]
-    return case.config.model, *problems.inputs_of(case, "float64")
+    case = CASES[request.param]
+    return case.config.model, *inputs_of(case, "float64")
 
 
 def test_the_physics_gradient_is_that_of_finite_differences(network: Any) -> None:
@@ -183,16 +184,26 @@ def test_the_convolution_is_scipys() -> None:
 
 def test_adam_takes_its_first_step_against_the_sign() -> None:
     config = problems.stepping(1)
-    after = numpy_network.adam(
-        {"w": np.array([1.0, -2.0]), "v": np.ones(1)}, [{"w": np.array([3.0, -1e-3])}], [0.1], config
-    )
-    np.testing.assert_allclose(after[0]["w"], [0.9, -1.9], rtol=1e-4)
-    assert after[0]["v"] == 1.0
+    weights, gradient = {"w": np.array([1.0, -2.0]), "v": np.ones(1)}, {"w": np.array([3.0, -1e-3])}
+    after = numpy_network.Adam(config).step(weights, gradient, 0.1)
+    np.testing.assert_allclose(after["w"], [0.9, -1.9], rtol=1e-4)
+    assert after["v"] == 1.0
+
+
+def test_adam_remembers_what_it_saw_while_the_rate_was_zero() -> None:
+    """After k equal gradients and one of the other sign its mean is their mean, by the formula of the paper."""
+    config, adam = problems.stepping(1), numpy_network.Adam(problems.stepping(1))
+    start = {"w": np.zeros(1)}
+    for _ in range(9):
+        assert adam.step(start, {"w": np.ones(1)}, 0.0)["w"] == 0
+    moved = adam.step(start, {"w": -np.ones(1)}, 0.1)["w"]
+    mean = (config.adam_beta1 - config.adam_beta1**10 - (1 - config.adam_beta1)) / (1 - config.adam_beta1**10)
+    np.testing.assert_allclose(moved, -0.1 * mean / (1 + config.adam_epsilon), rtol=1e-12)
 
 
 def test_every_case_computes_something_of_its_own() -> None:
-    losses = [float(refereed(name)["loss"]) for name in problems.CASES]
-    assert len({round(loss, 6) for loss in losses}) == len(problems.CASES)
+    losses = [float(refereed(name)["loss"]) for name in PROFILES["quick"]]
+    assert len({round(loss, 6) for loss in losses}) == len(losses)
 
 
 def test_operands_reach_the_edges() -> None:
@@ -392,20 +403,23 @@ def trained(backend: str, epochs: float = 0.0, first: float = 0.0, by_hand: floa
     """What a short training leaves; the epochs' losses, the first batch's, and those by hand moved by so much."""
     losses = np.array([3.0 * (1 + epochs), 2.5])
     arrays: dict[str, Any] = {}
-    for gridsize, config in problems.TRAINING.items():
-        weights = {name: np.ones(shape, np.float32) for name, shape in weight_shapes(config.model, 1).items()}
+    for name, one in trainings("quick").items():
+        config = one.config()
+        start = initial_weights(config.model, one.scan().probe, config.seed)
+        moving = trainable_names(config, list(start))
+        weights = {key: w + (key in moving) for key, w in start.items()}
         outcome = {
             "backend": np.array(backend),
             "losses": losses,
             "losses again": losses,
             "losses by hand": losses * (1 + by_hand),
             "first loss": np.array([3.1 * (1 + first)]),
-            "rates": np.array([1e-3, 1e-3]),
+            "rates": np.array([1e-3, 1e-3 - 1e-4 * (config.scheduler == "ReduceLROnPlateau")]),
             "patches": np.ones(4, np.complex64),
             "patches, one by one": np.ones(4, np.complex64),
-            **{f"{what}/{name}": w for what in ("weights", "weights by hand") for name, w in weights.items()},
+            **{f"{what}/{key}": w for what in ("weights", "weights by hand") for key, w in weights.items()},
         }
-        arrays |= {f"{gridsize}/{key}": value for key, value in outcome.items()}
+        arrays |= {f"{name}/{key}": value for key, value in outcome.items()}
     return arrays
 
 
@@ -420,27 +434,30 @@ def trained(backend: str, epochs: float = 0.0, first: float = 0.0, by_hand: floa
 )
 def test_losses_of_two_backends_are_compared_before_the_first_step(candidate: dict[str, float], red: set[str]) -> None:
     sides = {"tensorflow": trained("tensorflow"), "pytorch": trained("pytorch", **candidate)}
-    findings = list(step.judge_training(of(sides, "training"), Problems()))
-    assert {one.tap for one in findings if not one.holds} == red
+    findings = list(training.judge(of(sides, "training"), Problems()))
+    assert {one.tap for one in findings if not one.holds} - {"the best epoch is not the last"} == red
 
 
 def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
-    """Three steps of Adam, from gradients that are not quite the traced ones; some cancel to about Adam's epsilon."""
-    rng, arrays = np.random.default_rng(1), {}
-    for case, config in step.ADAM.items():
-        shapes = weight_shapes(config.model, 1)
-        names = trainable_names(config, list(shapes))
-        start = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-        traced = [{name: rng.normal(size=shapes[name]) for name in names} for _ in step.ADAM_RATES]
-        for gradient in (g for one in traced for g in one.values() if g.size > 8):
-            gradient.flat[:4], gradient.flat[4:8] = 1e-7, 0.0
-        used = [{n: g + rounding * rng.choice((-1, 1), g.shape) * (g != 0) for n, g in one.items()} for one in traced]
-        other = replace(config, adam_epsilon=config.adam_epsilon + epsilon)
-        for number, weights in enumerate([start, *numpy_network.adam(start, used, step.ADAM_RATES, other)]):
-            arrays |= {f"{case}/{number}/{name}": w for name, w in weights.items()}
-        for number, one in enumerate(traced):
-            arrays |= {f"{case}/{number}/gradient/{name}": g for name, g in one.items()}
-            arrays |= {f"{case}/{number}/{what}": np.array(2.5) for what in ("loss", "traced loss")}
+    """Steps of Adam, from gradients that are not quite the traced ones; some cancel to about Adam's epsilon."""
+    rng, arrays = np.random.default_rng(1), dict[str, Any]()
+    for name, steps in optimiser.SHORT.items():
+        shapes = weight_shapes(steps.config.model, 1)
+        moving = trainable_names(steps.config, list(shapes))
+        adam = numpy_network.Adam(replace(steps.config, adam_epsilon=steps.config.adam_epsilon + epsilon))
+        weights = {key: rng.normal(size=shape) for key, shape in shapes.items()}
+        for step, rate in enumerate(steps.rates, 1):
+            gradients = {key: rng.normal(size=shapes[key]) for key in moving}
+            for gradient in (g for g in gradients.values() if g.size > 8):
+                gradient.flat[:4], gradient.flat[4:8] = 1e-7, 0.0
+            used = {key: g + rounding * rng.choice((-1, 1), g.shape) * (g != 0) for key, g in gradients.items()}
+            arrays |= {f"{name}/before/{step}/{key}": w for key, w in weights.items()}
+            weights = adam.step(weights, used, rate)
+            arrays |= {f"{name}/after/{step}/{key}": w for key, w in weights.items()}
+            arrays |= {f"{name}/traced/{step - 1}/{key}": g for key, g in gradients.items()}
+            arrays |= {f"{name}/traced/{step - 1}/terms/{key}": np.array(0.0) for key in gradients}
+            arrays |= {f"{name}/{key}": np.array(2.5) for key in (f"loss/{step}", f"traced/{step - 1}/loss")}
+        arrays[f"{name}/trace of each step"] = np.arange(len(steps.rates))
     return arrays
 
 
@@ -449,7 +466,8 @@ def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
 )
 def test_adam_is_allowed_what_it_makes_of_a_rounded_gradient(rounding: float, epsilon: float, holds: bool) -> None:
     """A gradient of 1e-7 that is 1e-15 off moves a weight by 1e-12: fifty times what the step itself rounds."""
-    findings = list(step.judge_optimiser(of({"pytorch": stepped(rounding, epsilon)}, "optimiser"), Problems()))
+    sides = {"pytorch": stepped(rounding, epsilon)}
+    findings = list(optimiser.judge(optimiser.SHORT, of(sides, "optimiser"), Problems()))
     assert all(one.holds for one in findings) is holds
     assert max(one.error for one in findings) > TOLERANCES["optimiser"].at("float64")
 

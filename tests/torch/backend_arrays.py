@@ -12,11 +12,11 @@ import numpy as np
 
 from ptyint import backends
 from ptyint.dispatcher import train
-from ptyint.parity.problems import TRAINING, Case, inputs_of
-from ptyint.scans.fixtures import load_fixture
+from ptyint.parity.configurations import TRAININGS, Case, inputs_of
 
 LARGE = Case({"N": 256}, patterns=1)
 NEPOCHS = 6
+TRAINED = ("gridsize 1", "gridsize 2")
 
 
 def count_calls(model: Any) -> list[int]:
@@ -40,9 +40,9 @@ def run(name: str, target: Path) -> None:
         traced = backend.build(LARGE.config, weights, good, precision).trace(batch)
         arrays |= {f"{precision}/{tap}": traced[tap] for tap in ("object_patches", "expected_intensity", "loss")}
     calls = count_calls(sys.modules[backends.MODULES[name]].PtychoNet)
-    for gridsize, config in TRAINING.items():
-        history = train(load_fixture("tiny-64"), replace(config, backend=name, nepochs=NEPOCHS)).history
-        arrays[f"losses/{gridsize}"] = history.losses
+    for training in (TRAININGS[training] for training in TRAINED):
+        history = train(training.scan(), replace(training.plain, backend=name, nepochs=NEPOCHS)).history
+        arrays[f"losses/{training.plain.model.gridsize}"] = history.losses
     arrays["forward calls"] = np.array(calls[0])
     np.savez(target, **arrays)
 

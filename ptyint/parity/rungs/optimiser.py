@@ -170,7 +170,7 @@ def _rounded(gradients: Arrays, arrays: Arrays, terms: str, precision: str) -> C
     rng, size = np.random.default_rng(0), TOLERANCES["optimiser"].at(precision)
     moved: Captured = {}
     for name, gradient in gradients.items():
-        step = size * max(np.linalg.norm(gradient), float(arrays[f"{terms}/{name}"])) / np.sqrt(gradient.size)
+        step = size * max(float(np.linalg.norm(gradient)), float(arrays[f"{terms}/{name}"])) / np.sqrt(gradient.size)
         moved[name] = gradient + np.where(gradient == 0, 0.0, step * rng.choice((-1.0, 1.0), gradient.shape))
     return moved
 
