@@ -21,6 +21,9 @@ SIDE = "pytorch"
 
 TORCH = "ptyint.backends.pytorch"
 
+SEEN: dict[str, bool] = {}
+"""What was replaced, to whether it was called; what is not called, such as a constant, may have been read."""
+
 Change = Callable[..., Any]
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -33,8 +36,10 @@ def wrapped(owner: str, name: str, change: Change) -> Iterator[None]:
 
     @functools.wraps(change)
     def changed(*arguments: Any, **keywords: Any) -> Any:
+        SEEN[name] = True
         return change(original, *arguments, **keywords)
 
+    SEEN[name] = False
     static = isinstance(inspect.getattr_static(target, name), staticmethod)
     with patch.object(target, name, staticmethod(changed) if static else changed):
         yield
@@ -42,7 +47,14 @@ def wrapped(owner: str, name: str, change: Change) -> Iterator[None]:
 
 def constant(path: str, value: Any) -> Context:
     """A fault in something that is not called, by its dotted name."""
-    return lambda: patch(path, value)
+
+    @contextmanager
+    def replaced() -> Iterator[None]:
+        SEEN[path] = True
+        with patch(path, value):
+            yield
+
+    return replaced
 
 
 def function(name: str, change: Change) -> Context:
