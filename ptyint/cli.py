@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from ptyint._atomic import shipped
-from ptyint.errors import ConfigError, PtyintError, did_you_mean
+from ptyint.errors import ConfigError, LostRunError, PtyintError, did_you_mean
 from ptyint.evidence import history, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.checks import PLAIN, SIGNS
@@ -233,7 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except (PtyintError, OSError) as error:
         print(f"ptyint: {error}", file=sys.stderr)
-        return 2
+        return 1 if isinstance(error, LostRunError) else 2
     except click.Abort:
         return 130
 

@@ -7,7 +7,7 @@ programs) and ``index.html`` (for people) are made from the run folders alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +124,18 @@ def _some(sentence: str, things: Sequence[str]) -> list[str]:
 # The ledger
 
 
-def append(ledger: Path, entry: str) -> None:
-    """Append a Markdown entry to the ledger (made if need be), whole or not at all, also with several runs at once."""
+def append(ledger: Path, entry: str, place: Callable[[], None] = lambda: None) -> None:
+    """Append a Markdown entry to the ledger (made if need be), whole or not at all, also with several runs at once.
+
+    `place` puts in place what the entry speaks of; it is called when nothing is left to do but a rename.
+    """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(ledger.with_name(f".{ledger.name}.lock")):
         before = ledger.read_bytes() if ledger.exists() else HEADER.encode()
         gap = b"\n" if before.endswith(b"\n") else b"\n\n"
         with atomic_path(ledger) as temporary:
             temporary.write_bytes(before + gap + printable(entry).strip().encode() + b"\n")
+            place()
 
 
 def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:

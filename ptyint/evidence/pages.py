@@ -54,9 +54,10 @@ def bodies(folder: Path, manifest: Manifest, known: Mapping[str, str]) -> tuple[
     """
     shown, problems = dict(known), {}
     for entry in manifest.notebooks:
-        if entry.argv and entry.name not in known:
+        path = folder / f"{entry.name}.ipynb"
+        if path.is_file() and entry.argv and entry.name not in known:
             try:
-                shown[entry.name] = notebook_body(folder / f"{entry.name}.ipynb")
+                shown[entry.name] = notebook_body(path)
             except Exception as error:  # nbconvert on a damaged notebook: its page is written all the same, and says so
                 problems[entry.name] = f"{entry.name}.ipynb cannot be shown: {type(error).__name__}: {error}"
     return shown, problems
@@ -81,7 +82,7 @@ def write_run(
     for entry in manifest.notebooks:
         if entry.argv:
             _write_notebook(folder, manifest, entry, bodies.get(entry.name, ""), changes.get(entry.name, []))
-    _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, changes.get("", [])))
+    _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, bodies, changes.get("", [])))
 
 
 def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str, since: list[str]) -> None:
@@ -170,7 +171,7 @@ def write_summary(notebook: Path, target: Path) -> None:
         temporary.write_text(re.sub(r"\n{3,}", "\n\n", printable(text)).strip() + "\n", encoding="utf-8")
 
 
-def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, Any]:
+def _summary(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: list[str]) -> dict[str, Any]:
     notebooks = manifest.notebooks
     over = [entry for entry in notebooks if entry.argv or manifest.end]
     errors = [f"{entry.name}: {error}" for entry in over for error in _errors(entry, manifest.of(entry.name))]
@@ -180,7 +181,7 @@ def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, An
     pictures = [
         {**picture, "title": entry.title, "page": f"{entry.name}.html"}
         for entry in shown
-        if (picture := _first_picture(folder / f"{entry.name}.ipynb"))
+        if entry.name in bodies and (picture := _first_picture(folder / f"{entry.name}.ipynb"))
     ]
     made = [artifact for entry in notebooks for artifact in entry.artifacts if (folder / artifact).is_file()]
     return {
