@@ -43,7 +43,7 @@ def test_a_full_disk_leaves_a_red_page_and_an_entry(disk: str, tmp_path: Path) -
     (tmp_path / "disk" / "reports").mkdir(parents=True)
     mount = f"mount -t tmpfs -o size=2m none disk/{disk}; cd disk"
     done = ptyint(
-        tmp_path, "run", "small", within=mounting().format(f"{mount}; {{}}; code=$?; cp -r . {kept}; exit $code")
+        tmp_path, "run", "test", within=mounting().format(f"{mount}; {{}}; code=$?; cp -r . {kept}; exit $code")
     )
     assert done.returncode == 1, done.stderr
     assert "No space left on device" in done.stderr and "Traceback" not in done.stderr and "✗ FAIL" in done.stdout
@@ -58,14 +58,14 @@ def test_a_disk_without_room_for_a_red_page_is_refused_before_anything_runs(tmp_
     within = mounting().format(
         "mkdir reports; mount -t tmpfs -o size=512k none reports; {}; code=$?; ls -A reports; exit $code"
     )
-    done = ptyint(tmp_path, "run", "small", within=within)
+    done = ptyint(tmp_path, "run", "test", within=within)
     assert done.returncode == 2 and "No space left" in done.stderr and done.stdout == ".lock\n"
 
 
 @pytest.mark.parametrize("place", [".", ".."], ids=["run folder", "reports"])
 def test_a_folder_made_read_only_half_way(place: str, tmp_path: Path) -> None:
     made(tmp_path, MOUNT.format(READ_ONLY.format(place)))
-    done = ptyint(tmp_path, "run", "small", within=mounting())
+    done = ptyint(tmp_path, "run", "test", within=mounting())
     assert done.returncode == 1 and "Read-only file system" in done.stderr and "Traceback" not in done.stderr
     runs = list((tmp_path / "reports").glob("2*"))
     if place == "..":

@@ -153,9 +153,19 @@ def shortened(text: str, most: int) -> str:
     return text if left_out <= 0 else f"{text[:half]} … {left_out} characters left out … {text[len(text) - half :]}"
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """`text` on one line, shortened."""
+    return shortened(" ".join(text.split()), most)
+
+
 def number(value: float) -> str:
     """A number for a reader, in at most four significant digits."""
     return f"{value:.4g}"
+
+
+def required(one: Any) -> str:
+    """Relation, bound and unit of a check or of what was declared."""
+    return f"{one.relation} {one.bound:g} {one.unit}".rstrip()
 
 
 def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
@@ -164,7 +174,7 @@ def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
         (
             check.name,
             "-" if check.measured is None else f"{check.measured:.4g}",
-            f"{check.relation} {check.bound:g} {check.unit}".rstrip(),
+            required(check),
             f"{SIGNS[check.verdict]} {check.verdict}",
             check.note,
         )

@@ -267,21 +267,12 @@ def execute(
     try:
         with target.with_suffix(".log").open("a", encoding="utf-8") as log:
             papermill.execute_notebook(
-                str(path),
-                str(target),
-                parameters=dict(parameters),
-                engine_name=ENGINE,
-                kernel_name="python3",
+                str(path), str(target), dict(parameters), engine_name=ENGINE, kernel_name="python3",
                 kernel_folder=str(target.parent),  # not `cwd`: papermill changes the folder of the whole process
-                kernel_env=env,
-                kernels=kernels,
-                progress_bar=False,
-                stdout_file=log,
-                stderr_file=log,
+                kernel_env=env, kernels=kernels, progress_bar=False, stdout_file=log, stderr_file=log,
                 on_cell_start=lambda cell, cell_index: on_cell(cell_index, cells),
-                notebook_timeout=timeout,
-                shutdown_kernel="immediate",
-            )
+                notebook_timeout=timeout, shutdown_kernel="immediate",
+            )  # fmt: skip
     except DeadKernelError:
         exit_code = KILLED
     except EvidenceError:  # the engine's answer, which the executed notebook gives too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -126,6 +126,13 @@ def dead(reports: Path) -> list[Path]:
     found = sorted(reports.iterdir()) if reports.is_dir() else []
     left = [path for path in found if run_name(path) not in ("", path.name) and not path.is_symlink()]
     return [path for path in left if path.is_dir() and not is_busy(path)]
+
+
+def remove(left: Iterable[Path]) -> None:
+    """Remove folders of :func:`dead`."""
+    for path in left:
+        shutil.rmtree(path)
+        _busy(path).unlink(missing_ok=True)
 
 
 def finished_runs(reports: Path) -> list[Manifest]:

@@ -127,24 +127,16 @@ def run(
     LostRunError
         Nothing of it could be kept: the disk is full, or the folder of the runs went away.
     """
-    names = [job.name for job in jobs]
-    if not jobs or len(set(names)) < len(names):
-        raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
+    entries = declared(jobs)
     _refuse_unwritable(reports, ledger, [*argv, *(str(value) for job in jobs for value in job.parameters.values())])
-    entries = [_entry(job) for job in jobs]
     start, surroundings = now(), Surroundings(**environment(describe()))
     with folder.claim(reports) as working:
         git = git_state(checkout(), ignored=[ledger.resolve(), working.parent])
         content = Manifest(
-            run=folder.run_name(working),
-            profile=profile,
-            argv=list(argv),
-            start=start,
-            git=Git(**git),
-            environment=surroundings,
-            notebooks=entries,
+            run=folder.run_name(working), profile=profile, argv=list(argv), start=start, git=Git(**git),
+            environment=surroundings, notebooks=entries,
             checks=[Judged.of(entry, check) for entry in entries for check in manifest.declare(entry)],
-        )
+        )  # fmt: skip
         manifest.write(working, content)
         bodies: dict[str, str] = {}
         try:
@@ -183,8 +175,21 @@ def _refuse_unwritable(reports: Path, ledger: Path, words: Sequence[str]) -> Non
         raise ConfigError(f"The ledger {ledger} is a folder; give a file.")
 
 
-def _entry(job: Job) -> Notebook:
-    """The manifest's entry of a notebook, before it ran."""
+def declared(jobs: Sequence[Job]) -> list[Notebook]:
+    """The manifest's entries of notebooks before they run: parameters, and checks with their bounds.
+
+    Raises
+    ------
+    ConfigError
+        A notebook or a parameter that cannot be, or two under one name.
+    """
+    names = [job.name for job in jobs]
+    if not jobs or len(set(names)) < len(names):
+        raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
+    return [_entry(job, names) for job in jobs]
+
+
+def _entry(job: Job, names: Sequence[str]) -> Notebook:
     if not 0 < job.timeout < threading.TIMEOUT_MAX:
         raise ConfigError(f"The timeout of {job.name} is {job.timeout:g}; must be a finite number of seconds above 0.")
     path = execution.notebook_path(job.notebook)
@@ -192,22 +197,15 @@ def _entry(job: Job) -> Notebook:
     asked = execution.check_parameters(notebook, job.parameters, path.name)
     defaults = execution.check_parameters(notebook, {}, path.name)
     expects = [Declared.of(one, asked, defaults) for one in job.expects]
-    names = [declared.name for declared in expects]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    keys = [one.name for one in expects]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ConfigError(f"{job.name} declares {twice} more than once; each check needs a name of its own.")
     return Notebook(
-        stage=job.stage,
-        name=job.name,
-        title=job.title,
-        notebook=path.name,
-        source_sha256=manifest.sha256_of(path),
-        asked=asked,
-        runner=installation(),
-        expects=expects,
+        stage=job.stage, name=job.name, title=job.title, notebook=path.name, source_sha256=manifest.sha256_of(path),
+        asked=asked, runner=installation(), expects=expects, timeout=job.timeout, note=job.note,
         artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
-        timeout=job.timeout,
-        note=job.note,
-    )
+        needs=[name for name in job.needs if name in names],
+    )  # fmt: skip
 
 
 def _executed(
@@ -220,16 +218,9 @@ def _executed(
     def start(number: int) -> Future[execution.Execution]:
         job = jobs[number]
         return pool.submit(
-            _in_a_loop_of_its_own,
-            execution.execute,
-            job.notebook,
-            working / f"{job.name}.ipynb",
-            job.parameters,
-            timeout=job.timeout,
-            on_cell=partial(on_progress, job.name),
-            env={} if job.alone else env,
-            kernels=kernels,
-        )
+            _in_a_loop_of_its_own, execution.execute, job.notebook, working / f"{job.name}.ipynb", job.parameters,
+            timeout=job.timeout, on_cell=partial(on_progress, job.name), env={} if job.alone else env, kernels=kernels,
+        )  # fmt: skip
 
     def may_start(number: int) -> bool:
         awaited = {jobs[other].name for other in (*waiting, *running.values())}
