@@ -127,11 +127,11 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
         )  # fmt: skip
     content = manifest.read(done.folder)
     _say(*ci.json_lines(content) if given["as_json"] else ())
-    ci.publish(content, junit, os.environ.get("GITHUB_STEP_SUMMARY"))
     others = [error for error in done.errors if error not in content.errors]
     _say(*causes.lines(content, CAUSES), *others, to=to)
     _say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}", to=to)
     _say(f"All runs: {done.folder.parent / history.PAGE}", to=to)
+    ci.publish(content, junit, os.environ.get("GITHUB_STEP_SUMMARY"))
     return int(done.verdict != "pass")
 
 

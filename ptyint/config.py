@@ -74,7 +74,7 @@ RULES: dict[str, Rule] = {
 
 
 def check_value(name: str, value: Any, rule: Rule | None = None) -> None:
-    """Raise ConfigError for a value that breaks a rule, without one that of the field of that name, where it has one."""
+    """Raise ConfigError for a value that breaks a rule; that of the field of that name, unless another is given."""
     holds, allowed = rule or RULES.get(name, FREE)
     if not holds(value):
         hint = did_you_mean(value, re.findall(r"'(\w+)'", allowed)) if isinstance(value, str) else ""

@@ -65,7 +65,7 @@ class EvidenceError(PtyintError, ValueError):
 
 
 class LostRunError(PtyintError, OSError):
-    """A run ended, and nothing of it could be kept."""
+    """A run ended, and nothing of it, or not what was asked for, could be kept."""
 
 
 class ChildError(PtyintError, RuntimeError):

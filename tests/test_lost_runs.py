@@ -46,7 +46,7 @@ def test_a_full_disk_leaves_a_red_page_and_an_entry(disk: str, tmp_path: Path) -
         tmp_path, "run", "test", within=mounting().format(f"{mount}; {{}}; code=$?; cp -r . {kept}; exit $code")
     )
     assert done.returncode == 1, done.stderr
-    assert "No space left on device" in done.stderr and "Traceback" not in done.stderr and "✗ FAIL" in done.stdout
+    assert "No space left on device" in done.stdout and "Traceback" not in done.stderr and "✗ FAIL" in done.stdout
     (path,) = (kept / "reports").glob("2*")
     assert verification.verify(path, kept / "docs" / "fix_plan.md").problems == ()
     assert manifest.read(path).verdict == "fail" and "No space left" in (path / "index.html").read_text()
@@ -66,10 +66,11 @@ def test_a_disk_without_room_for_a_red_page_is_refused_before_anything_runs(tmp_
 def test_a_folder_made_read_only_half_way(place: str, tmp_path: Path) -> None:
     made(tmp_path, MOUNT.format(READ_ONLY.format(place)))
     done = ptyint(tmp_path, "run", "test", within=mounting())
-    assert done.returncode == 1 and "Read-only file system" in done.stderr and "Traceback" not in done.stderr
+    said = done.stdout + done.stderr
+    assert done.returncode == 1 and "Read-only file system" in said and "Traceback" not in said
     runs = list((tmp_path / "reports").glob("2*"))
     if place == "..":
-        assert "Nothing could be kept of a red run in" in done.stderr and done.stderr.count("\n") == 2
+        assert "Nothing could be kept of a red run in" in done.stderr and said.count("\n") == 2
         assert runs == [] and told(tmp_path) == "" and "PASS" not in done.stdout
     else:
         (path,) = runs
