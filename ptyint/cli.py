@@ -10,8 +10,8 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -42,12 +42,10 @@ LEDGER = click.option(
     "the folder of the runs]"
 )  # fmt: skip
 
-STAGES_HELP = "\n\n".join(
-    [
-        "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items()),
-        "\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items()),
-    ]
-)
+STAGES_HELP = (
+    "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items())
+    + "\n\n\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items())
+)  # fmt: skip
 
 
 def _stages(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
@@ -118,12 +116,11 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
         return _announce(runner.declared(jobs), folder.finished_runs(reports), profile)
     if (junit := given["junit"]) and not junit.absolute().parent.is_dir():
         raise ConfigError(f"--junit {junit}: there is no folder {junit.parent}; make it, or give another file.")
-    for note in filter(None, (job.note for job in jobs)):
-        _say(note, to="stderr")
-    with _Progress(len(jobs)) as progress:
+    _say(*filter(None, (job.note for job in jobs)), to="stderr")
+    with _progress(len(jobs)) as progress:
         done = runner.run(
             jobs, ledger=_ledger(given["ledger"], reports), argv=["ptyint", *ctx.obj], describe=describe,
-            on_progress=progress.show, **{name: given[name] for name in ("reports", "profile", "side_by_side")},
+            on_progress=progress, **{name: given[name] for name in ("reports", "profile", "side_by_side")},
         )  # fmt: skip
     content = manifest.read(done.folder)
     _say(*ci.json_lines(content) if given["as_json"] else ())
@@ -162,8 +159,7 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     """
     beside = None if alone else _ledger(ledger, folder.resolve().parent)
     said = verification.verify(folder, beside, alone=alone)
-    for problem in said.problems:
-        _say(f"{SIGNS['fail']} {problem}")
+    _say(*(f"{SIGNS['fail']} {problem}" for problem in said.problems))
     if said.verdict is None or said.problems:
         _say(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
     else:
@@ -221,8 +217,7 @@ def check_backend(name: str) -> int:
     from ptyint.parity.conformance import check
 
     checks = check(name)
-    for one in checks:
-        _say(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else ""))
+    _say(*(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else "") for one in checks))
     return 0 if all(one.verdict in ("pass", "not available") for one in checks) else 1
 
 
@@ -246,8 +241,7 @@ def notebooks(folder: Path) -> int:
     if there:
         raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
     folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        _say(shutil.copyfile(source, folder / source.name))
+    _say(*(shutil.copyfile(source, folder / source.name) for source in sources))
     return 0
 
 
@@ -288,35 +282,31 @@ def _ledger(given: Path | None, reports: Path) -> Path:
     return given or reports.resolve().parent / "docs" / "fix_plan.md"
 
 
-class _Progress:
-    """A bar for `total` notebooks, with those that run; a line at the end of each where there is no terminal."""
+@contextmanager
+def _progress(total: int) -> Iterator[runner.OnProgress]:
+    """A bar for all notebooks, with those that run; a line at the end of each where there is no terminal."""
+    from tqdm import tqdm
 
-    def __init__(self, total: int) -> None:
-        self.total, self.ended, self.start = total, 0, time.monotonic()
-        self.running: dict[str, str] = {}
-        self.one_at_a_time = threading.Lock()
+    bar, start, lock = tqdm(total=total, unit="notebook", disable=None), time.monotonic(), threading.Lock()
+    running, ended = dict[str, str](), list[str]()
 
-    def show(self, name: str, done: int, cells: int) -> None:
-        with self.one_at_a_time, suppress(OSError, ValueError):  # the terminal is gone
-            self.running[name] = f"{done}/{cells}"
+    def show(name: str, done: int, cells: int) -> None:
+        with lock, suppress(OSError, ValueError):  # the terminal is gone
+            running[name] = f"{done}/{cells}"
             if done == cells:
-                del self.running[name]
-                self.ended += 1
-                self.bar.update()
-                if self.bar.disable:
-                    seconds = time.monotonic() - self.start
-                    _say(f"{name} has ended, {self.ended} of {self.total}, after {seconds:.0f} s", to="stderr")
-            self.bar.set_postfix(self.running)
+                del running[name]
+                ended.append(name)
+                bar.update()
+                if bar.disable:
+                    seconds = time.monotonic() - start
+                    _say(f"{name} has ended, {len(ended)} of {total}, after {seconds:.0f} s", to="stderr")
+            bar.set_postfix(running)
 
-    def __enter__(self) -> _Progress:
-        from tqdm import tqdm
-
-        self.bar = tqdm(total=self.total, unit="notebook", disable=None)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
+    try:
+        yield show
+    finally:
         with suppress(OSError, ValueError):
-            self.bar.close()
+            bar.close()
 
 
 def _say(*lines: object, to: str = "stdout") -> None:
@@ -331,14 +321,11 @@ def _say(*lines: object, to: str = "stdout") -> None:
 
 def _value(text: str) -> Any:
     """A parameter from the command line: a Python literal, else YAML's true, false, null, list or map, else text."""
-    try:
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        pass
-    try:
+    with suppress(yaml.YAMLError, RecursionError):
         return yaml.safe_load(text) if text in ("true", "false", "null") or text[:1] in ("[", "{") else text
-    except (yaml.YAMLError, RecursionError):
-        return text
+    return text
 
 
 if __name__ == "__main__":

@@ -86,7 +86,7 @@ class StrictEngine:
             seconds = options.get("notebook_timeout") or options.get("execution_timeout")
             why = f"it took longer than its {seconds:g} s"
         except DeadKernelError as error:
-            why, died = "the kernel died (killed, out of memory, or a crash)", error
+            why, died = "the kernel died (killed, out of memory, or a crash); free memory, or take `--jobs 1`", error
         stopped = _mark(nb, why)
         write_ipynb(nb, nb.metadata.papermill["output_path"])
         if died is not None:
