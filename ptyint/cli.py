@@ -84,9 +84,7 @@ def commands() -> None:
 )
 @REPORTS
 @LEDGER
-@click.option(
-    "--jobs", "side_by_side", type=click.IntRange(1), default=usable_cores, help="At once; default: the cores."
-)
+@click.option("--jobs", "side_by_side", type=click.IntRange(1), default=usable_cores, help="Notebooks at once [cores].")
 @click.option("--timeout", type=float, default=1800.0, show_default=True, metavar="SECONDS", help="For each notebook.")
 @click.option("--dry-run", is_flag=True, help="Only tell stages, notebooks, parameters, checks and expected minutes.")
 @click.option("--junit", type=FOLDER, metavar="FILE", help="Also write the checks as JUnit XML.")
