@@ -5,27 +5,35 @@ from __future__ import annotations
 import ast
 import codecs
 import io
+import os
 import shutil
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import click
+import yaml
 
 from ptyint._atomic import shipped
-from ptyint.errors import ConfigError, PtyintError, did_you_mean
-from ptyint.evidence import history, verification
+from ptyint.errors import ConfigError, LostRunError, PtyintError
+from ptyint.evidence import causes, ci, folder, history, manifest, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.checks import PLAIN, SIGNS
-from ptyint.evidence.display import shortened
+from ptyint.evidence.display import required
 from ptyint.evidence.environment import usable_cores
-from ptyint.evidence.pages import SUMMARY
+from ptyint.evidence.manifest import Manifest, Notebook
+from ptyint.evidence.pages import SUMMARY, seconds
 from ptyint.stages import PROFILES, STAGES, jobs_of
 from ptyint.stages.request import Request
 from ptyint.stages.scan import default_fixture
+
+CAUSES = 6
+"""How many the terminal names."""
 
 FOLDER = click.Path(path_type=Path)
 REPORTS = click.option("--reports", type=FOLDER, default=Path("reports"), show_default=True, help="Folder of the runs.")
@@ -34,33 +42,33 @@ LEDGER = click.option(
     "the folder of the runs]"
 )  # fmt: skip
 
-STAGES_HELP = "\n\n".join(
-    [
-        "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items()),
-        "\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items()),
-    ]
-)
+STAGES_HELP = (
+    "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items())
+    + "\n\n\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items())
+)  # fmt: skip
 
 
-class Commands(click.Group):
-    """A group that names the near miss of a mistyped command."""
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        """Refuse an unknown command with the one that was meant."""
-        if args and args[0] not in self.commands:
-            hint = did_you_mean(args[0], self.commands) or f" Must be one of {list(self.commands)}."
-            ctx.fail(f"No such command {args[0]!r}.{hint}")
-        return super().resolve_command(ctx, args)
+def _stages(ctx: click.Context, parameter: click.Parameter, begun: str) -> list[str]:
+    """What a shell offers."""
+    return [name for name in STAGES if name.startswith(begun)]
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="ptyint")
 def commands() -> None:
-    """Does the PyTorch backend do the same science as the TensorFlow backend?"""
+    """Does the PyTorch backend do the same science as the TensorFlow backend?
+
+    \b
+    Begin here:
+      ptyint run --dry-run       what would be run and checked, and how long it takes
+      ptyint run                 run it; then read the page that the last lines name
+      ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends
+      ptyint verify reports/...  is a run folder what its run left, and did it pass?
+    """  # noqa: D301 (click keeps the lines below \b as they are)
 
 
 @commands.command(epilog=STAGES_HELP)
-@click.argument("stages", nargs=-1, metavar="[STAGE]...")
+@click.argument("stages", nargs=-1, metavar="[STAGE]...", shell_complete=_stages)
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True, help="How much.")
 @click.option("--fixture", default="", help=f"Dataset of the stage 'scan'.  [default: {default_fixture()}]")
 @click.option(
@@ -72,19 +80,15 @@ def commands() -> None:
     type=(str, str),
     multiple=True,
     metavar="NAME VALUE",
-    help="A parameter of the stages' notebooks, or of one stage as STAGE.NAME; repeat it for more.",
+    help="A parameter of the stages' notebooks, or of one stage as STAGE.NAME; also NAME=VALUE; repeat it for more.",
 )
 @REPORTS
 @LEDGER
-@click.option(
-    "--jobs",
-    "side_by_side",
-    type=click.IntRange(min=1),
-    default=usable_cores,
-    metavar="N",
-    help="Notebooks to run side by side where they do not need each other.  [default: the cores]",
-)
+@click.option("--jobs", "side_by_side", type=click.IntRange(1), default=usable_cores, help="Notebooks at once [cores].")
 @click.option("--timeout", type=float, default=1800.0, show_default=True, metavar="SECONDS", help="For each notebook.")
+@click.option("--dry-run", is_flag=True, help="Only tell stages, notebooks, parameters, checks and expected minutes.")
+@click.option("--junit", type=FOLDER, metavar="FILE", help="Also write the checks as JUnit XML.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each check; all else goes to stderr.")
 @click.pass_context
 def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **given: Any) -> int:
     """Run stages, judge every check, leave a run folder with one page to read.
@@ -100,35 +104,45 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     """  # noqa: D301 (click keeps the lines below \b as they are)
     from ptyint.backends.installed import describe
 
-    reports, profile = given["reports"], given["profile"]
+    reports, profile, to = given["reports"], given["profile"], "stderr" if given["as_json"] else "stdout"
+    values = {name: _value(text) for name, text in parameters}
     request = Request(
-        stages or PROFILES[profile],
-        reports,
-        given["fixture"],
-        given["scan"],
-        {name: _value(name, text) for name, text in parameters},
-        given["timeout"],
-        profile,
+        stages or PROFILES[profile], reports, given["fixture"], given["scan"], values, given["timeout"], profile
     )
     jobs = jobs_of(request)
-    for note in filter(None, (job.note for job in jobs)):
-        print(note, file=sys.stderr)
-    with _Progress(len(jobs)) as progress:
+    if given["dry_run"]:
+        return _announce(runner.declared(jobs), folder.finished_runs(reports), profile)
+    if (junit := given["junit"]) and not junit.absolute().parent.is_dir():
+        raise ConfigError(f"--junit {junit}: there is no folder {junit.parent}; make it, or give another file.")
+    _say(*filter(None, (job.note for job in jobs)), to="stderr")
+    with _progress(len(jobs)) as progress:
         done = runner.run(
-            jobs,
-            reports=reports,
-            ledger=_ledger(given["ledger"], reports),
-            argv=["ptyint", *ctx.obj],
-            profile=profile,
-            describe=describe,
-            on_progress=progress.show,
-            side_by_side=given["side_by_side"],
-        )
-    for error in done.errors:
-        print(error, file=sys.stderr)
-    print(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}")
-    print(f"All runs: {done.folder.parent / history.PAGE}")
-    return 0 if done.verdict == "pass" and not done.errors else 1
+            jobs, ledger=_ledger(given["ledger"], reports), argv=["ptyint", *ctx.obj], describe=describe,
+            on_progress=progress, **{name: given[name] for name in ("reports", "profile", "side_by_side")},
+        )  # fmt: skip
+    content = manifest.read(done.folder)
+    _say(*ci.json_lines(content) if given["as_json"] else ())
+    others = [error for error in done.errors if error not in content.errors]
+    _say(*causes.lines(content, CAUSES), *others, to=to)
+    _say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}", to=to)
+    _say(f"All runs: {done.folder.parent / history.PAGE}", to=to)
+    ci.publish(content, junit, os.environ.get("GITHUB_STEP_SUMMARY"))
+    return int(done.verdict != "pass")
+
+
+def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile: str) -> int:
+    """What a run would do; how long each notebook took when it last ran in this profile."""
+    ran = {one.name: one for run in reversed(earlier) if run.profile == profile for one in run.notebooks if one.end}
+    took = {one.name: float(seconds(ran[one.name])) / 60 for one in entries if one.name in ran}
+    for one in entries:
+        minutes = f"{took[one.name]:.1f} minutes" if one.name in took else "never ran here"
+        _say(f"{one.stage}: {one.title} ({one.notebook}, {minutes})")
+        _say(*(f"    -p {name} {value!r}" for name, value in one.asked.items()))
+        checks = [(check.name, required(check)) for check in manifest.declare(one)]
+        _say(*(f"  {name}" if bound == "== 1" else f"  {name}: {bound}" for name, bound in checks))
+    n, some = sum(len(manifest.declare(one)) for one in entries), f", {sum(took.values()):.0f} minutes" if took else ""
+    _say(f"{len(entries)} notebooks, {n} checks{some}; nothing was run.")
+    return 0
 
 
 @commands.command()
@@ -143,13 +157,11 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     """
     beside = None if alone else _ledger(ledger, folder.resolve().parent)
     said = verification.verify(folder, beside, alone=alone)
-    for problem in said.problems:
-        print(f"{SIGNS['fail']} {problem}")
+    _say(*(f"{SIGNS['fail']} {problem}" for problem in said.problems))
     if said.verdict is None or said.problems:
-        print(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
+        _say(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
     else:
-        sign = SIGNS[said.verdict]
-        print(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {sign} {said.verdict}")
+        _say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {SIGNS[said.verdict]} {said.verdict}")
     return 0 if said.green else 1
 
 
@@ -157,7 +169,21 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
 @REPORTS
 def index(reports: Path) -> int:
     """Make index.html and index.json of the runs again from the run folders."""
-    print(history.write_index(reports))
+    _say(history.write_index(reports))
+    return 0
+
+
+@commands.command()
+@REPORTS
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def clean(reports: Path, yes: bool) -> int:
+    """Remove what interrupted runs left: folders .<time>.partial, named first. Other runs are not touched."""
+    left = folder.dead(reports)
+    _say(*(f"{path} ({sum(one.lstat().st_size for one in path.rglob('*')) / 1e6:.1f} MB)" for path in left))
+    if left and (yes or click.confirm(f"Remove these {len(left)}?", abort=True)):
+        folder.remove(left)
+        history.write_index(reports)
+    _say(f"{len(left)} removed.")
     return 0
 
 
@@ -170,10 +196,10 @@ def backends() -> int:
     described = describe(names())
     for name, facts in described.items():
         if "unavailable" in facts:
-            print(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
+            _say(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
         else:
             shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
-            print(f"{name:21} {SIGNS['pass']} {shown}")
+            _say(f"{name:21} {SIGNS['pass']} {shown}")
     return 1 if any("unavailable" in described[name] for name in BUILT_IN) else 0
 
 
@@ -189,8 +215,7 @@ def check_backend(name: str) -> int:
     from ptyint.parity.conformance import check
 
     checks = check(name)
-    for one in checks:
-        print(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else ""))
+    _say(*(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else "") for one in checks))
     return 0 if all(one.verdict in ("pass", "not available") for one in checks) else 1
 
 
@@ -201,7 +226,7 @@ def fixtures() -> int:
 
     for name in fixture_names():
         fixture = fixture_info(name)
-        print(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
+        _say(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
     return 0
 
 
@@ -214,26 +239,30 @@ def notebooks(folder: Path) -> int:
     if there:
         raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
     folder.mkdir(parents=True, exist_ok=True)
-    for source in sources:
-        print(shutil.copyfile(source, folder / source.name))
+    _say(*(shutil.copyfile(source, folder / source.name) for source in sources))
     return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 only when everything passed, 2 where the request cannot be."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    words = (one.split("=", 1) if last == "-p" else [one] for last, one in zip(["", *given], given, strict=False))
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed: a kernel would die of it, and files get its number
+            setattr(sys, name, open(os.devnull, "w"))
+            os.set_inheritable(getattr(sys, name).fileno(), True)
     codecs.register_error(_in_plain.__name__, _in_plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=_in_plain.__name__)
     try:
-        return int(commands.main(given, prog_name="ptyint", standalone_mode=False, obj=given) or 0)
+        return int(commands.main(list(chain(*words)), prog_name="ptyint", standalone_mode=False, obj=given) or 0)
     except click.ClickException as error:
         error.show(sys.stderr)
         return error.exit_code
     except (PtyintError, OSError) as error:
-        print(f"ptyint: {error}", file=sys.stderr)
-        return 2
+        _say(f"ptyint: {error}", to="stderr")
+        return 1 if isinstance(error, LostRunError) else 2
     except click.Abort:
         return 130
 
@@ -251,56 +280,50 @@ def _ledger(given: Path | None, reports: Path) -> Path:
     return given or reports.resolve().parent / "docs" / "fix_plan.md"
 
 
-class _Progress:
-    """A bar for each notebook that runs, by its name, below one for all; a line at its end where there is no terminal.
+@contextmanager
+def _progress(total: int) -> Iterator[runner.OnProgress]:
+    """A bar for all notebooks, with those that run; a line at the end of each where there is no terminal."""
+    from tqdm import tqdm
 
-    Parameters
-    ----------
-    total : int
-        Notebooks.
-    """
+    bar, start, lock = tqdm(total=total, unit="notebook", disable=None), time.monotonic(), threading.Lock()
+    running, ended = dict[str, str](), list[str]()
 
-    def __init__(self, total: int) -> None:
-        self.total, self.ended = total, 0
-        self.bars: dict[str, Any] = {}
-        self.one_at_a_time = threading.Lock()
-
-    def show(self, name: str, done: int, cells: int) -> None:
-        from tqdm import tqdm
-
-        with self.one_at_a_time:
-            if not self.bars:
-                self.bars[""] = tqdm(total=self.total, unit="notebook", desc="run", disable=None)
-            if name not in self.bars:
-                self.bars[name] = tqdm(total=cells, unit="cell", desc=name, leave=False, disable=None)
-            bar = self.bars[name]
-            bar.update(done - bar.n)
+    def show(name: str, done: int, cells: int) -> None:
+        with lock, suppress(OSError, ValueError):  # the terminal is gone
+            running[name] = f"{done}/{cells}"
             if done == cells:
-                self.ended += 1
-                bar.close()
-                self.bars[""].update()
-                if self.bars[""].disable:
-                    seconds = time.monotonic() - self.start
-                    print(f"{name} has ended, {self.ended} of {self.total}, after {seconds:.0f} s", file=sys.stderr)
+                del running[name]
+                ended.append(name)
+                bar.update()
+                if bar.disable:
+                    seconds = time.monotonic() - start
+                    _say(f"{name} has ended, {len(ended)} of {total}, after {seconds:.0f} s", to="stderr")
+            bar.set_postfix(running)
 
-    def __enter__(self) -> _Progress:
-        self.start = time.monotonic()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        for bar in reversed(self.bars.values()):
+    try:
+        yield show
+    finally:
+        with suppress(OSError, ValueError):
             bar.close()
 
 
-def _value(name: str, text: str) -> Any:
-    """A parameter from the command line: a Python literal (number, True, None, quoted text), else the text itself."""
+def _say(*lines: object, to: str = "stdout") -> None:
+    """Print; that nobody listens any more does no harm."""
+    stream = getattr(sys, to)
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        return text
-    if isinstance(value, (int, float)) and value < 0:
-        raise ConfigError(f"-p {name} is {shortened(text, 60)}; no parameter of a stage is below 0.")
-    return value
+        for line in lines:
+            print(line, file=stream, flush=True)
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _value(text: str) -> Any:
+    """A parameter from the command line: a Python literal, else YAML's true, false, null, list or map, else text."""
+    with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return ast.literal_eval(text)
+    with suppress(yaml.YAMLError, RecursionError):
+        return yaml.safe_load(text) if text in ("true", "false", "null") or text[:1] in ("[", "{") else text
+    return text
 
 
 if __name__ == "__main__":

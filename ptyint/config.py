@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,8 @@ def _is(value: object, *kinds: type) -> bool:
 
 
 FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
-COUNT, WHOLE = _number(1, whole=True), _number(0, whole=True)
+SEVERAL, COUNT, WHOLE = (_number(lowest, whole=True) for lowest in (2, 1, 0))
+FREE: Rule = (lambda value: True, "")
 POSITIVE, FRACTION = _number(0, above=True), _number(0, below=1)
 
 RULES: dict[str, Rule] = {
@@ -55,7 +57,7 @@ RULES: dict[str, Rule] = {
     "gridsize": _among(1, 2),
     "amp_activation": _among(*ACTIVATIONS),
     "scheduler": _among(*SCHEDULERS),
-    "M": _number(2, whole=True),
+    "M": SEVERAL,
     "plateau_min_lr": _number(0),
     "plateau_factor": _number(0, above=True, below=1),
     "model": (lambda value: isinstance(value, ModelConfig), "a ModelConfig"),
@@ -71,6 +73,14 @@ RULES: dict[str, Rule] = {
 """What each field may hold, in all three configurations; fields that are not here hold paths."""
 
 
+def check_value(name: str, value: Any, rule: Rule | None = None) -> None:
+    """Raise ConfigError for a value that breaks a rule; that of the field of that name, unless another is given."""
+    holds, allowed = rule or RULES.get(name, FREE)
+    if not holds(value):
+        hint = did_you_mean(value, re.findall(r"'(\w+)'", allowed)) if isinstance(value, str) else ""
+        raise ConfigError(f"{name} is {value!r:.200}; must be {allowed}.{hint}")
+
+
 @dataclass(frozen=True)
 class _Validated:
     """A configuration that is checked when it is made."""
@@ -79,10 +89,8 @@ class _Validated:
         """Raise ConfigError for the first field that breaks its rule; None is allowed where it is the default."""
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
-            if one.name in RULES and not (value is None and one.default is None):
-                holds, allowed = RULES[one.name]
-                if not holds(value):
-                    raise ConfigError(f"{one.name} is {value!r}; must be {allowed}.")
+            if not (value is None and one.default is None):
+                check_value(one.name, value)
 
 
 @dataclass(frozen=True)

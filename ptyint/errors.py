@@ -64,6 +64,10 @@ class EvidenceError(PtyintError, ValueError):
     """A run folder, its manifest or a stage is not what it must be."""
 
 
+class LostRunError(PtyintError, OSError):
+    """A run ended, and nothing of it, or not what was asked for, could be kept."""
+
+
 class ChildError(PtyintError, RuntimeError):
     """A process that did part of the work died before it was done."""
 

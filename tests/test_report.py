@@ -101,21 +101,39 @@ def test_a_run_that_breaks_leaves_its_pages_and_a_red_exit_code(tmp_path: Path) 
     ("arguments", "says"),
     [
         (["scan", "-p", "nepoch", "2"], "Did you mean 'nepochs'"),
-        (["scan", "-p", "nepochs", "two"], "nepochs is 'two', a str; must be a int"),
+        (["scan", "-p", "nepochs", "two"], "nepochs is 'two'; must be a whole number of at least 1."),
         (
             ["e2e"],
             "Unknown stage 'e2e'. Must be one of ['e2a', 'e2b', 'e2c', 'star', 'scan', "
-            "'ladder', 'faults', 'ptychodus', 'e2d']",
+            "'ladder', 'faults', 'ptychodus', 'e2d']. Did you mean 'e2d'?",
         ),
         (["scan", "--fixture", "tiny-46"], "No fixture is named 'tiny-46'. Did you mean 'tiny-64'?"),
         (["e2d", "--fixture", "tiny-64"], "are for the stage 'scan', and only ['e2d'] will run"),
         (["scan", "--fixture", "tiny-64", "--scan", "a.npz"], "give one of them"),
         (["e2c"], "Stage e2c needs the red evidence of stage e2b"),
-        (["scan", "-p", "learning_rate", "1e999"], "learning_rate is inf; must be a finite number"),
+        (["scan", "-p", "learning_rate", "1e999"], "learning_rate is inf; must be a finite number above 0."),
         (["scan", "-p", "n_groups", "1" + 400 * "0"], "must be a finite number"),
-        (["scan", "-p", "seed", "-1"], "-p seed is -1; no parameter of a stage is below 0."),
-        (["scan", "-p", "nepochs", "{[]: 1}"], "nepochs is '{[]: 1}', a str; must be a int"),
-        (["scan", "-p", "nepochs", "(" * 5000], "a str; must be a int"),
+        (["scan", "-p", "seed", "-1"], "seed is -1; must be a whole number of at least 0."),
+        (["scan", "-p", "min_agreement", "-1"], "-p min_agreement is -1; no parameter of a stage is below 0."),
+        (["scan", "-p", "nepochs", "{[]: 1}"], "nepochs is '{[]: 1}'; must be a whole number"),
+        (["scan", "-p", "nepochs", "(" * 5000], "must be a whole number"),
+        (["scan", "-p", "nepochs", "[" * 5000], "must be a whole number"),
+        (["scan", "-p", "nepochs=[1, 2]"], "nepochs is [1, 2]; must be a whole number"),
+        (["scan", "-p", "nepochs=-5"], "nepochs is -5; must be a whole number of at least 1."),
+        (["ptychodus", "-p", "ptychodus.nepochs", "0"], "nepochs is 0; must be a whole number of at least 1."),
+        (["e2a", "-p", "nepochs", "1"], "nepochs is 1; must be a whole number of at least 2."),
+        (["scan", "-p", "gridsize", "3"], "gridsize is 3; must be one of [1, 2]."),
+        (["scan", "-p", "n_groups", "0"], "n_groups is 0; must be a whole number of at least 1."),
+        (["scan", "-p", "M", "11"], "M is 11; must be even"),
+        (["scan", "-p", "scheduler", "Cosine"], "Did you mean 'WarmupCosine'?"),
+        (["ladder", "-p", "candidate", "pytoch"], "Unknown backend 'pytoch'."),
+        (["ladder", "-p", "candidate", "pytoch"], "Did you mean 'pytorch'?"),
+        (["ladder", "-p", "reference", "pytorch"], "reference and candidate are both 'pytorch'"),
+        (["ladder", "-p", "n_pairs", "0"], "n_pairs is 0; must be a whole number of at least 1."),
+        (["faults", "-p", "faults", "F01, F99"], "No fault has the id 'F99'. Did you mean 'F19'?"),
+        (["e2a", "-p", "fixtures", "tiny-46"], "No fixture is named 'tiny-46'. Did you mean 'tiny-64'?"),
+        (["ladde"], "Did you mean 'ladder'?"),
+        (["scan", "--junit", "/nowhere/junit.xml"], "there is no folder /nowhere"),
         (["scan", "-p", "diffraction_kind", "a\udcff"], r"'a\udcff' is no UTF-8 text"),
         (["scan", "--ledger", "/"], "The ledger / is a folder; give a file."),
         (["scan", "--ledger", f"{__file__}/fix_plan.md"], "is a file; give another folder."),
@@ -134,6 +152,26 @@ def test_what_cannot_be_run_is_refused_before_a_folder_exists(
     said = capsys.readouterr().err
     assert says in said and len(said) <= 600 and said.startswith("ptyint: ") and said.count("\n") == 1
     assert not (tmp_path / "reports").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["scan", "--fixture", "siemens-star-64"],
+        ["ptychodus", "-p", "fixture", "siemens-star"],
+        ["e2a", "-p", "fixtures", "siemens-star"],
+    ],
+)
+def test_a_dataset_that_cannot_be_fetched_is_refused_before_a_folder_exists(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("PTYINT_DATA_DIR", "PTYINT_REQUIRE_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    assert main(["run", *arguments, "--reports", str(tmp_path / "reports")]) == 2
+    said = capsys.readouterr().err
+    assert "offline, set PTYINT_DATA_DIR to a folder that holds" in said and not (tmp_path / "reports").exists()
 
 
 def test_a_scan_whose_name_is_no_utf8_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -217,7 +255,7 @@ def test_verify_on_the_command_line(scan_run, capsys: pytest.CaptureFixture[str]
     assert "it is not a run folder" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["run", "verify", "index", "backends", "check-backend", "fixtures"])
+@pytest.mark.parametrize("command", ["run", "verify", "index", "clean", "backends", "check-backend", "fixtures"])
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: ptyint {command}")
@@ -232,7 +270,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     ("arguments", "says"),
     [
         (["rum"], "No such command 'rum'. Did you mean 'run'?"),
-        (["zzz"], "No such command 'zzz'. Must be one of ['run', 'verify', 'index', 'backends', 'check-backend'"),
+        (["zzz"], "No such command 'zzz'."),
         (["run", "--profil", "full"], "Did you mean '--profile'"),
         (["run", "--profile", "slow"], "'slow' is not one of 'quick', 'full'"),
         (["verify"], "Missing argument 'RUN'"),

@@ -101,7 +101,7 @@ def test_a_check_that_was_not_reported_is_not_run(tmp_path: Path) -> None:
     done, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", "print('no check here')"), "size", "weight"))
     assert {verdicts(content)[name] for name in ("size", "weight")} == {"not run"}
     assert done.verdict == "not run" and content.exit_code == 1 and not green(done)
-    assert "○ NOT RUN" in page and "○ not run: size. the notebook did not report it" in page
+    assert "○ NOT RUN" in page and "○ not run: size and 1 more. the notebook did not report it" in page
 
 
 def test_a_check_without_a_measurement_and_one_with_too_little_data_are_no_pass(tmp_path: Path) -> None:

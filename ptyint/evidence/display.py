@@ -28,7 +28,7 @@ ESCAPES = re.compile(
     r"|(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]"  # a colour, a move of the cursor (CSI)
     r"|\x1b[PX^_][^\x1b\n<]*(?:\x1b\\)?"  # DCS, SOS, PM, APC
     r"|\x1b[ -/]*[0-;=-~]?"  # any other
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]"  # what is no text, or turns its direction
+    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ufffe\uffff]"  # what is no text, or turns its direction
 )
 """What steers a terminal, and is no text."""
 
@@ -153,9 +153,19 @@ def shortened(text: str, most: int) -> str:
     return text if left_out <= 0 else f"{text[:half]} … {left_out} characters left out … {text[len(text) - half :]}"
 
 
+def one_line(text: str, most: int = 300) -> str:
+    """`text` on one line, shortened."""
+    return shortened(" ".join(text.split()), most)
+
+
 def number(value: float) -> str:
     """A number for a reader, in at most four significant digits."""
     return f"{value:.4g}"
+
+
+def required(one: Any) -> str:
+    """Relation, bound and unit of a check or of what was declared."""
+    return f"{one.relation} {one.bound:g} {one.unit}".rstrip()
 
 
 def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
@@ -164,7 +174,7 @@ def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
         (
             check.name,
             "-" if check.measured is None else f"{check.measured:.4g}",
-            f"{check.relation} {check.bound:g} {check.unit}".rstrip(),
+            required(check),
             f"{SIGNS[check.verdict]} {check.verdict}",
             check.note,
         )

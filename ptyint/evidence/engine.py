@@ -86,7 +86,7 @@ class StrictEngine:
             seconds = options.get("notebook_timeout") or options.get("execution_timeout")
             why = f"it took longer than its {seconds:g} s"
         except DeadKernelError as error:
-            why, died = "the kernel died (killed, out of memory, or a crash)", error
+            why, died = "the kernel died (killed, out of memory, or a crash); free memory, or take `--jobs 1`", error
         stopped = _mark(nb, why)
         write_ipynb(nb, nb.metadata.papermill["output_path"])
         if died is not None:
@@ -109,15 +109,12 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
     own = [f"--Session.packer={__name__}.packed"] if kernel_name == OWN else []
     try:
         client = PapermillNotebookClient(
-            manager,
-            kernel_name=kernel_name,
-            log=logger,
+            manager, kernel_name=kernel_name, log=logger,
             extra_arguments=["--log-level=ERROR", *own],  # else it warns that it speaks TCP, here on one machine
-            startup_timeout=options.get("start_timeout", 60),
-            timeout=options.get("execution_timeout"),
+            startup_timeout=options.get("start_timeout", 60), timeout=options.get("execution_timeout"),
             timeout_func=_time_left(options.get("notebook_timeout")),
             **{name: options[name] for name in KEPT if options.get(name) is not None},
-        )
+        )  # fmt: skip
         client.create_kernel_manager()
         if kernel_name == OWN:  # without folders to look in there is ipykernel of this interpreter alone
             client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])

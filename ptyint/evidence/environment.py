@@ -89,7 +89,7 @@ def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "threads": usable_cores(),
-        "memory_bytes": _memory(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions() if d.name)),
         "backends": dict(backends),
@@ -108,10 +108,3 @@ def _cpu() -> str:
         lines = []
     models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
-
-
-def _memory() -> int | None:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None

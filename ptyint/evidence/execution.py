@@ -6,7 +6,7 @@ import ast
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -264,32 +264,24 @@ def execute(
     argv = ["papermill", str(path), str(target), "--engine", ENGINE]
     argv += [part for key, value in parameters.items() for part in ("-p", key, str(value))]
     start, exit_code, trouble = now(), 0, ""
-    with target.with_suffix(".log").open("a", encoding="utf-8") as log:
-        try:
+    try:
+        with target.with_suffix(".log").open("a", encoding="utf-8") as log:
             papermill.execute_notebook(
-                str(path),
-                str(target),
-                parameters=dict(parameters),
-                engine_name=ENGINE,
-                kernel_name="python3",
+                str(path), str(target), dict(parameters), engine_name=ENGINE, kernel_name="python3",
                 kernel_folder=str(target.parent),  # not `cwd`: papermill changes the folder of the whole process
-                kernel_env=env,
-                kernels=kernels,
-                progress_bar=False,
-                stdout_file=log,
-                stderr_file=log,
+                kernel_env=env, kernels=kernels, progress_bar=False, stdout_file=log, stderr_file=log,
                 on_cell_start=lambda cell, cell_index: on_cell(cell_index, cells),
-                notebook_timeout=timeout,
-                shutdown_kernel="immediate",
-            )
-        except DeadKernelError:
-            exit_code = KILLED
-        except EvidenceError:  # the engine's answer, which the executed notebook gives too
-            exit_code = 1
-        except Exception as error:  # the kernel did not start, the disk is full, ...: a red run, not a lost one
-            exit_code, trouble = 1, f"{type(error).__name__}: {error}"
-        stopped = trouble or _stopped(target)
-        if stopped:
+                notebook_timeout=timeout, shutdown_kernel="immediate",
+            )  # fmt: skip
+    except DeadKernelError:
+        exit_code = KILLED
+    except EvidenceError:  # the engine's answer, which the executed notebook gives too
+        exit_code = 1
+    except Exception as error:  # the kernel did not start, the disk is full, ...: a red run, not a lost one
+        exit_code, trouble = 1, f"{type(error).__name__}: {error}"
+    stopped = trouble or _stopped(target)
+    if stopped:
+        with suppress(OSError), target.with_suffix(".log").open("a", encoding="utf-8") as log:
             log.write(f"\n{path.name} stopped: {stopped}\n")
     on_cell(cells, cells)
     return Execution(argv, start, now(), exit_code, stopped)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +15,11 @@ from ptyint.errors import EvidenceError
 from ptyint.evidence.manifest import RUN_NAME, Manifest, read
 
 LOCK = ".lock"
+
+RESERVE = ".reserve"
+"""A file of random bytes in a folder that is worked in; what is written last has its room when the disk is full."""
+
+RESERVED = 2**20
 
 
 @contextmanager
@@ -36,25 +43,56 @@ def claim(reports: Path) -> Iterator[Path]:
     ------
     EvidenceError
         No name is free.
+    OSError
+        There is no room, not even for a red page; nothing is left.
     """
     reports.mkdir(parents=True, exist_ok=True)
     root = reports.resolve()
     with FileLock(root / LOCK):
-        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
-        names = (stamp if number == 1 else f"{stamp}-{number}" for number in range(1, 1000))
-        taken = {run_name(path) for path in root.iterdir()}
-        name = next((name for name in names if name not in taken), None)
-        if name is None:
-            raise EvidenceError(f"No free run folder for {stamp} in {reports}; wait a second.")
-        working = partial(root, name)
+        working = partial(root, free_name(root))
         busy = FileLock(_busy(working))
         busy.acquire()
         working.mkdir()
     try:
+        try:
+            (working / RESERVE).write_bytes(os.urandom(RESERVED))
+        except OSError:
+            shutil.rmtree(working)
+            raise
         yield working
     finally:
         busy.release()
-        _busy(working).unlink(missing_ok=True)
+        with suppress(OSError):
+            _busy(working).unlink(missing_ok=True)
+
+
+def free_name(root: Path) -> str:
+    """Name of a run that ends or begins now, which no folder has; ask while the lock is held."""
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    taken = {run_name(path) for path in root.iterdir()}
+    names = (stamp if number == 1 else f"{stamp}-{number}" for number in range(1, 1000))
+    name = next((name for name in names if name not in taken), None)
+    if name is None:
+        raise EvidenceError(f"No free run folder for {stamp} in {root}; wait a second.")
+    return name
+
+
+def writable(working: Path) -> Path:
+    """The folder, made again if it is gone; a fresh one beside it where nothing can be written into it.
+
+    Raises
+    ------
+    OSError
+        Nor can a fresh one be.
+    """
+    try:
+        working.mkdir(exist_ok=True)
+        (working / RESERVE).touch()
+    except OSError:
+        working = partial(working.parent, free_name(working.parent))
+        working.mkdir()
+    (working / RESERVE).unlink(missing_ok=True)
+    return working
 
 
 def partial(reports: Path, run: str) -> Path:
@@ -81,6 +119,20 @@ def is_busy(working: Path) -> bool:
 
 def _busy(working: Path) -> Path:
     return working.with_name(f".{run_name(working)}.busy")
+
+
+def dead(reports: Path) -> list[Path]:
+    """Folders that interrupted runs left; neither finished runs nor those that go on."""
+    found = sorted(reports.iterdir()) if reports.is_dir() else []
+    left = [path for path in found if run_name(path) not in ("", path.name) and not path.is_symlink()]
+    return [path for path in left if path.is_dir() and not is_busy(path)]
+
+
+def remove(left: Iterable[Path]) -> None:
+    """Remove folders of :func:`dead`."""
+    for path in left:
+        shutil.rmtree(path)
+        _busy(path).unlink(missing_ok=True)
 
 
 def finished_runs(reports: Path) -> list[Manifest]:

@@ -7,7 +7,7 @@ programs) and ``index.html`` (for people) are made from the run folders alone.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder, manifest, pages
 from ptyint.evidence.checks import SIGNS
-from ptyint.evidence.display import printable
+from ptyint.evidence.display import one_line, printable
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.record import TOLERANCE
 
@@ -50,19 +50,21 @@ def changes(now: Manifest, earlier: Sequence[Manifest]) -> dict[str, list[str]]:
     -------
     dict of str to list of str
         Notebook to sentences about it, against the last run that had this notebook; under ``""`` the sentences about
-        the run as a whole.
+        the run as a whole, against the last run of the same notebooks in the same profile.
     """
-    if not earlier:
-        first = ["this is the first run"]
-        return {"": first} | {entry.name: first for entry in now.notebooks}
     by_notebook = {entry.name: _notebook(now, entry, earlier) for entry in now.notebooks}
-    last = earlier[0]
-    whole = [f"compared with {last.run}"]
-    if now.verdict != last.verdict:
-        whole.append(f"verdict {last.verdict} → {now.verdict}")
-    whole += _surroundings(now, last)
-    whole += [f"{name}: {sentence}" for name, sentences in by_notebook.items() for sentence in sentences[1:]]
-    return {"": whole if len(whole) > 1 else [f"nothing but times, compared with {last.run}"], **by_notebook}
+    last = next((one for one in earlier if _request(one) == _request(now)), None)
+    whole = [f"compared with {last.run}" if last else "this is the first run of these stages in this profile"]
+    whole += _surroundings(now, last) if last else []
+    for name, (against, *sentences) in by_notebook.items():
+        where = f"{name}, {against}" if sentences and against != whole[0] else name
+        whole += [f"{where}: {sentence}" for sentence in sentences]
+    return {"": whole if len(whole) > 1 or not last else [f"nothing but times, {whole[0]}"], **by_notebook}
+
+
+def _request(run: Manifest) -> tuple[object, ...]:
+    """What was asked for: runs of the same are compared."""
+    return run.profile, {entry.name for entry in run.notebooks}
 
 
 def _notebook(now: Manifest, entry: Notebook, earlier: Sequence[Manifest]) -> list[str]:
@@ -97,7 +99,7 @@ def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _surroundings(now: Manifest, last: Manifest) -> list[str]:
-    sentences = []
+    sentences = [f"verdict {last.verdict} → {now.verdict}"] if last.verdict != now.verdict else []
     if last.git.commit != now.git.commit:
         sentences.append(f"commit {str(last.git.commit)[:10]} → {str(now.git.commit)[:10]}")
     if now.git.dirty:
@@ -124,14 +126,18 @@ def _some(sentence: str, things: Sequence[str]) -> list[str]:
 # The ledger
 
 
-def append(ledger: Path, entry: str) -> None:
-    """Append a Markdown entry to the ledger (made if need be), whole or not at all, also with several runs at once."""
+def append(ledger: Path, entry: str, place: Callable[[], None] = lambda: None) -> None:
+    """Append a Markdown entry to the ledger (made if need be), whole or not at all, also with several runs at once.
+
+    `place` puts in place what the entry speaks of; it is called when nothing is left to do but a rename.
+    """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(ledger.with_name(f".{ledger.name}.lock")):
         before = ledger.read_bytes() if ledger.exists() else HEADER.encode()
         gap = b"\n" if before.endswith(b"\n") else b"\n\n"
         with atomic_path(ledger) as temporary:
             temporary.write_bytes(before + gap + printable(entry).strip().encode() + b"\n")
+            place()
 
 
 def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
@@ -148,7 +154,7 @@ def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
         What changed since the run before.
     """
     passed = sum(check.verdict == "pass" for check in done.checks)
-    commit = done.git.commit or f"no commit ({_line(done.git.reason)})"
+    commit = done.git.commit or f"no commit ({one_line(done.git.reason)})"
     commit += " with uncommitted changes" if done.git.dirty else ""
     ran = [f"{entry.name} {SIGNS[entry.verdict]} {entry.verdict}" for entry in done.notebooks]
     lines = [
@@ -156,23 +162,17 @@ def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
         f"- verdict: {SIGNS[done.verdict]} {done.verdict}, {passed} of {len(done.checks)} checks passed",
         f"- ran: `{' '.join(done.argv)}` at {commit}: {', '.join(ran)}",
         *(
-            f"- {check.verdict}: {check.notebook}: {check.name}" + (f" ({_line(check.note)})" if check.note else "")
+            f"- {check.verdict}: {check.notebook}: {check.name}" + (f" ({one_line(check.note)})" if check.note else "")
             for check in done.checks
             if check.verdict != "pass"
         ),
         *(f"- {entry.name}: {moved}" for entry in done.notebooks for moved in entry.moved),
-        *(f"- error: {_line(error)}" for error in done.errors),
+        *(f"- error: {one_line(error)}" for error in done.errors),
         *(f"- since the last run: {change}" for change in since or ["nothing"]),
         f"- manifest of {done.run}: sha256 `{digest}`",
         *(f"- `{where}/{artifact}`" for artifact in [manifest.NAME, *done.artifacts]),
     ]
     return "\n".join(lines)
-
-
-def _line(text: str, longest: int = 300) -> str:
-    """`text` on one line."""
-    flat = " ".join(text.split())
-    return flat if len(flat) <= longest else flat[: longest - 1] + "…"
 
 
 # The index

@@ -140,6 +140,8 @@ class Notebook(_Model):
     expects: list[Declared]
     artifacts: list[str]
     """Files that it must write, relative to the run folder."""
+    needs: list[str] = []
+    """Notebooks of the run that had to end before this one began."""
     timeout: float = Field(gt=0)
     """Seconds."""
     note: str = ""

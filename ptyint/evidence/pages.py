@@ -18,6 +18,7 @@ from typing import Any
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError
+from ptyint.evidence.causes import causes
 from ptyint.evidence.checks import SIGNS, VERDICTS, from_json
 from ptyint.evidence.display import TEMPLATES, Picture, number, printable, render, shortened
 from ptyint.evidence.execution import read_executed, read_notebook
@@ -26,8 +27,8 @@ from ptyint.evidence.record import MIME
 
 SUMMARY = "index.html"
 LOG_LINES = 15
-LONGEST_ERROR, LONGEST_OUTPUT, LONGEST_PAGE = 2_000, 200_000, 2_000_000
-"""Characters that a page shows of an error, of an output and of all outputs; pictures aside."""
+LONGEST_LOG, LONGEST_OUTPUT, LONGEST_PAGE = 30_000, 200_000, 2_000_000
+"""Characters that a page shows of a log, of an output and of all outputs; pictures aside."""
 
 TAGS = frozenset(
     "a abbr b blockquote br caption code col colgroup dd del details div dl dt em figcaption figure h1 h2 h3 h4 h5 h6 "
@@ -54,9 +55,10 @@ def bodies(folder: Path, manifest: Manifest, known: Mapping[str, str]) -> tuple[
     """
     shown, problems = dict(known), {}
     for entry in manifest.notebooks:
-        if entry.argv and entry.name not in known:
+        path = folder / f"{entry.name}.ipynb"
+        if path.is_file() and entry.argv and entry.name not in known:
             try:
-                shown[entry.name] = notebook_body(folder / f"{entry.name}.ipynb")
+                shown[entry.name] = notebook_body(path)
             except Exception as error:  # nbconvert on a damaged notebook: its page is written all the same, and says so
                 problems[entry.name] = f"{entry.name}.ipynb cannot be shown: {type(error).__name__}: {error}"
     return shown, problems
@@ -81,33 +83,19 @@ def write_run(
     for entry in manifest.notebooks:
         if entry.argv:
             _write_notebook(folder, manifest, entry, bodies.get(entry.name, ""), changes.get(entry.name, []))
-    _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, changes.get("", [])))
+    _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, bodies, changes.get("", [])))
 
 
 def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str, since: list[str]) -> None:
     name = entry.name
-    errors = [*_errors(entry, manifest.of(name)), *(e for e in manifest.errors if e.startswith(f"{name}.ipynb"))]
+    own = [error for error in manifest.errors if error.startswith(f"{name}.ipynb")]
+    errors = [*(text for _, text in causes(manifest, [entry])), *own]
     log = folder / f"{name}.log"
     tail = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:] if log.is_file() else []
-    _write(
-        folder / f"{name}.html",
-        "notebook.html.j2",
-        title=entry.title,
-        home=(SUMMARY, f"run {manifest.run}"),
-        unfinished="",
-        verdict=entry.verdict,
-        sentence=_sentence(manifest.of(name)),
-        compared=entry.compared,
-        numbers=_numbers(entry.numbers),
-        notes=[entry.note] if entry.note else [],
-        bounds=entry.moved,
-        changes=since,
-        command=shlex.join(manifest.argv),
-        errors=errors,
-        log=shortened("\n".join(tail), LONGEST_ERROR * LOG_LINES) if errors else "",
-        body=body,
-        files=[file for file in (*entry.artifacts, f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()],
-    )
+    shown = shortened("\n".join(tail), LONGEST_LOG) if errors else ""
+    files = [file for file in (*entry.artifacts, f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()]
+    given = {"manifest": manifest, "entry": entry, "changes": since, "errors": errors, "log": shown, "body": body}
+    _write(folder / f"{name}.html", "notebook.html.j2", sentence=_sentence(manifest.of(name)), files=files, **given)
 
 
 def notebook_body(path: Path) -> str:
@@ -170,34 +158,26 @@ def write_summary(notebook: Path, target: Path) -> None:
         temporary.write_text(re.sub(r"\n{3,}", "\n\n", printable(text)).strip() + "\n", encoding="utf-8")
 
 
-def _summary(folder: Path, manifest: Manifest, since: list[str]) -> dict[str, Any]:
+def _summary(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: list[str]) -> dict[str, Any]:
     notebooks = manifest.notebooks
     over = [entry for entry in notebooks if entry.argv or manifest.end]
-    errors = [f"{entry.name}: {error}" for entry in over for error in _errors(entry, manifest.of(entry.name))]
+    errors = [f"{names}: {text}" for names, text in causes(manifest, over)]
     done = [entry for entry in notebooks if entry.compared]
     shown = [entry for name in MAIN for entry in done if entry.name == name] or done
     main = shown[-1] if shown else None
     pictures = [
         {**picture, "title": entry.title, "page": f"{entry.name}.html"}
         for entry in shown
-        if (picture := _first_picture(folder / f"{entry.name}.ipynb"))
+        if entry.name in bodies and (picture := _first_picture(folder / f"{entry.name}.ipynb"))
     ]
     made = [artifact for entry in notebooks for artifact in entry.artifacts if (folder / artifact).is_file()]
     return {
-        "title": f"ptyint run {manifest.run}",
-        "home": ("../index.html", "all runs"),
         "unfinished": "" if manifest.end else f"{len(over)} of {len(notebooks)} notebooks have ended so far.",
-        "verdict": manifest.verdict,
         "sentence": _sentence(manifest.checks),
-        "compared": main.compared if main else "",
-        "numbers": _numbers(main.numbers) if main else [],
+        "main": main,
         "credentials": [entry.compared for entry in done if entry.name == CREDENTIAL and entry is not main],
-        "notes": [entry.note for entry in notebooks if entry.note],
-        "bounds": [f"{entry.name}: {moved}" for entry in notebooks for moved in entry.moved],
         "changes": since,
-        "command": shlex.join(manifest.argv),
         "errors": [*manifest.errors, *errors],
-        "log": "",
         "manifest": manifest,
         "pictures": pictures,
         "files": ["manifest.json", *dict.fromkeys(made), *(f"{e.name}.log" for e in notebooks if e.argv)],
@@ -210,21 +190,6 @@ def _sentence(checks: Sequence[Judged]) -> str:
         return f"all {len(checks)} expected checks ran and passed."
     others = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS[:-1] if counts[verdict])
     return f"only {counts['pass']} of {len(checks)} expected checks passed ({others})."
-
-
-def _errors(entry: Notebook, checks: Sequence[Judged]) -> list[str]:
-    """Everything that is not a pass, the reason why the notebook stopped first."""
-    errors = [f"The notebook stopped: {entry.stopped}."] if entry.stopped else []
-    for check in checks:
-        if check.verdict != "pass":
-            required = f"{check.relation} {check.bound:g} {check.unit}".rstrip()
-            measured = "" if check.measured is None else f"measured {number(check.measured)}, required {required}. "
-            errors.append(f"{SIGNS[check.verdict]} {check.verdict}: {check.name}. {measured}{check.note}")
-    return [shortened(error, LONGEST_ERROR) for error in errors]
-
-
-def _numbers(numbers: Mapping[str, float]) -> list[tuple[str, str]]:
-    return [(name, number(value)) for name, value in list(numbers.items())[:NUMBERS_ON_TOP]]
 
 
 def seconds(one: Notebook | Command) -> str:
@@ -251,16 +216,9 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     main = ([name for name in names if name.startswith(f"{notebook}: ")][:NUMBERS_ON_TOP] for notebook in MAIN)
     with style.context("default"):  # whatever the user's matplotlibrc says
         picture = trend(finished[::-1], [name for group in main for name in group])
-        _write(
-            path,
-            "history.html.j2",
-            title="All runs of ptyint",
-            home=None,
-            runs=runs,
-            last=finished[0] if finished else None,
-            changes=since,
-            picture=None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt},
-        )
+        shown = None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt}
+        last = finished[0] if finished else None
+        _write(path, "history.html.j2", runs=runs, last=last, changes=since, picture=shown)
 
 
 def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | None:
@@ -307,5 +265,13 @@ def _first_picture(path: Path) -> dict[str, str] | None:
 def _write(path: Path, template: str, **values: Any) -> None:
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     with atomic_path(path) as temporary:
-        text = render(template, css=css, signs=SIGNS, seconds=seconds, shell=shlex.join, **values)
+        tools = {
+            "css": css,
+            "signs": SIGNS,
+            "seconds": seconds,
+            "shell": shlex.join,
+            "number": number,
+            "on_top": NUMBERS_ON_TOP,
+        }
+        text = render(template, **tools, **values)
         temporary.write_text(printable(text), encoding="utf-8")

@@ -238,13 +238,7 @@ def collect_tests(arguments: Sequence[str], log: Path) -> tuple[str, ...]:
 
 def command(run: TestRun) -> dict[str, Any]:
     """Plain values for the manifest: command line, exit code, start, end, name of the log."""
-    return {
-        "argv": list(run.argv),
-        "exit_code": run.exit_code,
-        "start": run.start,
-        "end": run.end,
-        "log": run.log.name,
-    }
+    return {"argv": list(run.argv), "exit_code": run.exit_code, "start": run.start, "end": run.end, "log": run.log.name}
 
 
 def _enter(state: str, scratch: Path) -> tuple[Path, list[Path]]:

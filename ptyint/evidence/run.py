@@ -8,7 +8,7 @@ import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from ptyint._atomic import checkout
-from ptyint.errors import ConfigError
+from ptyint.errors import ConfigError, EvidenceError, LostRunError
 from ptyint.evidence import execution, folder, history, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, worst
 from ptyint.evidence.display import shortened
@@ -27,7 +27,7 @@ from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, N
 from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES
 from ptyint.evidence.record import merge
 
-STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 OnProgress = Callable[[str, int, int], None]
 """Called with a notebook's name, and how many of its cells are done and in all; several notebooks take turns."""
@@ -85,7 +85,7 @@ class Finished:
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM: the run ends red, with what there is."""
+    """Ctrl-C, SIGTERM or a terminal that is gone: the run ends red, with what there is."""
 
 
 def run(
@@ -124,25 +124,19 @@ def run(
     ------
     ConfigError
         A notebook or a parameter that cannot be, or two under one name; nothing was written.
+    LostRunError
+        Nothing of it could be kept: the disk is full, or the folder of the runs went away.
     """
-    names = [job.name for job in jobs]
-    if not jobs or len(set(names)) < len(names):
-        raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
+    entries = declared(jobs)
     _refuse_unwritable(reports, ledger, [*argv, *(str(value) for job in jobs for value in job.parameters.values())])
-    entries = [_entry(job) for job in jobs]
     start, surroundings = now(), Surroundings(**environment(describe()))
     with folder.claim(reports) as working:
         git = git_state(checkout(), ignored=[ledger.resolve(), working.parent])
         content = Manifest(
-            run=folder.run_name(working),
-            profile=profile,
-            argv=list(argv),
-            start=start,
-            git=Git(**git),
-            environment=surroundings,
-            notebooks=entries,
+            run=folder.run_name(working), profile=profile, argv=list(argv), start=start, git=Git(**git),
+            environment=surroundings, notebooks=entries,
             checks=[Judged.of(entry, check) for entry in entries for check in manifest.declare(entry)],
-        )
+        )  # fmt: skip
         manifest.write(working, content)
         bodies: dict[str, str] = {}
         try:
@@ -155,11 +149,15 @@ def run(
                     pages.write_run(working, content, bodies)
         except Interrupted as error:
             content.errors.append(f"The run was interrupted by {error}.")
+        except OSError as error:
+            content.errors.append(_lost(working, error))
         with _signals(signal.SIG_IGN):
             content.end = now()
-            _judge(working, content)
-            final = _finish(working, content, ledger, bodies)
-    history.write_index(final.parent)
+            final = _end(working, content, ledger, bodies)
+    try:
+        history.write_index(final.parent)
+    except OSError as error:
+        return Finished(final, "fail", (*content.errors, f"The index of all runs cannot be written: {error}."))
     return Finished(final, content.verdict, tuple(content.errors))
 
 
@@ -177,8 +175,21 @@ def _refuse_unwritable(reports: Path, ledger: Path, words: Sequence[str]) -> Non
         raise ConfigError(f"The ledger {ledger} is a folder; give a file.")
 
 
-def _entry(job: Job) -> Notebook:
-    """The manifest's entry of a notebook, before it ran."""
+def declared(jobs: Sequence[Job]) -> list[Notebook]:
+    """The manifest's entries of notebooks before they run: parameters, and checks with their bounds.
+
+    Raises
+    ------
+    ConfigError
+        A notebook or a parameter that cannot be, or two under one name.
+    """
+    names = [job.name for job in jobs]
+    if not jobs or len(set(names)) < len(names):
+        raise ConfigError(f"The notebooks of a run are {names}; there must be one or more, each under its own name.")
+    return [_entry(job, names) for job in jobs]
+
+
+def _entry(job: Job, names: Sequence[str]) -> Notebook:
     if not 0 < job.timeout < threading.TIMEOUT_MAX:
         raise ConfigError(f"The timeout of {job.name} is {job.timeout:g}; must be a finite number of seconds above 0.")
     path = execution.notebook_path(job.notebook)
@@ -186,22 +197,15 @@ def _entry(job: Job) -> Notebook:
     asked = execution.check_parameters(notebook, job.parameters, path.name)
     defaults = execution.check_parameters(notebook, {}, path.name)
     expects = [Declared.of(one, asked, defaults) for one in job.expects]
-    names = [declared.name for declared in expects]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    keys = [one.name for one in expects]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
         raise ConfigError(f"{job.name} declares {twice} more than once; each check needs a name of its own.")
     return Notebook(
-        stage=job.stage,
-        name=job.name,
-        title=job.title,
-        notebook=path.name,
-        source_sha256=manifest.sha256_of(path),
-        asked=asked,
-        runner=installation(),
-        expects=expects,
+        stage=job.stage, name=job.name, title=job.title, notebook=path.name, source_sha256=manifest.sha256_of(path),
+        asked=asked, runner=installation(), expects=expects, timeout=job.timeout, note=job.note,
         artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
-        timeout=job.timeout,
-        note=job.note,
-    )
+        needs=[name for name in job.needs if name in names],
+    )  # fmt: skip
 
 
 def _executed(
@@ -214,16 +218,9 @@ def _executed(
     def start(number: int) -> Future[execution.Execution]:
         job = jobs[number]
         return pool.submit(
-            _in_a_loop_of_its_own,
-            execution.execute,
-            job.notebook,
-            working / f"{job.name}.ipynb",
-            job.parameters,
-            timeout=job.timeout,
-            on_cell=partial(on_progress, job.name),
-            env={} if job.alone else env,
-            kernels=kernels,
-        )
+            _in_a_loop_of_its_own, execution.execute, job.notebook, working / f"{job.name}.ipynb", job.parameters,
+            timeout=job.timeout, on_cell=partial(on_progress, job.name), env={} if job.alone else env, kernels=kernels,
+        )  # fmt: skip
 
     def may_start(number: int) -> bool:
         awaited = {jobs[other].name for other in (*waiting, *running.values())}
@@ -305,8 +302,39 @@ def _judge(working: Path, content: Manifest) -> None:
     content.verdict = content.decide()
 
 
-def _finish(working: Path, content: Manifest, ledger: Path, bodies: Mapping[str, str]) -> Path:
-    """End a run, passed or not: place in the chain, pages, digests, ledger, and as the last step the final name."""
+def _lost(working: Path, error: OSError) -> str:
+    """Why a run cannot be written, and what to do."""
+    what = f"cannot be written ({error.strerror or error})" if working.is_dir() else "was deleted or renamed"
+    return f"The run folder {working.name} {what} while the run went on; make room for it, and run again."
+
+
+def _end(working: Path, content: Manifest, ledger: Path | None, bodies: Mapping[str, str] | None) -> Path:
+    """Finish a run; where not all of it can be written, red, with what can be."""
+    for last in (False, False, True):
+        try:
+            (working / folder.RESERVE).unlink(missing_ok=True)
+            _judge(working, content)
+            return _finish(working, content, ledger, bodies)
+        except EvidenceError as error:
+            content.errors.append(str(error))
+            ledger = None
+        except OSError as error:
+            why = _lost(working, error)
+            if last or not working.parent.is_dir():
+                raise LostRunError(f"Nothing could be kept of a red run in {working.parent}. {why}") from error
+            content.errors += [] if why in content.errors else [why]
+            bodies = None
+            with suppress(OSError):
+                working = folder.writable(working)
+                content.run = folder.run_name(working)
+    raise AssertionError
+
+
+def _finish(working: Path, content: Manifest, ledger: Path | None, bodies: Mapping[str, str] | None) -> Path:
+    """End a run, passed or not: place in the chain, pages, digests, and as the last step the final name and the ledger.
+
+    Without `bodies`, there is no room for pages with all that the notebooks show.
+    """
     root = working.parent
     with FileLock(root / folder.LOCK):
         earlier = folder.finished_runs(root)
@@ -314,23 +342,36 @@ def _finish(working: Path, content: Manifest, ledger: Path, bodies: Mapping[str,
         if earlier:
             digest = manifest.sha256_of(root / earlier[0].run / manifest.NAME)
             content.previous = Previous(run=earlier[0].run, manifest_sha256=digest)
-        bodies, problems = pages.bodies(working, content, bodies)
-        content.errors += problems.values()
+        if os.path.lexists(root / content.run):
+            content.errors.append(f"The name {content.run} was taken while the run went on; run again.")
+            content.run = folder.free_name(root)
+        shown, problems = ({}, {}) if bodies is None else pages.bodies(working, content, bodies)
+        content.errors = list(dict.fromkeys([*content.errors, *problems.values()]))
         for entry in content.notebooks:
             entry.verdict = worst([entry.verdict, "fail"]) if entry.name in problems else entry.verdict
         content.verdict = content.decide()
         content.exit_code = 0 if content.verdict == "pass" else 1
         since = history.changes(content, earlier)
-        pages.write_run(working, content, bodies, since)
+        pages.write_run(working, content, shown, since)
         for link in [path for path in working.rglob("*") if path.is_symlink()]:
             link.unlink()
         content.artifacts = manifest.hash_artifacts(working)
         content.state = "finished"
         digest = manifest.write(working, content)
         final = root / content.run
+        place = partial(os.replace, working, final)
+        if ledger is None:
+            place()
+            return final
         where = Path(os.path.relpath(final, ledger.resolve().parent.parent)).as_posix()
-        history.append(ledger, history.attempt(content, digest, where, since[""]))
-        os.replace(working, final)
+        try:
+            history.append(ledger, history.attempt(content, digest, where, since[""]), place)
+        except OSError as error:
+            if error.filename2 == str(final):
+                raise
+            if not working.exists():  # the ledger does not speak of it, so it must not be a pass
+                os.replace(final, working)
+            raise EvidenceError(f"The ledger {ledger} has no entry of this run: {error.strerror or error}.") from error
     return final
 
 
@@ -342,11 +383,12 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 
 @contextmanager
 def _signals(handler: Any) -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM with `handler`; in the main thread, where signals arrive."""
+    """Handle what stops a run with `handler`, in the main thread, where signals arrive; `nohup` keeps its word."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = {one: signal.signal(one, handler) for one in STOPPING}
+    stopping = STOPPING if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN else STOPPING[:2]
+    before = {one: signal.signal(one, handler) for one in stopping}
     try:
         yield
     finally:

@@ -10,7 +10,7 @@ from ptyint.errors import ConfigError, did_you_mean
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.stages import faults, fixtures, full_cycle, ladder, ptychodus, red_green, scan
-from ptyint.stages.request import Request
+from ptyint.stages.request import ALLOWED, Request, at_hand
 
 PROFILES = {
     "quick": ("e2a", "e2b", "star", "e2c", "e2d", "ladder", "faults"),
@@ -32,12 +32,12 @@ def jobs_of(request: Request) -> list[Job]:
     """
     for name in request.stages:
         if name not in STAGES:
-            raise ConfigError(f"Unknown stage {name!r}. Must be one of {list(STAGES)}.")
+            raise ConfigError(f"Unknown stage {name!r}. Must be one of {list(STAGES)}.{did_you_mean(name, STAGES)}")
     if (request.scan or request.fixture) and "scan" not in request.stages:
         raise ConfigError(f"--scan and --fixture are for the stage 'scan', and only {list(request.stages)} will run.")
     if request.scan and request.fixture:
         raise ConfigError(f"--scan {request.scan} and --fixture {request.fixture}: give one of them.")
-    _refuse_decided(request)
+    _refuse_values(request)
     jobs = [job for name in dict.fromkeys(request.stages) for job in STAGES[name].jobs(request)]
     defaults = {job.name: parameter_defaults(notebook_path(job.notebook)) for job in jobs}
     for name in request.parameters:
@@ -57,12 +57,20 @@ def _addressed(request: Request, name: str) -> tuple[tuple[str, ...], str]:
     return ((stage,) if stage else request.stages), own
 
 
-def _refuse_decided(request: Request) -> None:
-    for name in request.parameters:
+def _refuse_values(request: Request) -> None:
+    """Refuse what a run decides itself, and what no notebook can take."""
+    for name, value in request.parameters.items():
         stages, own = _addressed(request, name)
         for stage in stages:
             if instead := {**DECIDED, **STAGES[stage].decided}.get(own):
                 raise ConfigError(f"-p {name} cannot be given to a run: {instead}.")
+        for key in (own, *(f"{stage}.{own}" for stage in stages)):
+            if key in ALLOWED and value is not None:  # None is told by its type
+                ALLOWED[key](value)
+        if isinstance(value, (int, float)) and value < 0:
+            raise ConfigError(f"-p {name} is {value!r:.60}; no parameter of a stage is below 0.")
+    if request.fixture:
+        at_hand(request.fixture)
 
 
 def _refuse_unknown(name: str, jobs: Sequence[Job], defaults: Mapping[str, Mapping[str, Any]]) -> None:

@@ -4,13 +4,45 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+from ptyint.backends import check_name
+from ptyint.config import COUNT, PATTERN_SIZES, RULES, SEVERAL, InferenceConfig, ModelConfig, check_value
+from ptyint.errors import ConfigError, MissingFixtureError, did_you_mean
 from ptyint.evidence.run import Job
+from ptyint.parity.faults.catalogue import CATALOGUE
+from ptyint.scans.fixtures import missing
 
 BACKENDS = ("tensorflow", "pytorch")
 """Reference and candidate of every stage that compares the two."""
+
+
+def at_hand(names: str) -> None:
+    """Raise FixtureError for a dataset, of those separated by commas, that is unknown or cannot be had here."""
+    for name in filter(None, map(str.strip, str(names).split(","))):
+        if why := missing(name):
+            raise MissingFixtureError(why)
+
+
+def _faults(ids: str) -> None:
+    for name in filter(None, map(str.strip, str(ids).split(","))):
+        if name not in CATALOGUE:
+            hint = did_you_mean(name, CATALOGUE) or f" They are {', '.join(CATALOGUE)}."
+            raise ConfigError(f"No fault has the id {name!r}.{hint}")
+
+
+ALLOWED: dict[str, Callable[[Any], object]] = {
+    **{name: partial(check_value, name) for name in RULES},
+    **dict.fromkeys(("reference", "candidate"), check_name),
+    **{name: partial(check_value, name, rule=COUNT) for name in ("n_pairs", "n_reruns", "n_independent")},
+    **dict.fromkeys(("fixture", "fixtures"), at_hand),
+    "M": lambda M: InferenceConfig(ModelConfig(max(PATTERN_SIZES)), M=M),
+    "faults": _faults,
+    "e2a.nepochs": partial(check_value, "nepochs", rule=SEVERAL),  # the first epoch compiles
+}
+"""Notebook parameter, of every stage or as ``stage.name``, to what raises for a value that cannot be."""
 
 
 @dataclass(frozen=True)

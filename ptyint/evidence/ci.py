@@ -1,0 +1,76 @@
+"""A run for continuous integration: JUnit XML, JSON lines, and a summary in Markdown."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from xml.etree.ElementTree import Element, SubElement, tostring
+
+from ptyint._atomic import atomic_path
+from ptyint.errors import LostRunError
+from ptyint.evidence.causes import lines
+from ptyint.evidence.checks import SIGNS, Check
+from ptyint.evidence.display import Table, printable, required
+from ptyint.evidence.manifest import Judged, Manifest
+
+COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
+CAUSES = 20
+"""How many the summary names."""
+
+
+def junit(content: Manifest) -> str:
+    """A suite for each notebook and one for the run, a case for each check; neither passed nor failed is an error."""
+    itself = Check.fact("no errors of its own", not content.errors, "\n".join(content.errors))
+    own = Judged(stage="run", notebook="run", verdict=itself.verdict, **asdict(itself))
+    root = Element("testsuites", name=f"ptyint run {content.run}")
+    for notebook, checks in groupby([*content.checks, own], attrgetter("notebook")):
+        suite = SubElement(root, "testsuite", name=notebook, timestamp=content.start[:19])
+        for one in checks:
+            case = SubElement(
+                suite, "testcase", classname=f"{one.stage}.{notebook}", name=printable(one.name), time="0"
+            )
+            if one.verdict != "pass":
+                said = printable(f"measured {one.measured}, required {required(one)}. {one.note}").strip()
+                SubElement(case, "failure" if one.verdict == "fail" else "error", message=said, type=one.verdict)
+    for one in (root, *root):
+        one.attrib.update({name: str(len(one.findall(f".//{tag}"))) for name, tag in COUNTED.items()})
+    return str(tostring(root, encoding="unicode"))
+
+
+def json_lines(content: Manifest) -> list[str]:
+    """A line of JSON for each check, with the run's name."""
+    return [json.dumps({"run": content.run, **one.model_dump(mode="json")}, allow_nan=False) for one in content.checks]
+
+
+def markdown(content: Manifest) -> str:
+    """Verdict, notebooks and causes."""
+    rows = [
+        (one.name, f"{SIGNS[one.verdict]} {one.verdict}", f"{[c.verdict for c in some].count('pass')} of {len(some)}")
+        for one in content.notebooks
+        for some in [content.of(one.name)]
+    ]
+    title = f"{SIGNS[content.verdict]} {content.verdict.upper()}: ptyint run {content.run}"
+    table = Table(title, ("notebook", "verdict", "checks passed"), rows).markdown
+    return printable("\n".join([table, *(f"- {line}" for line in lines(content, CAUSES)), ""]))
+
+
+def publish(content: Manifest, junit_file: Path | None, summary_file: str | None) -> None:
+    """Write JUnit XML to a file, and append the summary to another, where they are asked for.
+
+    Raises
+    ------
+    LostRunError
+        One of them cannot be written.
+    """
+    try:
+        if junit_file:
+            with atomic_path(junit_file) as temporary:
+                temporary.write_text(junit(content), encoding="utf-8")
+        if summary_file:
+            with open(summary_file, "a", encoding="utf-8") as file:
+                file.write(markdown(content))
+    except OSError as error:
+        raise LostRunError(f"The run is over, and what it was asked to write is not there: {error}.") from error
