@@ -1,4 +1,4 @@
-"""Rung 0: the bookkeeping around a backend, as facts of both processes against those of the judge's own."""
+"""Rung 0: the bookkeeping around a backend: facts of both processes against the judge's own and frozen numbers."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptyint import dispatcher
 from ptyint._atomic import write_arrays
-from ptyint.backends.training import Schedule
 from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, TrainingConfig, legacy_values, params, to_mapping
-from ptyint.images import metrics, stitch
+from ptyint.parity import frozen
 from ptyint.parity.compare import REFEREE, Finding, Place, error_of
 from ptyint.parity.problems import FIXTURE, Problems, trainings
 from ptyint.parity.rungs import workflow
@@ -52,9 +50,6 @@ def bookkeeping(seed: int = 0) -> Facts:
         "default configuration/": lambda: json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
         "scan/": lambda: load_fixture(FIXTURE).sha256,
         "counts of 16-bit amplitudes/": _sixteen_bits,
-        "learning rates/": _learning_rates,
-        "metrics/": _metrics,
-        "stitched object/": _stitched,
     }
     for case, config in _cases(seed).items():
         facts |= {f"{what}/{case}": partial(fact, config) for what, fact in OF_A_TRAINING.items()}
@@ -111,46 +106,11 @@ def _sixteen_bits() -> str:
     return hashlib.sha256(np.ascontiguousarray(counts).tobytes()).hexdigest() + f" (largest {counts.max():.0f})"
 
 
-def _learning_rates() -> str:
-    rates = []
-    for scheduler in ("Default", "ReduceLROnPlateau", "WarmupCosine"):
-        schedule = Schedule(TrainingConfig(scheduler=scheduler, nepochs=8, lr_warmup_epochs=2))
-        for loss in (5.0, 4.0, 4.0, 4.5, 4.1, 4.2, 3.0, 3.1):
-            rates.append(f"{schedule.learning_rate:.12g}")
-            schedule.should_stop(loss)
-    return ", ".join(rates)
-
-
-def _object() -> NDArray[np.complex128]:
-    y = np.linspace(0, 3, 96)
-    phase = np.cos(5 * y) * np.sin(3 * y)[:, None]
-    return np.asarray((1 + 0.3 * np.sin(4 * y)[:, None]) * np.exp(1j * phase), np.complex128)
-
-
-def _metrics() -> str:
-    rng, image = np.random.default_rng(8), _object()
-    noise = rng.normal(size=image.shape) + 1j * rng.normal(size=image.shape)
-    values = metrics.compare_objects(image + 0.05 * noise, image).values
-    return json.dumps({name: None if value is None else f"{value:.8g}" for name, value in values.items()})
-
-
-def _stitched() -> str:
-    """Patches of a known object, their groups' phases lost, put together again."""
-    rng, image = np.random.default_rng(10), _object()
-    positions = rng.uniform(20, 76, (24, 2))
-    labels = np.repeat(np.arange(12), 2)
-    patches = stitch.extract_patches(np.pad(image, 32), positions + 32, 64)
-    patches = patches * np.exp(1j * rng.uniform(0, 6, 12))[labels][:, None, None]
-    phases = stitch.synchronise_phases(patches, positions, (96, 96), labels)
-    whole = stitch.stitch(patches * np.exp(1j * phases[labels])[:, None, None], positions, (96, 96)).object_
-    product = whole * np.conj(whole[48, 48])
-    sums = [(product * np.exp(1j * np.arange(96) * k / 7)).sum() for k in range(4)]
-    return ", ".join(f"{abs(value):.8g}" for value in sums)
-
-
 def measure(bench: Bench, part: str = "") -> Captured:
-    """:func:`bookkeeping`, and what a backend makes of configuration and weights, as texts."""
+    """:func:`bookkeeping`, and what a backend makes of configuration and weights, as texts; and :mod:`..frozen`."""
     facts, arrays = bookkeeping(bench.problems.seed), Captured()
+    with noted(arrays, frozen.KEY):
+        arrays |= frozen.measured()
     with noted(arrays, RAN):
         for case, plain in _cases(bench.problems.seed).items():
             config = replace(plain, backend=bench.name)
@@ -173,7 +133,7 @@ def _held(legacy: Mapping[str, Any]) -> str:
 
 
 def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
-    """Facts of each side, against this process's."""
+    """Facts of each side, against this process's, and what shared code gives, against frozen numbers."""
     expected = bookkeeping(problems.seed)
     expected["default backend/"] = "tensorflow, tensorflow"
     for case, config in _cases(problems.seed).items():
@@ -190,6 +150,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
                 yield Finding.unavailable(where, (side, REFEREE), f"{side} does not offer trace")
             else:
                 yield Finding.fact(where, (side, REFEREE), seen == value, f"{_short(seen)}, and not {_short(value)}")
+        yield from frozen.judge(side, facts)
 
 
 def _short(text: str, longest: int = 80) -> str:
@@ -200,7 +161,7 @@ FACTS = Capture("contract", measure)
 
 RUNG = Rung(
     "contract",
-    "same scan, groups, configuration, initial weights, batches, metrics?",
+    "same scan, groups, configuration, initial weights, batches; shared code as it ever was?",
     (FACTS, workflow.OWN),
     (judge,),
     also=(workflow.contract,),
