@@ -44,6 +44,12 @@ def projected(array: Any) -> np.ndarray:
     return np.array([flat.sum(), (flat * np.cos(n)).sum(), (flat * np.sin(3 * n)).sum()])
 
 
+named("file", "lambda content, called='file': (path := pathlib.Path(tempfile.mkdtemp(dir=folder), called)).write_bytes("
+      "content.tobytes()) and path")  # fmt: skip
+named("projected", "lambda array: (lambda flat, n: np.array([flat.sum(), (flat * np.cos(n)).sum(), "
+      "(flat * np.sin(3 * n)).sum()]))(np.ravel(array), np.arange(np.size(array)))")  # fmt: skip
+
+
 def wave(*shape: int, seed: int = 0) -> np.ndarray:
     """Complex numbers that look random, with no structure that a wrong index could hide behind; exact in a few bits."""
     rng = np.random.default_rng(100 + seed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 from collections.abc import Sequence
 from itertools import product
@@ -177,6 +178,14 @@ def make_groups() -> None:
 
 def make_batches() -> None:
     """Few patterns, with bad pixels, rescaled."""
+    bright = (np.indices((2, 64, 64)).sum(axis=0) * 37 % 1900).astype(np.uint16)
+    content = io.BytesIO()
+    np.savez_compressed(content, diffraction=bright, xcoords=[32.0, 40.0], ycoords=[32.0, 36.0],
+                        probeGuess=beam(64, 1)[0], objectGuess=np.ones((80, 80), np.complex64))  # fmt: skip
+    given("bright_file", np.frombuffer(content.getvalue(), np.uint8))
+    read = "files.read_scan(file(bright_file, 'bright.npz'), diffraction_kind='amplitudes').counts().astype(float)"
+    squares = [int(value) ** 2 for value in bright.ravel()]
+    fact("counts of 16-bit amplitudes", "squared", f"projected({read})", projected(np.array(squares, float)))
     N = 16
     rng = np.random.default_rng(12)
     counts = given("counts", rng.integers(0, 900, (14, N, N)).astype(np.uint16))

@@ -60,7 +60,7 @@ def criteria(bounds: Criteria | None = None) -> tuple[Criterion, ...]:
     """Every cycle runs and passes, each comparison keeps its bounds, and shared code gives the frozen numbers."""
     declared = (bounds or Criteria()).declared(truth=True)
     compared = [replace(one, name=_at(gridsize, one.name)) for gridsize in GRIDSIZES for one in declared]
-    return (*(_ran(*one) for one in _cycles()), *compared, *frozen.criteria())
+    return (*(_ran(*one) for one in _cycles()), *compared, frozen.CRITERION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,7 @@ class Cycles:
         for gridsize, comparison in self.comparisons.items():
             measured = comparison.checks if comparison else nothing
             checks += [replace(check, name=_at(gridsize, check.name)) for check in measured]
-        return [*checks, *frozen.checks()]
+        return [*checks, frozen.check()]
 
 
 def run_cycles(folder: str | os.PathLike[str], bounds: Criteria) -> Cycles:

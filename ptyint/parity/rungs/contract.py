@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ptyint import dispatcher
-from ptyint._atomic import write_arrays
 from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, TrainingConfig, legacy_values, params, to_mapping
+from ptyint.evidence.display import shortened
 from ptyint.parity import frozen
 from ptyint.parity.compare import REFEREE, Finding, Place, error_of
 from ptyint.parity.problems import FIXTURE, Problems, trainings
 from ptyint.parity.rungs import workflow
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
-from ptyint.scans import files
-from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 
 FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
@@ -43,72 +37,26 @@ GATE, HELD = "params.cfg after the gate/", "weights in the network/"
 RAN, LOADED, DECLARED = "backend that ran/", "frameworks loaded/", "frameworks declared/"
 
 
-def bookkeeping(seed: int = 0) -> Facts:
+def bookkeeping() -> Facts:
     """Facts that do not depend on a backend, and must be the same in every process."""
-    facts: dict[str, Callable[[], str]] = {
-        "default backend/": lambda: f"{TrainingConfig().backend}, {InferenceConfig().backend}",
-        "default configuration/": lambda: json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
-        "scan/": lambda: load_fixture(FIXTURE).sha256,
-        "counts of 16-bit amplitudes/": _sixteen_bits,
+    return {
+        "default backend/": f"{TrainingConfig().backend}, {InferenceConfig().backend}",
+        "default configuration/": json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
+        "scan/": load_fixture(FIXTURE).sha256,
     }
-    for case, config in _cases(seed).items():
-        facts |= {f"{what}/{case}": partial(fact, config) for what, fact in OF_A_TRAINING.items()}
-    return {key: _tried(fact) for key, fact in facts.items()}
-
-
-def _tried(fact: Callable[[], str]) -> str:
-    try:
-        return fact()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
 
 
 def _cases(seed: int) -> dict[str, TrainingConfig]:
     return {f"gridsize {gridsize}": config for gridsize, config in trainings(seed).items()}
 
 
-def _data(config: TrainingConfig) -> GroupedScan:
-    return GroupedScan.from_config(load_fixture(FIXTURE), config)
-
-
 def _initial(config: TrainingConfig) -> Weights:
     return initial_weights(config.model, load_fixture(FIXTURE).probe, config.seed)
 
 
-def _batches(config: TrainingConfig) -> str:
-    """Sizes and dtypes in words, and a digest of two epochs."""
-    data, generator, digest, kinds = _data(config), np.random.default_rng(4), hashlib.sha256(), []
-    for batch in (batch for _ in range(2) for batch in data.batches(5, generator)):
-        for array in (batch.inputs, batch.counts, batch.offsets_px):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        kinds.append(f"{len(batch.inputs)} {batch.inputs.dtype}")
-        digest.update(f"{batch.n_canvas} {batch.count_scale!r}".encode())
-    return f"{digest.hexdigest()} ({', '.join(kinds)})"
-
-
-OF_A_TRAINING: dict[str, Callable[[TrainingConfig], str]] = {
-    "groups": lambda config: _data(config).groups.sha256(),
-    "batches in their order": _batches,
-    "initial weights": lambda config: weights_sha256(_initial(config)),
-}
-
-
-def _sixteen_bits() -> str:
-    """A scan whose amplitudes are stored as 16-bit integers above 256, whose squares do not fit."""
-    scan = load_fixture(FIXTURE)
-    amplitudes = np.sqrt(scan.counts().astype(np.float64) * 1e3).astype(np.uint16)
-    y, x = scan.probe_positions_px.T
-    with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as folder:
-        path = Path(folder) / "sixteen-bits.npz"
-        arrays: Captured = {"probeGuess": scan.probe[0], "objectGuess": np.ones((8, 8), np.complex64)}
-        write_arrays(path, arrays | {"diffraction": amplitudes, "xcoords": x, "ycoords": y})
-        counts = files.read_scan(path, diffraction_kind="amplitudes").counts()
-    return hashlib.sha256(np.ascontiguousarray(counts).tobytes()).hexdigest() + f" (largest {counts.max():.0f})"
-
-
 def measure(bench: Bench, part: str = "") -> Captured:
     """:func:`bookkeeping`, and what a backend makes of configuration and weights, as texts; and :mod:`..frozen`."""
-    facts, arrays = bookkeeping(bench.problems.seed), Captured()
+    facts, arrays = bookkeeping(), Captured()
     with noted(arrays, frozen.KEY):
         arrays |= frozen.measured()
     with noted(arrays, RAN):
@@ -134,12 +82,12 @@ def _held(legacy: Mapping[str, Any]) -> str:
 
 def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     """Facts of each side, against this process's, and what shared code gives, against frozen numbers."""
-    expected = bookkeeping(problems.seed)
+    expected = bookkeeping()
     expected["default backend/"] = "tensorflow, tensorflow"
     for case, config in _cases(problems.seed).items():
         held = {**STALE, **legacy_values(config)}
         expected[GATE + case] = _held({key: value for key, value in held.items() if value is not None})
-        expected[HELD + case] = expected[f"initial weights/{case}"]
+        expected[HELD + case] = weights_sha256(_initial(config))
     for side, facts in measured.both("contract").items():
         frameworks = FRAMEWORKS.get(side) or str(facts.get(DECLARED, ""))
         for key, value in {**expected, RAN: side, LOADED: frameworks}.items():
@@ -149,12 +97,10 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
             if seen == UNAVAILABLE:
                 yield Finding.unavailable(where, (side, REFEREE), f"{side} does not offer trace")
             else:
-                yield Finding.fact(where, (side, REFEREE), seen == value, f"{_short(seen)}, and not {_short(value)}")
+                yield Finding.fact(
+                    where, (side, REFEREE), seen == value, f"{shortened(seen, 80)}, and not {shortened(value, 80)}"
+                )
         yield from frozen.judge(side, facts)
-
-
-def _short(text: str, longest: int = 80) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}..."
 
 
 FACTS = Capture("contract", measure)
