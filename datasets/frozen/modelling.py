@@ -340,7 +340,7 @@ def make_bundle() -> None:
     refused("bundle", "another model", "BundleError", "bundle.load_bundle(file(bundle_file), config.ModelConfig())")
     fact("bundle", "in its folder", "bundle.load_bundle(file(bundle_file, 'wts.h5.zip').parent).losses", [2.5, 1.25])
     named("saved", "bundle.save_bundle(file(bundle_file, 'saved.zip'), loaded.weights, loaded.config, 'numpy', [3, 2])")
-    named("archive", "zipfile.ZipFile(saved)")
+    named("archive", "zipfile.ZipFile(io.BytesIO(saved.read_bytes()))")
     named("manifest", "json.loads(archive.read('manifest.json'))")
     named("stored", "h5py.File(io.BytesIO(archive.read('weights.h5')))")
     fact("bundle", "weights written", f"[projected(stored[name][()].astype(float)) for name in {names}]",
@@ -398,8 +398,9 @@ def make_bundle() -> None:
         "declares more than it holds": packed({name: array * 0 for name, array in arrays.items()}, dense=True),
         "manifest too large": packed(arrays, changed(more="." * 2**20)),
     }.items():  # fmt: skip
-        given(f"bundle {case}", content)
-        refused("bundle", case, "BundleError", f"bundle.load_bundle(file(given['bundle {case}']))")
+        name = f"bundle_{case.replace(' ', '_')}"
+        given(name, content)
+        refused("bundle", case, "BundleError", f"bundle.load_bundle(file({name}))")
     refused("bundle", "cut short", "BundleError", "bundle.load_bundle(file(bundle_file[:-100]))")
     refused(
         "bundle",

@@ -56,10 +56,9 @@ def _arrays(prefix: str) -> dict[str, NDArray[Any]]:
 
 def measured() -> dict[str, NDArray[Any]]:
     """What this process makes of every expression; in place of a value that could not be had, its error's name."""
-    given = _arrays("given/")
     known: dict[str, Any] = {name.rpartition(".")[2]: importlib.import_module(name) for name in MODULES}
     with tempfile.TemporaryDirectory(prefix="ptyint-frozen-") as folder:
-        known |= {**given, "given": given, "np": np, "folder": Path(folder)}
+        known |= {**_arrays("given/"), "np": np, "folder": Path(folder)}
         for name, expression in facts()["names"].items():
             known[name] = _value(expression, known)
         return {f"{KEY}/{i}": np.asarray(_value(one["expression"], known)) for i, one in enumerate(facts()["facts"])}
@@ -74,18 +73,16 @@ def _value(expression: str, known: dict[str, Any]) -> Any:
 
 def judge(side: str, arrays: Arrays) -> Iterator[Finding]:
     """What was measured, by an expression each, against what it must be."""
-    tolerances = {name: Tolerance(**one) for name, one in facts()["tolerances"].items()}
-    expected = _arrays("expected/")
     for number, fact in enumerate(facts()["facts"]):
-        key, value, tap = f"{KEY}/{number}", expected[str(number)], fact["tap"]
-        where = Place("contract", fact["case"], "float32" if fact["tolerance"] == "single" else "float64", tap)
+        key, value = f"{KEY}/{number}", _arrays("expected/")[str(number)]
+        where = Place("contract", fact["case"], "float32" if fact["tolerance"] == "single" else "float64", fact["tap"])
         found = arrays.get(key, np.asarray(error_of(arrays, key)))
         if value.dtype.kind == "U" or found.dtype.kind in "UO":
             yield Finding.fact(where, (side, REFEREE), str(found) == str(value), f"{found}, and not {value}"[:200])
             continue
         kind = np.result_type(found, value, np.int64)
         pair = ({key: found.astype(kind)}, {key: value.astype(kind)})
-        yield compare(where, (side, REFEREE), pair, (key, key), tolerances[fact["tolerance"]])
+        yield compare(where, (side, REFEREE), pair, (key, key), Tolerance(**facts()["tolerances"][fact["tolerance"]]))
 
 
 def check() -> Check:

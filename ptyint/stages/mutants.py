@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.run import Job
@@ -17,7 +16,7 @@ CRITERIA = (
 )
 
 
-def checks(done: Sequence[Mutant], parameters: Mapping[str, Any]) -> list[Check]:
+def checks(done: Sequence[Mutant], parameters: Mapping[str, float]) -> list[Check]:
     """What came of the `CRITERIA`, under the bounds that the notebook's parameters hold."""
     control, tried = done[0], [one for one in done[1:] if not one.equivalent]
     score = sum(one.rung != "" for one in tried) / len(tried) if tried else None

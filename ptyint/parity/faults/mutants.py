@@ -45,6 +45,8 @@ MODULES = (
 )  # fmt: skip
 """What is changed; all but the first are shared."""
 
+SOURCES = {module: (PACKAGE / module).read_text(encoding="utf-8") for module in MODULES}
+
 COPIED = (PACKAGE, *map(shipped, ("datasets", "notebooks", "tests")))
 """The package, and what stage E2.D needs beside it."""
 
@@ -114,8 +116,7 @@ def places() -> list[list[tuple[str, Any, int]]]:
     except ImportError as error:
         raise ConfigError(f"Mutants need cosmic-ray ({error}): pip install 'ptyint[mutants]'.") from None
     provider, found = OperatorProvider(), []
-    for module in MODULES:
-        source = _source(module)
+    for module, source in SOURCES.items():
         nodes, left_out, at = list(ast_nodes(get_ast(source))), list(_left_out(source)), defaultdict(list)
         for operator in (provider[name]() for name in provider if not provider[name].arguments()):
             for occurrence, (start, _) in enumerate(one for node in nodes for one in operator.mutation_positions(node)):
@@ -123,10 +124,6 @@ def places() -> list[list[tuple[str, Any, int]]]:
                     at[start].append((module, operator, occurrence))
         found += [at[start] for start in sorted(at)]
     return found
-
-
-def _source(module: str) -> str:
-    return (PACKAGE / module).read_text(encoding="utf-8")
 
 
 def _left_out(source: str) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
@@ -141,7 +138,7 @@ def made(change: tuple[str, Any, int], sources: str = "") -> tuple[Mutant, str]:
     from cosmic_ray.mutating import mutate_code
 
     module, operator, occurrence = change
-    old, text = _source(module), mutate_code(_source(module), operator, occurrence)
+    old, text = SOURCES[module], mutate_code(SOURCES[module], operator, occurrence)
     pairs = enumerate(zip(old.splitlines(), text.splitlines(), strict=False), 1)
     line, before, after = next((i, " ".join(a.split()), " ".join(b.split())) for i, (a, b) in pairs if a != b)
     digest = hashlib.sha256((sources + text).encode()).hexdigest()
@@ -159,8 +156,8 @@ def drawn(sample: int, seed: int) -> Iterator[tuple[Mutant, str]]:
     one_each = (changes[generator.integers(len(changes))] for changes in shuffled)
     left = sample or float("inf")
     for change in one_each if sample else (change for changes in everything for change in changes):
-        one, text = made(change, sources)
-        with suppress(SyntaxError):
+        with suppress(SyntaxError, AttributeError):  # cosmic-ray stumbles over dotted names of exceptions
+            one, text = made(change, sources)
             ast.parse(text)
             yield one, text
             left -= not one.equivalent
@@ -196,23 +193,26 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> li
     """
     from tqdm import tqdm
 
-    path, chosen = Path(folder, NAME), list(drawn(sample, seed))
+    path = Path(folder, NAME)
+    unchanged = (Mutant(OF_ONE_SIDE, CONTROL, 0, "", "", _sources_sha256()), SOURCES[OF_ONE_SIDE])
+    chosen = [unchanged, *drawn(sample, seed)]
     known = {one.sha256: one for one, _ in chosen if one.equivalent}
     for old in json.loads(path.read_text(encoding="utf-8"))["mutants"] if path.is_file() else []:
         known.setdefault(old["sha256"], Mutant(**old))
+    new = [pair for pair in chosen[1:] if pair[0].sha256 not in known]
     with tempfile.TemporaryDirectory(prefix="ptyint-mutants-") as name, ThreadPoolExecutor(2) as pool:
         captures = Path(name)
         give(captures, (REFERENCE, SIDE), PROBLEMS)
-        list(pool.map(partial(captured, captures, path.parent, 1200.0), CAPTURED))
-        control = tried(Mutant(OF_ONE_SIDE, CONTROL, 0, "", "", CONTROL), _source(OF_ONE_SIDE), captures, 1200.0)
-        new = [pair for pair in chosen if pair[0].sha256 not in known]
+        list(pool.map(partial(captured, captures, path.parent, 1200.0), CAPTURED if new else ()))
+        control = known.get(unchanged[0].sha256) or tried(*unchanged, captures, 1200.0)
         each = pool.map(lambda one: tried(one[0], one[1], captures, PATIENCE * control.seconds), new)
         for one in tqdm(chain([control], each), "mutants", len(new) + 1, unit="mutant"):
             known[one.sha256] = one
-            done = [control, *(known[one.sha256] for one, _ in chosen if one.sha256 in known)]
-            values = {"sample": sample, "seed": seed, "mutants": list(map(asdict, done))}
+            done = [known[one.sha256] for one, _ in chosen if one.sha256 in known]
             with atomic_path(path) as temporary:
-                temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+                temporary.write_text(
+                    json.dumps({"sample": sample, "seed": seed, "mutants": [*map(asdict, done)]}, indent=1)
+                )
     return done
 
 
@@ -228,15 +228,11 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float) -> Mutant:
         env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONPATH": str(copy)}
         with (copy / "log").open("w+b") as log:
             command = partial(run_group, folder=copy, env=env, output=log, timeout=timeout)
-            _, killed = command(
-                (*PYTHON, "ptyint.parity.faults.trial", str(captures), "--name", one.sha256, "--ids", id)
-            )
+            _, late = command((*PYTHON, "ptyint.parity.faults.trial", str(captures), "--name", one.sha256, "--ids", id))
             said = (copy / "log").read_text(encoding="utf-8", errors="replace").rstrip()
-            rung = "timeout" if killed else "crash" if ", in climb\n" in said else "contract"
-            place = said.rpartition("\n")[2][:200]
+            crashed = "crash" if ", in climb\n" in said else "contract"
+            rung, place = "timeout" if late else crashed, said.rpartition("\n")[2][:200]
             if written.is_file():
-                (outcome,) = json.loads(written.read_text(encoding="utf-8"))["outcomes"]
-                rung, place = outcome["rung"], outcome["place"]
-            if not rung and command((*PYTHON, "ptyint.cli", "run", "e2d")) != (0, False):
-                rung = "e2d"
+                rung, place = (json.loads(written.read_text())["outcomes"][0][key] for key in ("rung", "place"))
+            rung = rung or "e2d" * (command((*PYTHON, "ptyint.cli", "run", "e2d")) != (0, False))
     return replace(one, rung=rung, place=place, seconds=time.perf_counter() - start)

@@ -156,8 +156,8 @@ class Trial:
             networks = [replace(problems, cases=(n.case,), precisions=(n.precision,)) for n in problems.networks]
             for judge in RUNGS[rung].judges:
                 for part in networks if rung == "forward" else [problems]:
-                    of_interest = [row for row in judge(self.measured, part) if row.side == SIDE]
-                    yield [row for row in of_interest if row.against != self.skipped]
+                    rows = judge(self.measured, part)
+                    yield [one for one in rows if one.side == SIDE and one.against != self.skipped]
 
 
 def _captured(bench: Bench, applied: Context, side: str, capture: str, part: str) -> Captured:

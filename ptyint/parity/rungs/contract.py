@@ -27,9 +27,6 @@ FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
 UNAVAILABLE = "not available"
 """Instead of a fact that a backend cannot give, since it does not declare what that needs."""
 
-Facts = dict[str, str]
-"""``what/case`` to a value or digest."""
-
 STALE = {"gridsize": 7, "N": 3, "backend": "stale", "probe.mask": "stale", "learning_rate": -1.0}
 """What stands in `params.cfg` before the gate."""
 
@@ -37,8 +34,8 @@ GATE, HELD = "params.cfg after the gate/", "weights in the network/"
 RAN, LOADED, DECLARED = "backend that ran/", "frameworks loaded/", "frameworks declared/"
 
 
-def bookkeeping() -> Facts:
-    """Facts that do not depend on a backend, and must be the same in every process."""
+def bookkeeping() -> dict[str, str]:
+    """``what/case`` to a value: facts that do not depend on a backend, and must be the same in every process."""
     return {
         "default backend/": f"{TrainingConfig().backend}, {InferenceConfig().backend}",
         "default configuration/": json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
