@@ -37,6 +37,13 @@ def refused(tap: str, case: str, error: str, *expressions: str) -> None:
         fact(tap, f"refused: {case} ({number})" if len(expressions) > 1 else f"refused: {case}", expression, error)
 
 
+def unchangeable(tap: str, *classes: str) -> None:
+    """What a function returns is a record: its fields cannot be set, and two of them are equal only if they are one."""
+    for one in classes:
+        says = f"str([({one}.__dataclass_params__.frozen, {one}.__dataclass_params__.eq)])"
+        fact(tap, f"{one} is a record", says, "[(True, False)]")
+
+
 def projected(array: Any) -> np.ndarray:
     """Three numbers for a large array: its sum, and its sums against a cosine and a sine of the index."""
     flat = np.asarray(array).ravel()

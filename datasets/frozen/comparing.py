@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from common import blobs, fact, given, named, projected, refused, spectrum, wave
+from common import blobs, fact, given, named, projected, refused, spectrum, unchangeable, wave
 from skimage import metrics as skimage_metrics
 
 
@@ -27,6 +27,7 @@ def make_gauge() -> None:
             mask = "" if where == "all" else ", mask=inside"
             truth = [phase, 23 * ramp[0], 23 * ramp[1], scale, *shift]
             fact("gauge", f"{case}, {where}", numbers.format(f"moved_{number}, ref{mask}"), truth, "interpolated")
+    unchangeable("gauge", "gauge.GaugeResult", "gauge._Fit", "gauge._Problem")
     inside = np.zeros(shape, bool)
     inside[9:36, 8:43] = True
     inside[9:14, 30:] = False
@@ -77,8 +78,15 @@ def make_gauge() -> None:
     del far
     within = "np.abs(gauge.remove_gauge(far, ref, max_shift_px=2.0).shift_px).max() <= 2"
     fact("gauge", "a shift that is not believed", within, True)
+    given("beside", blobs(shape, (0.0, -7.5)))
+    fact("gauge", "a shift to one side", "gauge.remove_gauge(beside, ref).shift_px", [0, -7.5], "interpolated")
     fact("gauge", "a shift at the bound", "gauge.remove_gauge(far, ref, max_shift_px=5.5).shift_px", [5, 0],
          "interpolated")  # fmt: skip
+    flat = "np.full((20, 24), 2 + 0j), np.full((20, 24), 1j)"
+    fact("gauge", "nothing to be seen", f"[(g := gauge.remove_gauge({flat})).scale, g.phase_rad, *g.shift_px]",
+         [2, -math.pi / 2, 0, 0], "converged")  # fmt: skip
+    one_sided = "gauge.remove_gauge(np.full(ref.shape, 2 + 0j), ref, ramp=False)"
+    fact("gauge", "nothing to be seen on one side", f"{one_sided}.shift_px", [0, 0])
     against = "np.where(np.arange(64).reshape(8, 8) % 2, 1.0, -1.0) * (2 + 0j), np.ones((8, 8), complex)"
     fact("gauge", "nothing in common", f"[(g := gauge.remove_gauge({against}, ramp=False, shift=False)).scale, "
          "g.residual_after, g.phase_rad]", [2, math.sqrt(2), 0])  # fmt: skip
@@ -224,6 +232,9 @@ def make_metrics() -> None:
     fact("metrics", "relative Frobenius", "metrics.relative_frobenius(test, true)", norm[0] / norm[1])
     fact("metrics", "relative Frobenius, real against complex",
          "metrics.relative_frobenius(np.zeros((2, 1)), np.array([[3j], [4]]))", 1.0)  # fmt: skip
+    fact("metrics", "relative Frobenius, complex against real",
+         "metrics.relative_frobenius(np.array([3 + 3j, 4.0]), np.array([3.0, 4.0]))", 0.6)  # fmt: skip
+    unchangeable("metrics", "metrics.ObjectComparison")
     for code, text in (
         ("metrics.relative_frobenius(holed, true)", "nan"), ("metrics.relative_frobenius(true, holed)", "nan"),
         ("metrics.relative_frobenius(np.ones(3), np.zeros(3))", "inf"),
@@ -292,6 +303,9 @@ def make_metrics() -> None:
             fact("ring correlation", f"{case}: resolution {name}", shown, period(f, correlation, curve))
     f, correlation, pixels = rings(true.real, true.imag, full)
     fact("ring correlation", "real images", "frc.frc(true.real, true.imag).correlation", correlation)
+    call = "frc.frc(holed, np.where(seen, true, np.nan), mask=seen).correlation"
+    fact("ring correlation", "NaN outside the mask", call, rings(test, true, mask)[1])
+    unchangeable("ring correlation", "frc.FRC")
     curve = given("curve", np.array([0.9, 0.95, 0.4, 0.6, 0.2, 0.1, 0.3, 0.05]))
     for name, pixels in (("half", [6, 10, 18, 24, 30, 36, 42, 48]),):
         frequency = [k / 16 for k in range(1, 9)]

@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 import numpy as np
-from common import GIVEN, NAMES, beam, disk, fact, given, named, normal, projected, refused, wave
+from common import GIVEN, NAMES, beam, disk, fact, given, named, normal, projected, refused, unchangeable, wave
 
 DECODERS = ("amplitude", "phase")
 
@@ -136,6 +136,8 @@ def make_weights() -> None:
         ("{'x': np.ones((3, 3, 1, 4)), 'y': np.ones(2)}", "{'z': np.ones((3, 3, 1, 4))}", ""),
         ("{'x': np.ones((3, 3, 1, 4)), 'd': np.ones((2, 2))}", "{'z': np.ones((3, 3, 4, 1))}",
          "1 dense layers (d, ...); this one alone has 1 of 3 x 3 x 1 x 4; the other one alone has 1 of 3 x 3 x 4 x 1"),
+        ("{str(i): np.ones((1, 1, 1, i)) for i in range(1, 6)}", "{}",
+         "this one alone has 1 of 1 x 1 x 1 x 1, 1 of 1 x 1 x 1 x 2, 1 of 1 x 1 x 1 x 3, 1 of 1 x 1 x 1 x 4, ..."),
         ("{str(i): np.ones((1, 1, 1, i)) for i in range(1, 7)}", "{}",
          "this one alone has 1 of 1 x 1 x 1 x 1, 1 of 1 x 1 x 1 x 2, 1 of 1 x 1 x 1 x 3, 1 of 1 x 1 x 1 x 4, ..."),
         ("{}", "{str(i): np.ones((1, 1, 1, i // 2)) for i in range(2, 10)}",
@@ -216,7 +218,13 @@ def make_training() -> None:
     fact("training loop", "epochs", "[(one.number, one.learning_rate) for one in history.epochs]",
          list(zip((1, 2, 3), found, strict=True)))  # fmt: skip
     fact("training loop", "why it ended", "history.ended", "all epochs done")
-    fact("training loop", "time passes", "all(one.seconds >= 0 for one in history.epochs)", True)
+    timed = "(lambda start, done: all(0 <= one.seconds <= time.perf_counter() - start for one in done.epochs))"
+    fact(
+        "training loop",
+        "seconds of an epoch",
+        f"{timed}(time.perf_counter(), fit(stepper, fed, {options}, 'it'))",
+        True,
+    )
     fact("training loop", "every epoch is told", "(lambda told: fit(stepper, fed, "
          f"{options}, 'it', told.append) and [one.number for one in told])([])", [1, 2, 3])  # fmt: skip
     stuck = "types.SimpleNamespace(train_step=lambda batch, rate: 1.0)"
@@ -346,6 +354,7 @@ def make_bundle() -> None:
     fact("bundle", "weights written", f"[projected(stored[name][()].astype(float)) for name in {names}]",
          [projected(array.astype(float)) for array in arrays.values()])  # fmt: skip
     fact("bundle", "dtypes written", "str({one.dtype.str for one in stored.values()})", str({"<f4"}))
+    unchangeable("bundle", "bundle.Bundle")
     fact("bundle", "members", "str(sorted(archive.namelist()))", str(["manifest.json", "weights.h5"]))
     fact("bundle", "manifest", "str((manifest['format'], manifest['version'], manifest['backend'], manifest['losses'], "
          "sorted(manifest), sorted(manifest['versions'])[:3]))",

@@ -9,7 +9,22 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from common import GIVEN, NAMES, beam, blobs, disk, fact, given, named, normal, projected, refused, spectrum, wave
+from common import (
+    GIVEN,
+    NAMES,
+    beam,
+    blobs,
+    disk,
+    fact,
+    given,
+    named,
+    normal,
+    projected,
+    refused,
+    spectrum,
+    unchangeable,
+    wave,
+)
 
 
 def shifted(field: np.ndarray, shift: Sequence[float]) -> np.ndarray:
@@ -164,12 +179,14 @@ def make_groups() -> None:
     for array, dtype in ((groups, "<i8"), (offsets, "<f8"), (centers, "<f8")):
         digest.update(np.asarray(array, dtype).tobytes())
     fact("groups", "digest", "groups.group_positions(grid, gridsize=2).sha256()", digest.hexdigest())
+    unchangeable("groups", "groups.Groups")
     refused("groups", "numbers", "ConfigError",
             *(f"groups.group_positions(grid, {one})" for one in (
                 "gridsize=0", "gridsize=5", "gridsize=2, neighbor_count=2", "gridsize=1, n_groups=0",
                 "gridsize=2, n_groups=0", "gridsize=1, n_groups=21", "gridsize=1, seed=-1")),
             "groups.group_positions(grid[:3], gridsize=2)", "groups.group_positions(grid[:0], gridsize=1)")  # fmt: skip
     refused("groups", "positions", "ScanError", "groups.group_positions(grid.T, gridsize=1)",
+            "groups.group_positions(np.zeros((20, 2, 1)), gridsize=1)",
             "groups.group_positions(grid[0], gridsize=1)",
             "groups.group_positions(np.where(grid == 10, np.inf, grid), gridsize=1)",
             "groups.checked_positions(grid, 19)")  # fmt: skip
@@ -233,6 +250,7 @@ def make_batches() -> None:
         fact("batches", f"{case}: in order", in_order, plain, "single")
     for offsets, edge in (("[]", 64), ("[[0.0, 0.25]]", 66), ("[[[-2.0, 1.5]]]", 68), ("[[1.0, -3.125]]", 72)):
         fact("batches", f"canvas of {offsets}", f"batches.canvas_size(64, {offsets})", edge)
+    unchangeable("batches", "batches.Batch", "batches.GroupedScan")
     refused(
         "batches",
         "no counts",

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from common import fact, given, projected, refused, wave
+from common import fact, given, projected, refused, unchangeable, wave
 
 
 def bilinear(image: np.ndarray, y: float, x: float) -> complex:
@@ -115,6 +115,9 @@ def make_stitch() -> None:
     broken[2, 12, 12] = np.nan
     given("broken_patches", broken)
     reached = stitched(np.isnan(broken).astype(complex), positions, shape, 8)[0] != 0
+    hole = "stitch.stitch(np.where(np.arange(5)[:, None, None] == 1, np.nan, patches), places, (37, 29), M=8)"
+    covered = stitched(patches[1:2], np.array(positions)[1:2], shape, 8)[1] > 0
+    fact("stitch", "NaN goes no further", f"np.isnan({hole}.object_)", covered)
     fact("stitch", "NaN stays", "np.isnan(stitch.stitch(broken_patches, places, (37, 29), M=8).object_)", reached)
     refused("stitch", "centre", "ConfigError",
             *(f"stitch.stitch(patches, places, (37, 29), M={M})" for M in (0, 7, 14, -2)))  # fmt: skip
@@ -127,6 +130,8 @@ def make_stitch() -> None:
             "stitch.stitch(patches, places.T, (37, 29), M=8)",
             "stitch.stitch(patches, places[:, :1], (37, 29), M=8)",
             "stitch.stitch(patches, np.where(places == 14, np.nan, places), (37, 29), M=8)")  # fmt: skip
+
+    unchangeable("stitch", "stitch.Stitched")
 
     image = given("image", wave(20, 17, seed=3))
     corners = given("corners", [(3, 3), (16, 13), (8.625, 9.25), (3.5, 12.875)])
@@ -142,7 +147,13 @@ def make_stitch() -> None:
     refused("patches cut out", "overhang", "ScanError",
             *(f"stitch.extract_patches(image, np.array({one}), 7)" for one in outside))  # fmt: skip
     refused("patches cut out", "N", "ConfigError", "stitch.extract_patches(image, corners, 0)")
-    refused("patches cut out", "object", "ScanError", "stitch.extract_patches(image[None], corners, 7)")
+    refused(
+        "patches cut out",
+        "object",
+        "ScanError",
+        "stitch.extract_patches(image[None], corners, 7)",
+        "stitch.extract_patches(image.ravel(), corners, 7)",
+    )
 
     labels = given("labels", np.array([0, 0, 2, 1, 3, 4, 4, 1, 5]))
     tiles = given("tiles", wave(9, 12, 12, seed=4))
