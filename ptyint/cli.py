@@ -204,8 +204,7 @@ def mutants(folder: Path, sample: int, seed: int) -> int:
     DIR gets mutants.json. What it holds of the same sources is not tried again, so this can be broken off and taken up.
     All changes take about a day on two cores. Exit code 0 only where at least 90 % of them were caught.
     """
-    from ptyint.parity.faults.mutants import run
-    from ptyint.stages.mutants import checks
+    from ptyint.stages.mutants import checks, run
 
     folder.mkdir(parents=True, exist_ok=True)
     done = run(folder, sample=sample, seed=seed)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.run import Job
 from ptyint.parity.faults.mutants import NAME, Mutant
+from ptyint.parity.faults.mutants import run as run
 from ptyint.stages.request import Request, Stage
 
 CRITERIA = (
