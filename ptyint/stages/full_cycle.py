@@ -18,6 +18,7 @@ from ptyint.evidence.run import Job
 from ptyint.images.comparison import Comparison, Criteria, compare
 from ptyint.images.reconstruction import NAME as RECONSTRUCTION
 from ptyint.images.reconstruction import Reconstruction
+from ptyint.parity import frozen
 from ptyint.stages.request import BACKENDS, Request, Stage
 
 GRIDSIZES = (1, 2)
@@ -56,10 +57,10 @@ def artifacts() -> tuple[str, ...]:
 
 
 def criteria(bounds: Criteria | None = None) -> tuple[Criterion, ...]:
-    """Every cycle runs and passes, and each comparison keeps the bounds, which the notebook's parameters hold."""
+    """Every cycle runs and passes, each comparison keeps its bounds, and shared code gives the frozen numbers."""
     declared = (bounds or Criteria()).declared(truth=True)
     compared = [replace(one, name=_at(gridsize, one.name)) for gridsize in GRIDSIZES for one in declared]
-    return (*(_ran(*one) for one in _cycles()), *compared)
+    return (*(_ran(*one) for one in _cycles()), *compared, frozen.CRITERION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,7 +102,7 @@ class Cycles:
         for gridsize, comparison in self.comparisons.items():
             measured = comparison.checks if comparison else nothing
             checks += [replace(check, name=_at(gridsize, check.name)) for check in measured]
-        return checks
+        return [*checks, frozen.check()]
 
 
 def run_cycles(folder: str | os.PathLike[str], bounds: Criteria) -> Cycles:

@@ -168,7 +168,7 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
         give(scratch, (REFERENCE, SIDE), PROBLEMS)
         shares = _shares(faults)
         with ThreadPoolExecutor(2) as pool:
-            commands = list(pool.map(partial(_captured, scratch, target, timeout), CAPTURED))
+            commands = list(pool.map(partial(captured, scratch, target, timeout), CAPTURED))
             commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
         written = [_written(scratch, share) for share in shares]
     tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
@@ -191,7 +191,7 @@ def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
     return shares
 
 
-def _captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> dict[str, Any]:
+def captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> dict[str, Any]:
     """Have a backend measure; what a run's record keeps of that."""
     backend, *captures = asked
     worker = Worker(backend, scratch, target / f"sensitivity.{backend}.{captures[0]}.log", timeout)

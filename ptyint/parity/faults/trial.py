@@ -43,7 +43,7 @@ from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
 from ptyint.parity.rungs.training import train_and_apply
 from ptyint.parity.tolerances import PRECISIONS
 
-REFERENCE, CONTROL = "tensorflow", "control"
+REFERENCE, CONTROL, ALONE = "tensorflow", "control", "alone"
 LOW = ("contract", "operator")
 """Rungs that need no other backend's arrays."""
 
@@ -116,6 +116,8 @@ class Trial:
         Rungs above `LOW` compare with what this backend wrote to the folder.
     problems : Problems, optional
         Networks of rungs 2 to 4.
+    skipped : str
+        What is held against this backend does not count: it would have the same fault.
     """
 
     def __init__(
@@ -124,8 +126,13 @@ class Trial:
         applied: Context = nullcontext,
         reference: str = REFERENCE,
         problems: Problems = DOUBLE_FIRST,
+        skipped: str = "",
     ) -> None:
-        self.reference, self.problems = reference, replace(problems, draws=dict.fromkeys(problems.draws, 0))
+        self.reference, self.skipped, self.problems = (
+            reference,
+            skipped,
+            replace(problems, draws=dict.fromkeys(problems.draws, 0)),
+        )
         own = Path(tempfile.mkdtemp(prefix="ptyint-trial-"))
         weakref.finalize(self, shutil.rmtree, own)
         for file in filter(Path.is_file, Path(folder).iterdir()):  # while bundles that are saved there are its own
@@ -149,7 +156,8 @@ class Trial:
             networks = [replace(problems, cases=(n.case,), precisions=(n.precision,)) for n in problems.networks]
             for judge in RUNGS[rung].judges:
                 for part in networks if rung == "forward" else [problems]:
-                    yield [row for row in judge(self.measured, part) if row.side == SIDE]
+                    rows = judge(self.measured, part)
+                    yield [one for one in rows if one.side == SIDE and one.against != self.skipped]
 
 
 def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Captured:
@@ -169,9 +177,9 @@ def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str
 
 
 def tried(folder: Path, id: str) -> Outcome:
-    """Climb under a fault of the catalogue, or under none (`CONTROL`)."""
+    """Climb under a fault of the catalogue, or under none (`CONTROL`, `ALONE`)."""
     start = time.perf_counter()
-    trial = Trial(folder, nullcontext if id == CONTROL else CATALOGUE[id].applied)
+    trial = Trial(folder, CATALOGUE[id].applied if id in CATALOGUE else nullcontext, skipped=REFERENCE * (id == ALONE))
     divergence = trial.climb(CLIMBED).divergence
     seconds = time.perf_counter() - start
     if divergence is None:

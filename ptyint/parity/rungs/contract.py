@@ -1,34 +1,26 @@
-"""Rung 0: the bookkeeping around a backend, as facts of both processes against those of the judge's own."""
+"""Rung 0: the bookkeeping around a backend: facts of both processes against the judge's own and frozen numbers."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptyint import dispatcher
-from ptyint._atomic import write_arrays
 from ptyint.backends.protocol import FULL_PRECISION
-from ptyint.backends.training import Schedule
 from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, TrainingConfig, legacy_values, params, to_mapping
-from ptyint.images import metrics, stitch
+from ptyint.evidence.display import shortened
+from ptyint.parity import frozen
 from ptyint.parity.compare import REFEREE, Finding, Place, error_of
 from ptyint.parity.configurations import FIXTURE, TRAININGS
 from ptyint.parity.problems import Problems
 from ptyint.parity.rungs import workflow
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
-from ptyint.scans import files
-from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 
 FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
@@ -36,9 +28,6 @@ FRAMEWORKS = {"tensorflow": "tensorflow", "pytorch": "torch"}
 
 UNAVAILABLE = "not available"
 """Instead of a fact that a backend cannot give, since it does not declare what that needs."""
-
-Facts = dict[str, str]
-"""``what/case`` to a value or digest."""
 
 STALE = {"gridsize": 7, "N": 3, "backend": "stale", "probe.mask": "stale", "learning_rate": -1.0}
 """What stands in `params.cfg` before the gate."""
@@ -48,112 +37,28 @@ RAN, LOADED, DECLARED = "backend that ran/", "frameworks loaded/", "frameworks d
 ARITHMETIC, DETERMINISTIC = "arithmetic/", "deterministic algorithms/"
 
 
-def bookkeeping(seed: int = 0) -> Facts:
-    """Facts that do not depend on a backend, and must be the same in every process."""
-    facts: dict[str, Callable[[], str]] = {
-        "default backend/": lambda: f"{TrainingConfig().backend}, {InferenceConfig().backend}",
-        "default configuration/": lambda: json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
-        "scan/": lambda: load_fixture(FIXTURE).sha256,
-        "counts of 16-bit amplitudes/": _sixteen_bits,
-        "learning rates/": _learning_rates,
-        "metrics/": _metrics,
-        "stitched object/": _stitched,
+def bookkeeping() -> dict[str, str]:
+    """``what/case`` to a value: facts that do not depend on a backend, and must be the same in every process."""
+    return {
+        "default backend/": f"{TrainingConfig().backend}, {InferenceConfig().backend}",
+        "default configuration/": json.dumps([to_mapping(TrainingConfig()), to_mapping(InferenceConfig())]),
+        "scan/": load_fixture(FIXTURE).sha256,
     }
-    for case, config in _cases(seed).items():
-        facts |= {f"{what}/{case}": partial(fact, config) for what, fact in OF_A_TRAINING.items()}
-    return {key: _tried(fact) for key, fact in facts.items()}
-
-
-def _tried(fact: Callable[[], str]) -> str:
-    try:
-        return fact()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
 
 
 def _cases(seed: int) -> dict[str, TrainingConfig]:
     return {name: TRAININGS[name].config(seed) for name in ("gridsize 1", "gridsize 2")}
 
 
-def _data(config: TrainingConfig) -> GroupedScan:
-    return GroupedScan.from_config(load_fixture(FIXTURE), config)
-
-
 def _initial(config: TrainingConfig) -> Weights:
     return initial_weights(config.model, load_fixture(FIXTURE).probe, config.seed)
 
 
-def _batches(config: TrainingConfig) -> str:
-    """Sizes and dtypes in words, and a digest of two epochs."""
-    data, generator, digest, kinds = _data(config), np.random.default_rng(4), hashlib.sha256(), []
-    for batch in (batch for _ in range(2) for batch in data.batches(5, generator)):
-        for array in (batch.inputs, batch.counts, batch.offsets_px):
-            digest.update(np.ascontiguousarray(array).tobytes())
-        kinds.append(f"{len(batch.inputs)} {batch.inputs.dtype}")
-        digest.update(f"{batch.n_canvas} {batch.count_scale!r}".encode())
-    return f"{digest.hexdigest()} ({', '.join(kinds)})"
-
-
-OF_A_TRAINING: dict[str, Callable[[TrainingConfig], str]] = {
-    "groups": lambda config: _data(config).groups.sha256(),
-    "batches in their order": _batches,
-    "initial weights": lambda config: weights_sha256(_initial(config)),
-}
-
-
-def _sixteen_bits() -> str:
-    """A scan whose amplitudes are stored as 16-bit integers above 256, whose squares do not fit."""
-    scan = load_fixture(FIXTURE)
-    amplitudes = np.sqrt(scan.counts().astype(np.float64) * 1e3).astype(np.uint16)
-    y, x = scan.probe_positions_px.T
-    with tempfile.TemporaryDirectory(prefix="ptyint-parity-") as folder:
-        path = Path(folder) / "sixteen-bits.npz"
-        arrays: Captured = {"probeGuess": scan.probe[0], "objectGuess": np.ones((8, 8), np.complex64)}
-        write_arrays(path, arrays | {"diffraction": amplitudes, "xcoords": x, "ycoords": y})
-        counts = files.read_scan(path, diffraction_kind="amplitudes").counts()
-    return hashlib.sha256(np.ascontiguousarray(counts).tobytes()).hexdigest() + f" (largest {counts.max():.0f})"
-
-
-def _learning_rates() -> str:
-    rates = []
-    for scheduler in ("Default", "ReduceLROnPlateau", "WarmupCosine"):
-        schedule = Schedule(TrainingConfig(scheduler=scheduler, nepochs=8, lr_warmup_epochs=2))
-        for loss in (5.0, 4.0, 4.0, 4.5, 4.1, 4.2, 3.0, 3.1):
-            rates.append(f"{schedule.learning_rate:.12g}")
-            schedule.should_stop(loss)
-    return ", ".join(rates)
-
-
-def _object() -> NDArray[np.complex128]:
-    y = np.linspace(0, 3, 96)
-    phase = np.cos(5 * y) * np.sin(3 * y)[:, None]
-    return np.asarray((1 + 0.3 * np.sin(4 * y)[:, None]) * np.exp(1j * phase), np.complex128)
-
-
-def _metrics() -> str:
-    rng, image = np.random.default_rng(8), _object()
-    noise = rng.normal(size=image.shape) + 1j * rng.normal(size=image.shape)
-    values = metrics.compare_objects(image + 0.05 * noise, image).values
-    return json.dumps({name: None if value is None else f"{value:.8g}" for name, value in values.items()})
-
-
-def _stitched() -> str:
-    """Patches of a known object, their groups' phases lost, put together again."""
-    rng, image = np.random.default_rng(10), _object()
-    positions = rng.uniform(20, 76, (24, 2))
-    labels = np.repeat(np.arange(12), 2)
-    patches = stitch.extract_patches(np.pad(image, 32), positions + 32, 64)
-    patches = patches * np.exp(1j * rng.uniform(0, 6, 12))[labels][:, None, None]
-    phases = stitch.synchronise_phases(patches, positions, (96, 96), labels)
-    whole = stitch.stitch(patches * np.exp(1j * phases[labels])[:, None, None], positions, (96, 96)).object_
-    product = whole * np.conj(whole[48, 48])
-    sums = [(product * np.exp(1j * np.arange(96) * k / 7)).sum() for k in range(4)]
-    return ", ".join(f"{abs(value):.8g}" for value in sums)
-
-
 def measure(bench: Bench, part: str = "") -> Captured:
-    """:func:`bookkeeping`, and what a backend makes of configuration and weights, as texts."""
-    facts, arrays = bookkeeping(bench.problems.seed), Captured()
+    """:func:`bookkeeping`, and what a backend makes of configuration and weights, as texts; and :mod:`..frozen`."""
+    facts, arrays = bookkeeping(), Captured()
+    with noted(arrays, frozen.KEY):
+        arrays |= frozen.measured()
     with noted(arrays, RAN):
         for case, plain in _cases(bench.problems.seed).items():
             config = replace(plain, backend=bench.name)
@@ -179,13 +84,13 @@ def _held(legacy: Mapping[str, Any]) -> str:
 
 
 def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
-    """Facts of each side, against this process's."""
-    expected = bookkeeping(problems.seed)
+    """Facts of each side, against this process's, and what shared code gives, against frozen numbers."""
+    expected = bookkeeping()
     expected["default backend/"] = "tensorflow, tensorflow"
     for case, config in _cases(problems.seed).items():
         held = {**STALE, **legacy_values(config)}
         expected[GATE + case] = _held({key: value for key, value in held.items() if value is not None})
-        expected[HELD + case] = expected[f"initial weights/{case}"]
+        expected[HELD + case] = weights_sha256(_initial(config))
     both = measured.both("contract")
     expected[ARITHMETIC] = FULL_PRECISION
     stated = [text for facts in both.values() if (text := str(facts.get(DETERMINISTIC, UNAVAILABLE))) != UNAVAILABLE]
@@ -200,18 +105,17 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
                 why = "does not offer trace" if key.startswith(HELD) else "does not say"
                 yield Finding.unavailable(where, (side, REFEREE), f"{side} {why}")
             else:
-                yield Finding.fact(where, (side, REFEREE), seen == value, f"{_short(seen)}, and not {_short(value)}")
-
-
-def _short(text: str, longest: int = 80) -> str:
-    return text if len(text) <= longest else f"{text[:longest]}..."
+                yield Finding.fact(
+                    where, (side, REFEREE), seen == value, f"{shortened(seen, 80)}, and not {shortened(value, 80)}"
+                )
+        yield from frozen.judge(side, facts)
 
 
 FACTS = Capture("contract", measure)
 
 RUNG = Rung(
     "contract",
-    "same scan, groups, configuration, initial weights, batches, metrics?",
+    "same scan, groups, configuration, initial weights, batches; shared code as it ever was?",
     (FACTS, workflow.OWN),
     (judge,),
     also=(workflow.contract,),

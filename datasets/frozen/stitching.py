@@ -1,0 +1,177 @@
+"""Stitch, patches cut out, synchronised phases: pixel by pixel, with full matrices."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+from common import fact, given, projected, refused, unchangeable, wave
+
+
+def bilinear(image: np.ndarray, y: float, x: float) -> complex:
+    """The image at a fractional pixel."""
+    y0, x0 = math.floor(y), math.floor(x)
+    total = 0.0
+    for row, column in product((y0, y0 + 1), (x0, x0 + 1)):
+        weight = (1 - abs(y - row)) * (1 - abs(x - column))
+        if weight > 0:
+            total += weight * image[row, column]
+    return total
+
+
+def covers(y: float, start: int, M: int) -> float:
+    """How much of the pixel around patch coordinate `y` the M pixels from `start` on cover, along one axis."""
+    return min(y + 0.5, start + M - 0.5) - max(y - 0.5, start - 0.5)
+
+
+def placed(patch: np.ndarray, position: Sequence[float], shape: tuple[int, int], M: int) -> Iterator[tuple[Any, ...]]:
+    """Row, column, value and weight of every object pixel that the centre of a patch reaches."""
+    N = len(patch)
+    start = N // 2 - M // 2
+    for row, column in product(range(shape[0]), range(shape[1])):
+        y, x = row - position[0] + N // 2, column - position[1] + N // 2
+        wy, wx = covers(y, start, M), covers(x, start, M)
+        if wy > 0 and wx > 0:
+            yield row, column, bilinear(patch, y, x), wy * wx
+
+
+def stitched(patches: np.ndarray, positions: np.ndarray, shape: tuple[int, int], M: int) -> tuple[np.ndarray, ...]:
+    """Weighted mean, and the weights, pixel by pixel."""
+    total, coverage = np.zeros(shape, complex), np.zeros(shape)
+    for patch, position in zip(patches, positions, strict=True):
+        for row, column, value, weight in placed(patch, position, shape, M):
+            total[row, column] += weight * value
+            coverage[row, column] += weight
+    return np.where(coverage > 0, total / np.where(coverage > 0, coverage, 1), 0), coverage
+
+
+def synchronised(
+    patches: np.ndarray, positions: np.ndarray, shape: tuple[int, int], labels: np.ndarray, M: int
+) -> np.ndarray:
+    """Angular synchronisation with full matrices; islands found by walking."""
+    n = labels.max() + 1
+    W, coverage = np.zeros((n, *shape), complex), np.zeros(shape)
+    for patch, position, label in zip(patches, positions, labels, strict=True):
+        for row, column, value, weight in placed(patch, position, shape, M):
+            W[label, row, column] += weight * value
+            coverage[row, column] += weight
+    links = np.array([[(np.conj(a) * b)[coverage > 0] / coverage[coverage > 0] for b in W] for a in W]).sum(axis=-1)
+    np.fill_diagonal(links, 0)
+    degree = np.abs(links).sum(axis=0)
+    phases, left = np.zeros(n), set(range(n))
+    while left:
+        island, reached = [], [min(left)]
+        while reached:
+            one = reached.pop()
+            if one in left:
+                left.remove(one)
+                island.append(one)
+                reached += [other for other in left if abs(links[one, other]) > 0]
+        if len(island) == 1:
+            continue
+        island = sorted(island)
+        matrix = np.array([[links[a, b] / math.sqrt(degree[a] * degree[b]) for b in island] for a in island])
+        values, vectors = np.linalg.eigh(matrix)
+        assert values[-1] - values[-2] > 0.01, "the tolerance counts on it"
+        leading = vectors[:, -1]
+        phases[island] = np.angle(leading * np.exp(-1j * np.angle(leading.sum())))
+    return phases
+
+
+def make_stitch() -> None:
+    """Patches to object, and back."""
+    shape = (37, 29)
+    patches = given("patches", wave(5, 24, 24))
+    positions = given("places", [(2.25, 3.125), (14, 9), (17.625, 22.5), (36.5, 28.75), (20.375, 9.875)])
+    odd = given("odd_patches", wave(5, 25, 25, seed=1))
+    wide = given("wide_patches", wave(2, 48, 48, seed=2))
+    apart = given("wide_places", [(30.5, 24.25), (40.125, 47)])
+    for name, case, tiles, M in (("patches", "even N", patches, 8), ("odd_patches", "odd N", odd, 10)):
+        call = f"stitch.stitch({name}, places, (37, 29), M={M})"
+        object_, coverage = stitched(tiles, positions, shape, M)
+        fact("stitch", f"{case}: object", f"{call}.object_", object_)
+        fact("stitch", f"{case}: coverage", f"{call}.coverage", coverage)
+    object_, coverage = stitched(patches, positions, shape, 8)
+    call = "stitch.stitch(patches, places, (37, 29), M=8)"
+    in_chunks = "mock.patch.object(stitch, '_CHUNK_PIXELS', 170)(stitch.stitch)(patches, places, (37, 29), M=8)"
+    fact("stitch", "in chunks", f"{in_chunks}.object_", object_)
+    fact("stitch", "covered", f"{call}.covered", coverage > 0)
+    call = "stitch.stitch(wide_patches, wide_places, (66, 71))"
+    object_, coverage = stitched(wide, apart, (66, 71), 20)
+    fact("stitch", "default centre", f"[projected({call}.object_), projected({call}.coverage)]",
+         [projected(object_), projected(coverage)])  # fmt: skip
+    fact("stitch", "largest centre", "stitch.stitch(patches, places, (37, 29), M=12).coverage",
+         stitched(patches, positions, shape, 12)[1])  # fmt: skip
+    fact("stitch", "smallest centre", "stitch.stitch(patches, places, (37, 29), M=2).object_",
+         stitched(patches, positions, shape, 2)[0])  # fmt: skip
+    fact("stitch", "one pixel", "stitch.stitch(patches, places, (1, 1), M=8).coverage",
+         stitched(patches, positions, (1, 1), 8)[1])  # fmt: skip
+    narrow = "stitch.stitch(patches.astype('c8'), places, (37, 29), M=8).object_"
+    fact("stitch", "single precision stays", f"{narrow}.dtype.itemsize", 8)
+    broken = patches.copy()
+    broken[2, 12, 12] = np.nan
+    given("broken_patches", broken)
+    reached = stitched(np.isnan(broken).astype(complex), positions, shape, 8)[0] != 0
+    hole = "stitch.stitch(np.where(np.arange(5)[:, None, None] == 1, np.nan, patches), places, (37, 29), M=8)"
+    covered = stitched(patches[1:2], np.array(positions)[1:2], shape, 8)[1] > 0
+    fact("stitch", "NaN goes no further", f"np.isnan({hole}.object_)", covered)
+    fact("stitch", "NaN stays", "np.isnan(stitch.stitch(broken_patches, places, (37, 29), M=8).object_)", reached)
+    refused("stitch", "centre", "ConfigError",
+            *(f"stitch.stitch(patches, places, (37, 29), M={M})" for M in (0, 7, 14, -2)))  # fmt: skip
+    refused("stitch", "shape", "ConfigError", "stitch.stitch(patches, places, (37, 29, 1), M=8)",
+            "stitch.stitch(patches, places, (37, 0), M=8)")  # fmt: skip
+    refused("stitch", "patches", "ScanError", "stitch.stitch(patches[0], places, (37, 29), M=8)",
+            "stitch.stitch(patches[:, 1:], places, (37, 29), M=8)",
+            "stitch.stitch(patches.real, places, (37, 29), M=8)")  # fmt: skip
+    refused("stitch", "positions", "ScanError", "stitch.stitch(patches, places[1:], (37, 29), M=8)",
+            "stitch.stitch(patches, places.T, (37, 29), M=8)",
+            "stitch.stitch(patches, places[:, :1], (37, 29), M=8)",
+            "stitch.stitch(patches, np.where(places == 14, np.nan, places), (37, 29), M=8)")  # fmt: skip
+
+    unchangeable("stitch", "stitch.Stitched")
+
+    image = given("image", wave(20, 17, seed=3))
+    corners = given("corners", [(3, 3), (16, 13), (8.625, 9.25), (3.5, 12.875)])
+    for N in (7, 8, 1):
+        at = np.array(corners) + (0, 1)[N == 8]
+        at = np.minimum(at, np.array(image.shape) - N + N // 2)
+        name = given(f"cuts_{N}", at)
+        cut = [[[bilinear(image, y - N // 2 + i, x - N // 2 + j) for j in range(N)] for i in range(N)] for y, x in name]
+        fact("patches cut out", f"N {N}", f"stitch.extract_patches(image, cuts_{N}, {N})", cut)
+    cut = "stitch.extract_patches(image.astype('c8'), cuts_7, 7)"
+    fact("patches cut out", "single precision stays", f"{cut}.dtype.itemsize", 8)
+    outside = ("[[2.75, 5.]]", "[[5., 2.75]]", "[[16.25, 5.]]", "[[5., 13.25]]")
+    refused("patches cut out", "overhang", "ScanError",
+            *(f"stitch.extract_patches(image, np.array({one}), 7)" for one in outside))  # fmt: skip
+    refused("patches cut out", "N", "ConfigError", "stitch.extract_patches(image, corners, 0)")
+    refused(
+        "patches cut out",
+        "object",
+        "ScanError",
+        "stitch.extract_patches(image[None], corners, 7)",
+        "stitch.extract_patches(image.ravel(), corners, 7)",
+    )
+
+    labels = given("labels", np.array([0, 0, 2, 1, 3, 4, 4, 1, 5]))
+    tiles = given("tiles", wave(9, 12, 12, seed=4))
+    spots = given("spots", [(9.5, 8.25), (12, 11), (10.125, 13.5), (15.75, 10), (7, 30.5), (9.25, 32), (28, 5.5),
+                            (13, 14.25), (29, 33)])  # fmt: skip
+    for case, call in (
+        ("islands", "stitch.synchronise_phases(tiles, spots, (34, 39), labels, M=6)"),
+        ("in chunks", "mock.patch.object(stitch, '_CHUNK_PIXELS', 150)(stitch.synchronise_phases)"
+                      "(tiles, spots, (34, 39), labels, M=6)"),
+    ):  # fmt: skip
+        phases = synchronised(tiles, np.array(spots), (34, 39), labels, 6)
+        fact("synchronised phases", case, f"np.exp(1j * {call})", np.exp(1j * phases), "iterated")
+    many = given("many_tiles", wave(70, 16, 16, seed=5) * 0.7 + np.exp(1j * np.arange(70))[:, None, None])
+    grid = given("many_spots", [(6 + 2.125 * i, 7 + 1.875 * j) for i in range(7) for j in range(10)])
+    phases = synchronised(many, grid, (25, 31), np.arange(70), 8)
+    call = "stitch.synchronise_phases(many_tiles, many_spots, (25, 31), np.arange(70), M=8)"
+    fact("synchronised phases", "70 groups", f"np.exp(1j * {call})", np.exp(1j * phases), "iterated")
+    call = "stitch.synchronise_phases(np.where(tiles == tiles[1, 2, 3], np.nan, tiles), spots, (34, 39), labels, M=6)"
+    fact("synchronised phases", "zero where not finite", call, np.zeros(6))
+    flat = "stitch.synchronise_phases(patches[:2] * 0 + 1j, places[:2], (37, 29), np.arange(2))"
+    refused("synchronised phases", "default centre", "ConfigError", flat)

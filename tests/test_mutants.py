@@ -1,0 +1,118 @@
+"""Mutants: what is changed, who notices, and that nothing is tried twice. The campaign itself is `ptyint mutants`."""
+
+from __future__ import annotations
+
+import ast
+import json
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+
+import pytest
+
+from ptyint import cli
+from ptyint.parity.faults import mutants
+from ptyint.parity.faults.mutants import MODULES, NAME, OF_ONE_SIDE, Mutant
+from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE
+from ptyint.parity.worker import give
+from ptyint.stages.mutants import CRITERIA, checks
+
+PACKAGE = Path(mutants.PACKAGE)
+
+
+def source(module: str) -> str:
+    return (PACKAGE / module).read_text()
+
+
+def test_places_are_in_code_and_neither_in_annotations_nor_in_errors() -> None:
+    everything = mutants.places()
+    assert {changes[0][0] for changes in everything} == set(MODULES)
+    assert len(everything) > 900 and sum(map(len, everything)) > 4000
+    some = [mutants.made(changes[-1])[0] for changes in islice(everything, 0, 600, 7)]
+    assert not [one for one in some if one.before.startswith("raise ")]
+    pipes = [one for one in some if "->" in one.before and " | " in one.before and " | " not in one.after]
+    assert pipes == []
+
+
+def test_a_mutant_is_one_change_of_one_line() -> None:
+    for one, text in mutants.drawn(12, 3):
+        old, new = source(one.module).splitlines(), text.splitlines()
+        assert " ".join(old[one.line - 1].split()) == one.before != one.after
+        assert " ".join(new[one.line - 1].split()) == one.after
+        ast.parse(text)
+
+
+def test_the_seed_decides_what_is_drawn() -> None:
+    draws = [[one for one, _ in mutants.drawn(8, seed)] for seed in (3, 3, 4)]
+    assert draws[0] == draws[1] != draws[2]
+    assert [one for one, _ in mutants.drawn(5, 3)] == draws[0][: len(draws[0]) - 3] or any(
+        o.equivalent for o in draws[0]
+    )
+    assert all(sum(not one.equivalent for one in draw) == 8 for draw in draws)
+
+
+def test_marks_are_of_lines_that_are_there_and_give_a_reason() -> None:
+    for (module, before, after), reason in mutants.equivalents().items():
+        lines = [" ".join(line.split()) for line in source(module).splitlines()]
+        assert before in lines and before != after and len(reason.split()) >= 6, (module, before)
+
+
+def tried(tmp_path: Path, module: str, text: str, timeout: float = 300.0) -> Mutant:
+    give(tmp_path, (REFERENCE, "pytorch"), PROBLEMS)
+    return mutants.tried(Mutant(module, "by hand", 1, "", "", "some"), text, tmp_path, timeout)
+
+
+def test_shared_code_is_judged_by_frozen_numbers_in_a_copy(tmp_path: Path) -> None:
+    before = source("images/stitch.py")
+    one = tried(
+        tmp_path,
+        "images/stitch.py",
+        before.replace("positions[first : first + step] - M // 2", "positions[first : first + step] - M // 2 - 1"),
+    )
+    assert (one.rung, one.place.partition(",")[0]) == ("contract", "stitch") and one.seconds > 0
+    assert source("images/stitch.py") == before
+
+
+def test_a_backend_s_own_code_is_judged_by_the_operators(tmp_path: Path) -> None:
+    one = tried(tmp_path, OF_ONE_SIDE, source(OF_ONE_SIDE).replace("BORDER_WEIGHT = 1e-2", "BORDER_WEIGHT = 1e-1"))
+    assert (one.rung, one.place.partition(",")[0]) == ("operator", "merge_patches")
+
+
+def test_what_cannot_be_imported_and_what_hangs_is_caught(tmp_path: Path) -> None:
+    one = tried(tmp_path, OF_ONE_SIDE, "1 / 0\n")
+    assert one.rung == "contract" and "division by zero" in one.place
+    one = tried(tmp_path, OF_ONE_SIDE, "while True:\n    pass\n", 20.0)
+    assert one.rung == "timeout" and 20 <= one.seconds < 60
+
+
+def test_what_is_known_of_the_same_sources_is_not_tried_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Were anything tried, it would take minutes, and not say what stands here."""
+    drawn = [one for one, _ in mutants.drawn(2, 5)]
+    control = Mutant(OF_ONE_SIDE, CONTROL, 0, "", "", mutants._sources_sha256())
+    known = [replace(one, rung="step", place="seen before") for one in drawn if not one.equivalent]
+    (tmp_path / NAME).write_text(json.dumps({"mutants": [asdict(one) for one in (control, *known)]}))
+    done = mutants.run(tmp_path, sample=2, seed=5)
+    assert [one for one in done[1:] if not one.equivalent] == known and done[0] == control
+    written = json.loads((tmp_path / NAME).read_text())
+    assert (written["sample"], written["seed"]) == (2, 5) and len(written["mutants"]) == len(done)
+    assert cli.main(["mutants", str(tmp_path), "--sample", "2", "--seed", "5"]) == 0
+    (tmp_path / NAME).write_text(
+        json.dumps({"mutants": [asdict(one) for one in (control, known[0], replace(known[1], rung=""))]})
+    )
+    assert cli.main(["mutants", str(tmp_path), "--sample", "2", "--seed", "5"]) == 1
+    assert f"{known[1].module}:{known[1].line} survived" in capsys.readouterr().out
+
+
+def test_checks_are_those_that_were_declared() -> None:
+    caught = [Mutant("images/frc.py", "some", i, "a", "b", str(i), "contract") for i in range(60)]
+    control, given = Mutant(OF_ONE_SIDE, CONTROL, 0, "", "", ""), {"sample": 60, "min_score": 0.9}
+    verdicts = lambda done, given=given: [check.verdict for check in checks(done, given)]  # noqa: E731
+    assert [check.name for check in checks([control], given)] == [one.name for one in CRITERIA]
+    assert verdicts([control, *caught]) == ["pass"] * 3
+    assert verdicts([replace(control, rung="e2d"), *caught]) == ["fail", "pass", "pass"]
+    assert verdicts([control, *caught[:59]]) == ["pass", "fail", "pass"]
+    survived = [replace(one, rung="") for one in caught[:7]]
+    assert verdicts([control, *caught[7:], *survived]) == ["pass", "pass", "fail"]
+    assert verdicts([control], {**given, "sample": 0})[2] == "not run"
