@@ -16,11 +16,10 @@ from typing import Any
 import click
 
 from ptyint._atomic import shipped
-from ptyint.errors import ConfigError, PtyintError, did_you_mean
+from ptyint.errors import ConfigError, PtyintError, did_you_mean, shortened
 from ptyint.evidence import history, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.checks import PLAIN, SIGNS
-from ptyint.evidence.display import shortened
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.pages import SUMMARY
 from ptyint.stages import PROFILES, STAGES, jobs_of

@@ -147,12 +147,6 @@ def printable(text: str) -> str:
     return ESCAPES.sub("", re.sub("\r\n?", "\n", text)).encode("utf-8", "replace").decode()
 
 
-def shortened(text: str, most: int) -> str:
-    """Beginning and end of `text`, `most` characters together, where it is longer."""
-    left_out, half = len(text) - most, most // 2
-    return text if left_out <= 0 else f"{text[:half]} … {left_out} characters left out … {text[len(text) - half :]}"
-
-
 def number(value: float) -> str:
     """A number for a reader, in at most four significant digits."""
     return f"{value:.4g}"

@@ -10,7 +10,8 @@ from ptyint.evidence.run import Job
 from ptyint.images.comparison import NAME as COMPARISON
 from ptyint.images.comparison import Criteria
 from ptyint.scans import fixtures
-from ptyint.scans.files import read_scan
+from ptyint.scans.files import OPTIONS, read_scan
+from ptyint.scans.scan import validate_scan
 from ptyint.stages.request import BACKENDS, Request, Stage
 
 STAR = "siemens-star-64"
@@ -24,7 +25,7 @@ BRIEFLY = {"gridsize": 2, "batch_size": 4, "nepochs": 4}
 
 
 def _jobs(request: Request) -> list[Job]:
-    """The scan that was asked for; the checks depend on whether its truth is known."""
+    """The scan that was asked for, which is valid; the checks depend on whether its truth is known."""
     fixture = request.fixture or default_fixture()
     source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": fixture}
     title = request.scan.name if request.scan else fixture
@@ -97,8 +98,11 @@ def default_fixture() -> str:
 
 
 def _truth_known(request: Request, fixture: str) -> bool:
+    """Whether the object that made the patterns is known; a ScanError where no kernel could take the user's scan."""
     if request.scan is None:
         return fixtures.fixture_info(fixture).truth_known
     given = request.given("scan")
-    options = {name: given.get(name) or None for name in ("diffraction_kind", "mask_convention", "translation")}
-    return read_scan(request.scan, product=given.get("product_file") or None, **options).object_is_truth
+    options = {name: given.get(name) or None for name in OPTIONS if name != "product"}
+    scan = read_scan(request.scan, product=given.get("product_file") or None, **options)
+    validate_scan(scan)
+    return scan.object_is_truth
