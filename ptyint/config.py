@@ -14,7 +14,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from ptyint.errors import ConfigError, did_you_mean
+from ptyint.errors import ConfigError, did_you_mean, shown
 
 PATTERN_SIZES = (64, 128, 256)
 """Edges N of a pattern that the network is built for."""
@@ -82,7 +82,7 @@ class _Validated:
             if one.name in RULES and not (value is None and one.default is None):
                 holds, allowed = RULES[one.name]
                 if not holds(value):
-                    raise ConfigError(f"{one.name} is {value!r}; must be {allowed}.")
+                    raise ConfigError(f"{one.name} is {shown(value)}; must be {allowed}.")
 
 
 @dataclass(frozen=True)
@@ -282,7 +282,7 @@ class InferenceConfig(_Validated):
         """Validate."""
         super().__post_init__()
         if self.M % 2 or self.M > self.model.N // 2:
-            raise ConfigError(f"M is {self.M!r}; must be even and at most N / 2 = {self.model.N // 2}.")
+            raise ConfigError(f"M is {shown(self.M)}; must be even and at most N / 2 = {self.model.N // 2}.")
 
 
 def from_mapping(cls: type[Config], values: Mapping[str, Any]) -> Config:

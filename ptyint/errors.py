@@ -18,6 +18,14 @@ def shortened(text: str, most: int = LONGEST_MESSAGE) -> str:
     return text if len(text) <= most else f"{text[:half]} … {left_out} characters left out … {text[half + left_out :]}"
 
 
+def shown(value: object) -> str:
+    """A value as messages hold it."""
+    try:
+        return shortened(repr(value), 200)
+    except ValueError:
+        return "a number of more digits than Python writes"
+
+
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest of the `known` names; empty where none is near."""
     near = difflib.get_close_matches(str(name)[:100], list(known), 1)

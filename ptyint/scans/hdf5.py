@@ -259,7 +259,7 @@ def open_h5(path: Path) -> Iterator[H5Fields]:
     try:
         with h5py.File(path, "r") as fields.file:
             yield fields
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise fields.refusal(f"the file {fields.trouble(error)}") from error
 
 
