@@ -210,7 +210,7 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
 def _violations(scan: Scan) -> Iterator[Violation]:
     shape = tuple(scan.diffraction_patterns.shape)
     if len(shape) != 3 or 0 in shape:
-        yield "diffraction_patterns", f"shape {shape}", "(n, N, N), n at least 1", "Stack the patterns on axis 0."
+        yield "diffraction_patterns", f"shape {shape}", "(n, N, N), n at least 2", "Stack the patterns on axis 0."
         return  # n and N are unknown: nothing else can be judged
     n, height, width = shape
     if height != width or height not in PATTERN_SIZES:
