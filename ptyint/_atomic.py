@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,20 @@ def checkout() -> Path | None:
 def shipped(kind: str = "") -> Path:
     """Where the ``notebooks``, ``datasets`` or ``tests`` are: in the checkout, or in the wheel; without `kind`, all."""
     return (checkout() or _SHIPPED) / kind
+
+
+SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def plain(path: str | os.PathLike[str]) -> Path:
+    """The path; an OSError where it is neither file nor folder, and reading from it may never end."""
+    try:
+        kind = SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))
+    except (OSError, ValueError):  # whoever reads it says so
+        kind = None
+    if kind:
+        raise OSError(f"{path} is {kind}; allowed: a file")
+    return Path(path)
 
 
 @contextmanager

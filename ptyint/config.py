@@ -15,7 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from ptyint.errors import ConfigError, did_you_mean
+from ptyint.errors import ConfigError, did_you_mean, shown
 
 PATTERN_SIZES = (64, 128, 256)
 """Edges N of a pattern that the network is built for."""
@@ -78,7 +78,7 @@ def check_value(name: str, value: Any, rule: Rule | None = None) -> None:
     holds, allowed = rule or RULES.get(name, FREE)
     if not holds(value):
         hint = did_you_mean(value, re.findall(r"'(\w+)'", allowed)) if isinstance(value, str) else ""
-        raise ConfigError(f"{name} is {value!r:.200}; must be {allowed}.{hint}")
+        raise ConfigError(f"{name} is {shown(value)}; must be {allowed}.{hint}")
 
 
 @dataclass(frozen=True)
@@ -290,7 +290,7 @@ class InferenceConfig(_Validated):
         """Validate."""
         super().__post_init__()
         if self.M % 2 or self.M > self.model.N // 2:
-            raise ConfigError(f"M is {self.M!r}; must be even and at most N / 2 = {self.model.N // 2}.")
+            raise ConfigError(f"M is {shown(self.M)}; must be even and at most N / 2 = {self.model.N // 2}.")
 
 
 def from_mapping(cls: type[Config], values: Mapping[str, Any]) -> Config:

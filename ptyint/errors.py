@@ -7,15 +7,33 @@ Each child also derives from the built-in exception that a caller would expect, 
 import difflib
 from collections.abc import Iterable
 
+LONGEST_MESSAGE = 600
+"""Characters; what is longer loses its middle."""
+
+
+def shortened(text: str, most: int = LONGEST_MESSAGE) -> str:
+    """Beginning and end of `text`, and how much is left out between them, where it is longer than `most` characters."""
+    half = max(0, most - 40) // 2  # the words between take 40 at the most
+    left_out = len(text) - 2 * half
+    return text if len(text) <= most else f"{text[:half]} … {left_out} characters left out … {text[half + left_out :]}"
+
+
+def shown(value: object) -> str:
+    """A value as messages hold it."""
+    try:
+        return shortened(repr(value), 200)
+    except ValueError:
+        return "a number of more digits than Python writes"
+
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the nearest of the `known` names; empty where none is near."""
-    near = difflib.get_close_matches(str(name), list(known), 1)
+    near = difflib.get_close_matches(str(name)[:100], list(known), 1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 
 class PtyintError(Exception):
-    """Base class: the message says what was found, what is allowed and what to do.
+    """Base class: the message says what was found, what is allowed and what to do, in 600 characters at the most.
 
     Examples
     --------
@@ -26,6 +44,9 @@ class PtyintError(Exception):
     ...     print(type(error).__name__, isinstance(error, ValueError), error)
     ConfigError True nepochs is 0; must be a whole number of at least 1.
     """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(shortened(message))
 
 
 class ConfigError(PtyintError, ValueError):

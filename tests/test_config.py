@@ -114,7 +114,7 @@ def test_a_bad_value_is_named_with_its_field_and_what_is_allowed(cls: Any, field
     with pytest.raises(ConfigError) as caught:
         cls(**{field: value})
     message = str(caught.value)
-    assert field in message and repr(value)[:200] in message and "must be" in message
+    assert field in message and repr(value)[:60] in message and "must be" in message
     assert isinstance(caught.value, ValueError)
 
 

@@ -16,8 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ptyint._atomic import shipped
-from ptyint.errors import ScanError
-from ptyint.scans.fields import LONGEST_MESSAGE
+from ptyint.errors import LONGEST_MESSAGE, ScanError
 from ptyint.scans.files import OPTIONS, read_scan, write_scan
 from ptyint.scans.forward import diffraction_amplitudes
 from ptyint.scans.scan import Scan, validate_scan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from abc import abstractmethod
 from collections.abc import Callable
@@ -274,6 +275,19 @@ def test_without_ptychodus_the_command_says_what_to_install(
     monkeypatch.setattr(command, "version", version)
     wanted = "ptyint-ptychodus: Ptychodus is not installed; install it with `pip install 'ptyint[ptychodus]'`.\n"
     assert command.main() == 2 and capsys.readouterr().err == wanted
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_the_command_prints_in_any_encoding(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
+    def version(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(command, "version", version)
+    for stream in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, stream, io.TextIOWrapper(io.BytesIO(), encoding=encoding, errors="strict"))
+    assert command.main() == 2
+    for output in (sys.stdout, sys.stderr):  # what Ptychodus prints after that
+        print("epoch 1 \u2192 \u4e2d \udcff", file=output, flush=True)
 
 
 def test_the_command_line_is_ptychodus_own(fresh: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -63,7 +63,7 @@ VIOLATIONS: list[tuple[dict[str, Any], str, list[str]]] = [
     ({"object_": None, "probe_positions_px": FAR_APART}, "probe_positions_px", ["1e+06", "20000 px", "metres"]),
     ({"object_": None, "probe_positions_px": 1e-8 * FAR_APART}, "probe_positions_px", ["0.01 x", "4 to"]),
     ({"diffraction_patterns": np.ones((n, N))}, "diffraction_patterns", ["(5, 64)", "(n, N, N)"]),
-    ({"diffraction_patterns": np.ones((0, N, N))}, "diffraction_patterns", ["(0, 64, 64)", "at least 1"]),
+    ({"diffraction_patterns": np.ones((0, N, N))}, "diffraction_patterns", ["(0, 64, 64)", "at least 2"]),
     ({"diffraction_patterns": np.ones((n, N, N), np.complex64)}, "diffraction_patterns", ["complex64", "integer or"]),
     ({"diffraction_patterns": np.ones((n, N, N), np.bool_)}, "diffraction_patterns", ["bool", "integer or float"]),
     (edited("diffraction_patterns", (4, 3, 2), np.nan, np.float32), "diffraction_patterns", ["nan at [4, 3, 2]"]),

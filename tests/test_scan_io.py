@@ -202,12 +202,22 @@ def test_fortran_order(tmp_path: Path) -> None:
     assert scan.counts(70)[3, 5] == 70 * N * N + 3 * N + 5
 
 
-def test_a_cube_is_read_patterns_first_with_a_note(tmp_path: Path) -> None:
+def test_the_axes_of_a_cube_are_asked_for_and_not_guessed(tmp_path: Path) -> None:
     cube = np.zeros((N, N, N), np.uint16)
     cube[5, 6, 7] = 9
-    scan = read_scan(save(tmp_path / "a.npz", diffraction=cube, xcoords=np.ones(N), ycoords=np.ones(N)))
-    assert scan.counts(5)[6, 7] == 9
-    assert any("cube" in note for note in scan.notes)
+    path = save(tmp_path / "a.npz", diffraction=cube, xcoords=np.ones(N), ycoords=np.ones(N))
+    with pytest.raises(ScanError, match=r"diffraction is a cube \(64, 64, 64\).* Give axis_order='nyx' or 'yxn'"):
+        read_scan(path)
+    assert read_scan(path, axis_order="nyx").counts(5)[6, 7] == 9
+    assert read_scan(path, axis_order="yxn").counts(7)[5, 6] == 9
+    own = replace(read_scan(path, axis_order="nyx"), object_=None)
+    write_scan(own, tmp_path / "own.npz")  # what this package wrote is not ambiguous
+    np.testing.assert_array_equal(read_scan(tmp_path / "own.npz").counts(), own.counts())
+
+
+def test_an_axis_order_that_the_shape_denies_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ScanError, match=r"diffraction is float32 .*allowed: real, \(N, N, 7\)"):
+        read_scan(save(tmp_path / "a.npz"), axis_order="yxn")
 
 
 def test_optional_members_may_be_missing_and_modes_may_be_many(tmp_path: Path) -> None:

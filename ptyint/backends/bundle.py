@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +25,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, plain
 from ptyint.backends import version
 from ptyint.backends.weights import Weights, weight_shapes
 from ptyint.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
-from ptyint.errors import BundleError, ConfigError
+from ptyint.errors import BundleError, ConfigError, PtyintError
 
 NAME = "wts.h5.zip"
 FORMAT, VERSION = "ptyint-bundle", 1
 MANIFEST, WEIGHTS = "manifest.json", "weights.h5"
-SIZE_LIMITS = {MANIFEST: 2**20, WEIGHTS: 2**31}
-"""Uncompressed bytes that a member may hold; PtychoPINN's largest network stays far below."""
+LIMITS = {MANIFEST: 2**20, WEIGHTS: 2**31}
+"""Uncompressed bytes that a member may have at the most."""
+
+MOST_MODES = 64
+"""Of the probe, for which there is room in the weights."""
+
+DATASET_ROOM, FILE_ROOM = 2**12, 2**16
+"""Bytes that HDF5 may need around the numbers, for each weight and for the whole."""
 
 ADVICE = "Train and save the model again, or give another bundle."
 
@@ -92,7 +100,7 @@ def save_bundle(
     Raises
     ------
     BundleError
-        The weights do not fit the configuration, or are not finite.
+        The weights do not fit the configuration, or they or the losses are not finite.
 
     Examples
     --------
@@ -108,7 +116,7 @@ def save_bundle(
 
     target = Path(path) / NAME if Path(path).is_dir() else Path(path)
     _check_shapes({name: array.shape for name, array in weights.items()}, config.model, target)
-    _check_finite(weights, target)
+    _check_finite({**weights, "losses": np.asarray(losses)}, target)
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         for name, array in weights.items():
@@ -163,43 +171,56 @@ def load_bundle(path: str | os.PathLike[str], expected: ModelConfig | None = Non
     ([2.0, 1.5], True)
     """
     source = Path(path) / NAME if Path(path).is_dir() else Path(path)
-    members = _read_members(source)
-    manifest = _parse_manifest(members[MANIFEST], source)
-    digest = hashlib.sha256(members[WEIGHTS]).hexdigest()
+    with _opened(source) as archive:
+        manifest = _parse_manifest(_unpacked(archive, MANIFEST, LIMITS[MANIFEST], source), source)
+        try:
+            config = from_mapping(TrainingConfig, manifest["config"])
+        except (ConfigError, TypeError) as error:
+            raise BundleError(f"{source}: the configuration in {MANIFEST} is not valid: {error} {ADVICE}") from error
+        payload = _unpacked(archive, WEIGHTS, _most_bytes(config.model), source)
+    digest = hashlib.sha256(payload).hexdigest()
     if digest != manifest["weights_sha256"]:
         raise _refused(source, f"{WEIGHTS} has sha256 {digest}, the manifest says {manifest['weights_sha256']}")
-    try:
-        config = from_mapping(TrainingConfig, manifest["config"])
-    except (ConfigError, TypeError) as error:
-        raise BundleError(f"{source}: the configuration in {MANIFEST} is not valid: {error} {ADVICE}") from error
     if expected is not None and expected != config.model:
         raise BundleError(
             f"{source} holds a model with {config.model}, but {expected} was asked for; "
             "set the model configuration to that of the bundle."
         )
-    return Bundle(_read_weights(members[WEIGHTS], config.model, source), config, manifest)
+    return Bundle(_read_weights(payload, config.model, source), config, manifest)
 
 
-def _read_members(source: Path) -> dict[str, bytes]:
-    members = {}
+@contextmanager
+def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
+    """The archive, with a bundle's two members; whatever zip or zlib raises meanwhile is a BundleError."""
     try:
-        with zipfile.ZipFile(source) as archive:
+        with zipfile.ZipFile(plain(source)) as archive:
             names = sorted(info.filename for info in archive.infolist())
-            if names != sorted(SIZE_LIMITS):
-                raise BundleError(f"{source} holds {names}; a bundle holds exactly {sorted(SIZE_LIMITS)}. {ADVICE}")
-            for name, limit in SIZE_LIMITS.items():
-                info = archive.getinfo(name)
-                if info.file_size > limit:
-                    raise _refused(source, f"{name} would unpack to {info.file_size} bytes; allowed are {limit}")
-                if info.compress_type != zipfile.ZIP_DEFLATED:
-                    raise _refused(source, f"{name} is packed by method {info.compress_type}, not 8")
-                with archive.open(info) as file:  # archive.read would unpack more than the declared size
-                    members[name] = file.read(info.file_size)
+            if names != sorted(LIMITS):
+                raise BundleError(f"{source} holds {names}; a bundle holds exactly {sorted(LIMITS)}. {ADVICE}")
+            yield archive
+    except PtyintError:
+        raise
     except FileNotFoundError as error:
         raise BundleError(f"No model bundle at {source}. Train a model first, or give the path to one.") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
         raise BundleError(f"{source} is not a readable bundle: {error}. {ADVICE}") from error
-    return members
+
+
+def _unpacked(archive: zipfile.ZipFile, name: str, limit: int, source: Path) -> bytes:
+    """A member of at most `limit` bytes."""
+    info = archive.getinfo(name)
+    if info.file_size > limit:
+        raise _refused(source, f"{name} would unpack to {info.file_size} bytes; allowed are {limit}")
+    if info.compress_type != zipfile.ZIP_DEFLATED:
+        raise _refused(source, f"{name} is packed by method {info.compress_type}, not 8")
+    with archive.open(info) as file:  # archive.read would unpack more than the declared size
+        return file.read(info.file_size)
+
+
+def _most_bytes(config: ModelConfig) -> int:
+    """What the weights of a model may take as an HDF5 file."""
+    shapes = weight_shapes(config, MOST_MODES).values()
+    return min(LIMITS[WEIGHTS], FILE_ROOM + sum(4 * math.prod(shape) + DATASET_ROOM for shape in shapes))
 
 
 def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
@@ -213,10 +234,10 @@ def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
     kinds = {"backend": str, "config": dict, "weights_sha256": str, "versions": dict}
     wrong = [name for name, kind in kinds.items() if not isinstance(manifest.get(name), kind)]
     losses = manifest.get("losses", [])  # bundles of earlier versions have none
-    if not isinstance(losses, list) or not all(isinstance(loss, float) for loss in losses):
+    if not isinstance(losses, list) or not all(isinstance(loss, float) and math.isfinite(loss) for loss in losses):
         wrong.append("losses")
     if wrong:
-        raise _refused(source, f"{MANIFEST} lacks {wrong}, or holds them in a wrong type")
+        raise _refused(source, f"{MANIFEST} lacks {wrong}, or holds them in a wrong type, or NaN or Inf")
     return dict(manifest)
 
 
@@ -267,4 +288,4 @@ def _check_shapes(found: Mapping[str, tuple[int, ...]], config: ModelConfig, sou
 def _check_finite(weights: Weights, source: Path) -> None:
     for name, array in weights.items():
         if not np.isfinite(array).all():
-            raise _refused(source, f"weight {name!r} holds NaN or Inf")
+            raise _refused(source, f"{name!r} holds NaN or Inf")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ptyint.errors import shortened
 from ptyint.evidence.checks import SIGNS, VERDICTS
-from ptyint.evidence.display import number, one_line, printable, required, shortened
+from ptyint.evidence.display import number, one_line, printable, required
 from ptyint.evidence.manifest import REACHED_END, Judged, Manifest, Notebook
 
 LONGEST, LONGEST_LINE = 2_000, 400

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ptyint.errors import shortened
 from ptyint.evidence.checks import SIGNS, Check
 from ptyint.evidence.record import MIME, Record
 
@@ -145,12 +146,6 @@ def render(template: str, **values: Any) -> str:
 def printable(text: str) -> str:
     """`text` as every page and every Markdown file holds it: without what steers a terminal, and possible in UTF-8."""
     return ESCAPES.sub("", re.sub("\r\n?", "\n", text)).encode("utf-8", "replace").decode()
-
-
-def shortened(text: str, most: int) -> str:
-    """Beginning and end of `text`, `most` characters together, where it is longer."""
-    left_out, half = len(text) - most, most // 2
-    return text if left_out <= 0 else f"{text[:half]} … {left_out} characters left out … {text[len(text) - half :]}"
 
 
 def one_line(text: str, most: int = 300) -> str:

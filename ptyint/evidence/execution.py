@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ptyint._atomic import shipped
-from ptyint.errors import ConfigError, EvidenceError, did_you_mean
-from ptyint.evidence.display import Table, shortened
+from ptyint.errors import ConfigError, EvidenceError, did_you_mean, shortened
+from ptyint.evidence.display import Table
 from ptyint.evidence.environment import installation, now
 from ptyint.evidence.record import Record
 

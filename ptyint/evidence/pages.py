@@ -17,10 +17,10 @@ from textwrap import wrap
 from typing import Any
 
 from ptyint._atomic import atomic_path
-from ptyint.errors import ConfigError
+from ptyint.errors import ConfigError, shortened
 from ptyint.evidence.causes import causes
 from ptyint.evidence.checks import SIGNS, VERDICTS, from_json
-from ptyint.evidence.display import TEMPLATES, Picture, number, printable, render, shortened
+from ptyint.evidence.display import TEMPLATES, Picture, number, printable, render
 from ptyint.evidence.execution import read_executed, read_notebook
 from ptyint.evidence.manifest import Command, Judged, Manifest, Notebook
 from ptyint.evidence.record import MIME

@@ -18,10 +18,9 @@ from typing import Any, Literal
 from filelock import FileLock
 
 from ptyint._atomic import checkout
-from ptyint.errors import ConfigError, EvidenceError, LostRunError
+from ptyint.errors import ConfigError, EvidenceError, LostRunError, shortened
 from ptyint.evidence import execution, folder, history, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, worst
-from ptyint.evidence.display import shortened
 from ptyint.evidence.environment import environment, git_state, installation, now, usable_cores
 from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, Notebook, Previous, Surroundings
 from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES

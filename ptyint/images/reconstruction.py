@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import backends, dispatcher
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, plain
 from ptyint.backends import bundle
 from ptyint.backends.protocol import OnEpoch
 from ptyint.backends.weights import scan_units
@@ -157,7 +157,7 @@ class Reconstruction:
 
         source = Path(path) / NAME if Path(path).is_dir() else Path(path)
         try:
-            with h5py.File(source, "r") as file:
+            with h5py.File(plain(source), "r") as file:
                 names = [field.name for field in fields(cls) if field.name != "facts"]
                 arrays = {name: np.array(file[name]) for name in names if name in file}
                 return cls(**arrays, facts=json.loads(str(file.attrs["facts"])))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from importlib.metadata import PackageNotFoundError, version
 
@@ -48,6 +49,9 @@ def prepare() -> None:
 def main() -> int:
     """Run Ptychodus; return its exit code, or 2 where it cannot be run."""
     follow_parent()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever the encoding of the terminal is
     try:
         prepare()
     except PtychodusUnavailableError as error:

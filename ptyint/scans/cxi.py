@@ -119,8 +119,7 @@ def read_cxi(
         for group in ("", ENTRY, ENTRY + "instrument_1/", ENTRY + "sample_1/"):
             twins = [name for name in getattr(file.node(group), "keys", tuple)() if TWIN.fullmatch(name)]
             file.notes += [f"left unread in /{group}: {BRIEF.repr(twins)}"] if twins else []
-        notes = tuple(dict.fromkeys([*file.notes, *second.notes]))
-        return replace(turned if told == "sample" else scan, notes=notes)
+        return replace(turned if told == "sample" else scan, notes=(*file.notes, *second.notes))
 
 
 def _misfit(scan: Scan) -> float:
@@ -155,6 +154,8 @@ def _places(file: Fields, n: int) -> NDArray[np.float64]:
     """Translations (y, x) in metres, (n, 2)."""
     remedy = "A place per pattern in metres, order (x, y, z): make patterns and positions agree."
     translation = file.array(TRANSLATION, "real", (n, 3), (3, n), remedy=remedy)
+    if translation.shape == (3, 3):
+        file.notes.append("translation is stored as (3, 3): read as (n, 3), the format's default")
     if translation.shape != (n, 3):
         file.notes.append(f"translation is stored as (3, n) = {translation.shape}: axes swapped")
         translation = translation.T

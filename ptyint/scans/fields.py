@@ -5,6 +5,7 @@ What is missing or odd is a :class:`~ptyint.errors.ScanError`: file, field, what
 
 from __future__ import annotations
 
+import math
 import reprlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint._atomic import plain
 from ptyint.errors import ScanError
 
 Place = str | tuple[str, ...]
@@ -31,18 +33,12 @@ KINDS: dict[str, set[Any]] = {
 }
 """What a field may be, and the dtypes or kinds of dtype that are, in whatever byte order."""
 
-LONGEST_MESSAGE = 600
-"""Characters; what is longer loses its middle."""
+MOST_SHOWN = 10**6
+"""Values that are read only to be shown in a message."""
 
 BRIEF = reprlib.Repr()
 """How names and values stand in messages."""
 BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxstring = 2, 8, 60
-
-
-def shortened(message: str) -> str:
-    """The message, without its middle where it is longer than `LONGEST_MESSAGE`."""
-    half = LONGEST_MESSAGE // 2 - 3
-    return message if len(message) <= LONGEST_MESSAGE else f"{message[:half]} ... {message[-half:]}"
 
 
 def fits(found: tuple[int, ...], shape: Shape) -> bool:
@@ -60,7 +56,10 @@ class Fields(ABC):
     """The fields of one file; `notes` collects what was found and decided while they were read."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        try:
+            self.path = plain(path)
+        except OSError as error:
+            raise ScanError(f"{error}. Copy the data into one.") from error
         self.notes: list[str] = []
 
     @abstractmethod
@@ -76,7 +75,7 @@ class Fields(ABC):
 
     def refusal(self, text: str) -> ScanError:
         """An error about this file."""
-        return ScanError(shortened(f"{self.path}: {text}"))
+        return ScanError(f"{self.path}: {text}")
 
     def trouble(self, error: Exception) -> str:
         """What the words of the library that reads the file mean, and what to do."""
@@ -117,8 +116,13 @@ class Fields(ABC):
     def array(self, place: Place, kind: str, *shapes: Shape, remedy: str = "Correct it.") -> NDArray[Any]:
         """A field's values, in this machine's byte order; see :meth:`unread`."""
         field = self.unread(place, kind, *shapes, remedy=remedy)
-        with self.reading(self.spellings(place)[0]):
-            return np.asarray(field[()]).astype(field.dtype.newbyteorder("="), copy=False)
+        name = self.spellings(place)[0]
+        with self.reading(name):
+            return self.whole(name, field).astype(field.dtype.newbyteorder("="), copy=False)
+
+    def whole(self, name: str, field: Any) -> NDArray[Any]:
+        """All values of a field that is `stored`."""
+        return np.asarray(field[()])
 
     def complex64(self, place: Place, *shapes: Shape, remedy: str) -> NDArray[np.complex64]:
         """A complex field's values, rounded where they are more precise, which is noted."""
@@ -142,7 +146,8 @@ class Fields(ABC):
         """A field that holds one finite number, given in `unit`."""
         name = self.spellings(place)[0]
         with self.reading(name):
-            value = np.asarray(self.stored(name)[()])
+            field = self.stored(name)
+            value = np.asarray(field[()] if math.prod(field.shape) <= MOST_SHOWN else f"{field.dtype} {field.shape}")
         if value.size != 1 or value.dtype.kind not in KINDS["real"] or not np.isfinite(value).all():
             raise self.refusal(f"{name} is {BRIEF.repr(value.tolist())}; allowed: one finite number. Correct it.")
         return float(value.reshape(())) * self.scale(name, unit)

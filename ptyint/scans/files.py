@@ -26,8 +26,7 @@ import numpy as np
 
 from ptyint.errors import ScanError
 from ptyint.scans.cxi import MaskConvention, Translation, is_cxi, read_cxi, write_cxi
-from ptyint.scans.fields import shortened
-from ptyint.scans.npz import DiffractionKind, read_npz, write_npz
+from ptyint.scans.npz import AxisOrder, DiffractionKind, read_npz, write_npz
 from ptyint.scans.ptychodus_h5 import read_ptychodus, write_ptychodus
 from ptyint.scans.scan import Scan
 
@@ -42,6 +41,7 @@ OPTIONS: dict[str, tuple[set[Format], str, tuple[str, ...]]] = {
     "diffraction_kind": ({"npz"}, "counts", get_args(DiffractionKind)),
     "mask_convention": ({"cxi"}, "masks of one kind", get_args(MaskConvention)),
     "translation": ({"cxi"}, "places of the beam", get_args(Translation)),
+    "axis_order": ({"npz"}, "patterns first", get_args(AxisOrder)),
 }
 """Options of :func:`read_scan`, in its order: the formats that know it, what the others hold instead, its values."""
 
@@ -52,7 +52,7 @@ CEILINGS = [2.0**bits - less for bits in (8, 16, 20, 31, 32, 63, 64) for less in
 ROUNDED = 4e-7
 """Relative error of a count that was kept as an amplitude in float32."""
 
-__all__ = ["DiffractionKind", "Format", "MaskConvention", "Translation", "read_scan", "write_scan"]
+__all__ = ["AxisOrder", "DiffractionKind", "Format", "MaskConvention", "Translation", "read_scan", "write_scan"]
 
 
 @np.errstate(all="ignore")  # what overflows is not finite then, which validation sees
@@ -64,6 +64,7 @@ def read_scan(
     diffraction_kind: DiffractionKind | None = None,
     mask_convention: MaskConvention | None = None,
     translation: Translation | None = None,
+    axis_order: AxisOrder | None = None,
     object_is_truth: bool | None = None,
 ) -> Scan:
     """Read a scan; the patterns stay in the file until somebody asks for them, where the format allows it.
@@ -85,6 +86,8 @@ def read_scan(
     translation : {"beam", "sample"}, optional
         CXI only: whose places the translations are; the sample's are the beam's with the other sign. If left out:
         what the file's probe and object explain, else "beam".
+    axis_order : {"nyx", "yxn"}, optional
+        NPZ only: whether the patterns' number or their columns stand last, where both are as many; else it is told.
     object_is_truth : bool, optional
         True: the object in the file made the patterns. If left out: what the file says, else False.
 
@@ -110,19 +113,20 @@ def read_scan(
     """
     file = Path(path)
     if not os.path.exists(file):  # whatever else the system says, such as a name too long or a disk that is gone
-        raise ScanError(shortened(f"{file}: no such file or folder within reach. Check the path, and its disk."))
+        raise ScanError(f"{file}: no such file or folder within reach. Check the path, and its disk.")
     kind = _format(file, format)
     if format is None and kind == "ptychodus" and file.is_file() and is_cxi(file):
         kind = "cxi"
     product = None if product is None else Path(product)
-    given = dict(zip(OPTIONS, (product, diffraction_kind, mask_convention, translation), strict=True))
+    given = dict(zip(OPTIONS, (product, diffraction_kind, mask_convention, translation, axis_order), strict=True))
     for name, (formats, otherwise, allowed) in OPTIONS.items():
         if given[name] is not None and allowed and given[name] not in allowed:
             raise ScanError(f"{file}: {name}={given[name]!r}. Must be one of {list(allowed)}.")
         if given[name] is not None and kind not in formats:
             raise ScanError(f"{file}: {name}={str(given[name])!r}, but {kind} files hold {otherwise}. Leave it out.")
     scan = _without_gaps(READERS[kind](file, **{name: given[name] for name in OPTIONS if kind in OPTIONS[name][0]}))
-    return scan if object_is_truth is None else replace(scan, object_is_truth=object_is_truth)
+    truth = scan.object_is_truth if object_is_truth is None else object_is_truth
+    return replace(scan, object_is_truth=truth, notes=tuple(dict.fromkeys(scan.notes)))
 
 
 def _without_gaps(scan: Scan) -> Scan:

@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ptyint._atomic import shipped, write_arrays
+from ptyint._atomic import plain, shipped, write_arrays
 from ptyint.errors import FixtureError, MissingFixtureError, did_you_mean
 from ptyint.scans import simulate
 from ptyint.scans.scan import DIGESTED, Scan
@@ -68,6 +69,8 @@ class Fixture:
     generator : dict
         What makes the arrays: functions of :mod:`ptyint.scans.simulate`, and all their numbers.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     name: str
     kind: Literal["generated", "committed", "fetched"]
@@ -182,7 +185,7 @@ def fixture_file(name: str, *, ask_again: bool = True) -> Path:
         The fixture has no such file, or the file's sha256 does not hold.
     """
     fixture = fixture_info(name)
-    if not fixture.url:
+    if not fixture.url or len(fixture.sha256) != 1:
         raise FixtureError(f"{name} ({fixture.kind}) is not fetched; load_fixture has its arrays.")
     ((file, expected),) = fixture.sha256.items()
     folder = os.environ.get(DATA_VARIABLE)
@@ -241,7 +244,7 @@ def generate_fixture(name: str) -> Scan:
     fixture = fixture_info(name)
     try:
         scan = _simulated(fixture)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         known = ", ".join(known for known, entry in _registry().items() if entry.generator)
         raise FixtureError(
             f"{name} ({fixture.kind}) has no generator that runs ({error!r}); known: {known}."
@@ -279,14 +282,17 @@ def _datasets_folder() -> Path:
 def _registry() -> dict[str, Fixture]:
     path = _datasets_folder() / "registry.toml"
     try:
-        entries = tomllib.loads(path.read_text(encoding="utf-8"))
-        return {name: Fixture(name=name, **entry) for name, entry in entries.items()}
+        entries = tomllib.loads(plain(path).read_text(encoding="utf-8"))
+        return TypeAdapter(dict[str, Fixture]).validate_python({n: {"name": n, **e} for n, e in entries.items()})
     except OSError as error:
         raise FixtureError(
             f"No registry.toml can be read in {path.parent} ({DATASETS_VARIABLE}={os.environ.get(DATASETS_VARIABLE)}); "
             f"set {DATASETS_VARIABLE} to the 'datasets' folder of a checkout, or unset it."
         ) from error
-    except (tomllib.TOMLDecodeError, TypeError) as error:
+    except (ValueError, TypeError) as error:  # no UTF-8, no TOML, or entries of another kind
+        if isinstance(error, ValidationError):
+            flaws = [f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors()]
+            raise FixtureError(f"{path} is no registry of fixtures: {'; '.join(flaws)}. Restore it.") from error
         raise FixtureError(f"{path} is no registry of fixtures ({error}); restore it from the repository.") from error
 
 

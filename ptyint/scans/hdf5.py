@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, plain
 from ptyint.errors import ScanError
 from ptyint.scans.fields import BRIEF, Fields, Place
 from ptyint.scans.scan import PatternSource, Scan, pattern_slices
@@ -36,6 +36,9 @@ UNITS = {
     for asked, units in {"m": METRES, "J": JOULES}.items()
 }
 """What an attribute ``units`` may say where metres or joules are asked for, and its size."""
+
+MOST_PACKED = 10_000
+"""How much larger than its bytes in the file a dataset may be; the best filters stay below."""
 
 TROUBLE = {
     "unable to lock": "is locked by the program that writes it. Wait until that has closed it",
@@ -70,20 +73,25 @@ class H5Fields(Fields):
             node = self.node(place)
             return node is not None and attribute in node.attrs if attribute else isinstance(node, h5py.Dataset)
 
-    def node(self, place: str) -> Any:
-        """What stands at a place; None if nothing; a ScanError if a link on the way leads nowhere."""
+    def node(self, place: str, came_from: tuple[str, ...] = ()) -> Any:
+        """What stands at a place; None if nothing; a ScanError if a link on the way leads nowhere, or in a circle."""
         import h5py
 
+        if place in came_from:
+            raise self.refusal(f"{place} {TROUBLE['too many links']}.")
         node, here = self.file, ""
         for part in filter(None, place.split("/")):
             if not (isinstance(node, h5py.Group) and part in node):
                 return None
             here, link = f"{here}/{part}", node.get(part, getlink=True)
+            if isinstance(link, h5py.ExternalLink):
+                self._elsewhere(here, _places(Path(node.file.filename).parent, link.filename, "HDF5_EXT_PREFIX"))
+            elif isinstance(link, h5py.SoftLink) and node.file == self.file:  # perhaps to another link
+                beside = "" if link.path.startswith("/") else f"{here.rpartition('/')[0]}/"
+                self.node(beside + link.path, (*came_from, place))
             try:
                 node = node[part]
             except KeyError as error:
-                if isinstance(link, h5py.SoftLink):  # perhaps to another link
-                    self.node(link.path if link.path.startswith("/") else f"{here.rpartition('/')[0]}/{link.path}")
                 target = f"{link.path} of {getattr(link, 'filename', 'this file')}"
                 raise self.refusal(f"{here} is a link to {target}, which is missing. Put it there.") from error
         return node
@@ -103,13 +111,50 @@ class H5Fields(Fields):
         for code, *_ in map(filters.get_filter, range(filters.get_nfilters())):
             if not h5py.h5z.filter_avail(code):
                 raise self.refusal(f"{name} is compressed by filter {code} and {TROUBLE['filter']}.")
+        self._look_for_raw_files(name, found)
         lost = list(_lost_sources(found))
         if lost:
             raise self.refusal(
                 f"{name} is virtual and lacks {len(lost)} of its sources, which would be read as the fill value: "
                 f"{BRIEF.repr(lost)}. Copy them to where this file looks for them."
             )
+        if found.is_virtual:
+            self._elsewhere(name, [Path(source.file_name) for source in found.virtual_sources()])
         return found
+
+    def _elsewhere(self, name: str, paths: Sequence[Path]) -> None:
+        """Note that a field is in other files, at one of these places; refuse what is no file."""
+        for path in paths:
+            try:
+                plain(path)
+            except OSError as error:
+                raise self.refusal(f"{name} is elsewhere: {error}. Copy the data into one.") from error
+        self.notes.append(f"{name} is in {BRIEF.repr(list(dict.fromkeys(path.name for path in paths)))}")
+
+    def whole(self, name: str, field: Any) -> NDArray[Any]:
+        """All values; a ScanError where a few bytes declare so many that they would fill the memory."""
+        import h5py
+
+        if isinstance(field, h5py.Dataset) and not field.is_virtual:
+            held = field.id.get_storage_size()
+            if field.nbytes > max(held * MOST_PACKED, 2**30):
+                raise self.refusal(
+                    f"{name} unpacks to {field.nbytes} bytes, of which {held} are there; allowed: {MOST_PACKED} times "
+                    "as many. Write what was measured."
+                )
+        return super().whole(name, field)
+
+    def _look_for_raw_files(self, name: str, dataset: Any) -> None:
+        """Note where the values of a dataset are kept as raw bytes; refuse it where that is not beside this file."""
+        folder = Path(dataset.file.filename).parent.resolve()
+        prefix = os.environ.get("HDF5_EXTFILE_PREFIX", "").replace("${ORIGIN}", str(folder))
+        for raw in {Path(prefix, place) for place, *_ in dataset.external or ()}:
+            if raw.exists() and not (raw.is_file() and raw.resolve().is_relative_to(folder)):
+                raise self.refusal(
+                    f"{name} is kept in {raw}; allowed: a file in the folder of this one. Copy it there, and set "
+                    "HDF5_EXTFILE_PREFIX='${ORIGIN}'."
+                )
+            self.notes.append(f"{name} is in {raw.name}")
 
     def trouble(self, error: Exception) -> str:
         """HDF5's words, told apart by their causes."""
@@ -164,7 +209,8 @@ class H5Patterns:
             chunks = math.prod(-(-size // edge) for size, edge in zip(data.shape, data.chunks, strict=True))
             lost = chunks - data.id.get_num_chunks()
             file.notes += [f"{lost} of {chunks} chunks of {self._dataset} were never written: empty"] if lost else []
-        self._rows = np.arange(len(data)) if rows is None else rows
+        with file.reading(self._dataset):
+            self._rows = np.arange(len(data)) if rows is None else rows
         self.dtype: np.dtype[Any] = data.dtype.newbyteorder("=")
         self.shape: tuple[int, ...] = (len(self._rows), *data.shape[1:])
 
@@ -178,17 +224,18 @@ class H5Patterns:
         return np.asarray(read if np.array_equal(rows, ordered) else read[inverse.reshape(rows.shape)], self.dtype)
 
 
-def _lost_sources(dataset: Any) -> Iterator[str]:
-    """What a virtual dataset is made of and is not there, or is too short: HDF5 reads the fill value in its place.
+def _places(folder: Path, name: str, variable: str) -> tuple[Path, ...]:
+    """Where HDF5 looks for a file that is named in one in `folder`: there, below a variable's folder, and from here."""
+    return Path(os.environ.get(variable, ""), name), folder / name, folder / Path(name).name, Path(name)
 
-    HDF5 looks for a file below ``HDF5_VDS_PREFIX``, beside the virtual one, and from the working folder.
-    """
+
+def _lost_sources(dataset: Any) -> Iterator[str]:
+    """What a virtual dataset is made of and is not there, or is too short: HDF5 reads the fill value in its place."""
     import h5py
 
     folder = Path(dataset.file.filename).parent
     for source in dataset.virtual_sources() if dataset.is_virtual else ():
-        name, prefix = Path(source.file_name.replace("%b", "0")), Path(os.environ.get("HDF5_VDS_PREFIX", ""))
-        places = prefix / name, folder / name, folder / name.name, name
+        places = _places(folder, source.file_name.replace("%b", "0"), "HDF5_VDS_PREFIX")
         path = Path(dataset.file.filename) if source.file_name == "." else next(filter(Path.is_file, places), None)
         if path is None:
             yield source.file_name
@@ -212,7 +259,7 @@ def open_h5(path: Path) -> Iterator[H5Fields]:
     try:
         with h5py.File(path, "r") as fields.file:
             yield fields
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise fields.refusal(f"the file {fields.trouble(error)}") from error
 
 

@@ -19,23 +19,28 @@ not checked); a compressed one (``np.savez_compressed``) is read whole.
 
 from __future__ import annotations
 
+import io
 import math
 import struct
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
 from ptyint._atomic import atomic_path, write_arrays
+from ptyint.errors import shortened
 from ptyint.scans.fields import Fields, Shape
 from ptyint.scans.scan import PatternSource, Scan, pattern_slices
 
 DiffractionKind = Literal["amplitudes", "counts"]
+AxisOrder = Literal["nyx", "yxn"]
+
+LONGEST_HEADER = 2**16
+"""Bytes of a member in which NumPy's header must end."""
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 PATTERNS = ("diffraction", "diff3d")
@@ -64,59 +69,75 @@ class SquaredAmplitudes:
         return (amplitudes * np.abs(amplitudes)).astype(np.float32)
 
 
+@dataclass(frozen=True)
+class _Member:
+    """An array of an archive as the header of its member describes it; read when it is sliced."""
+
+    path: Path
+    info: zipfile.ZipInfo
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[Any]
+    offset: int
+
+    @classmethod
+    def of(cls, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+        """By its header; a ValueError where the member does not hold just what that says."""
+        with archive.open(info) as member:
+            head = io.BytesIO(member.read(LONGEST_HEADER))
+        found = cls(path, info, *_HEADERS[npy.read_magic(head)](head), head.tell())
+        size = found.offset + math.prod(found.shape) * found.dtype.itemsize
+        if size != info.file_size and not found.dtype.hasobject:
+            raise ValueError(f"it unpacks to {info.file_size} bytes, {found.dtype} {found.shape} to {size}")
+        return found
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Values, mapped into memory where the member is neither compressed nor small."""
+        if self.info.compress_type == zipfile.ZIP_STORED and self.info.file_size > 2**20:
+            return np.asarray(self._map()[index])
+        with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
+            return np.asarray(npy.read_array(member, allow_pickle=False)[index])
+
+    def _map(self) -> NDArray[Any]:
+        """Memory map of a stored member: zip's local header is 30 bytes, a name and an extra field."""
+        with self.path.open("rb") as file:
+            file.seek(self.info.header_offset)
+            start = self.info.header_offset + 30 + sum(struct.unpack("<HH", file.read(30)[26:]))
+        return np.memmap(self.path, self.dtype, "r", start + self.offset, self.shape, "F" if self.fortran else "C")
+
+
 class _Archive(Fields):
     """An NPZ: each array is read when asked for by name; `pickled` names those that only pickle can read."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            with zipfile.ZipFile(path) as archive:
-                members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+            archive = zipfile.ZipFile(path)
         except Exception as error:  # zipfile has no one error of its own
             raise self.refusal(f"not an NPZ archive ({error}). Write it with np.savez or write_scan.") from error
-        self._members = {info.filename.removesuffix(".npy"): info for info in members}
-        self._headers = {name: self._header(name) for name in self._members}
-        self.pickled = {name for name, (_, _, dtype, _) in self._headers.items() if dtype.hasobject}
+        self._members: dict[str, _Member] = {}
+        with archive:
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                with self.reading(name):
+                    self._members |= {name: _Member.of(path, archive, info)} if name != info.filename else {}
+        self.pickled = {name for name, member in self._members.items() if member.dtype.hasobject}
 
     def names(self) -> list[str]:
         """Its members."""
         return sorted(self._members)
 
-    def stored(self, name: str) -> NDArray[Any]:
-        """The array, mapped into memory where the member is neither compressed nor small."""
+    def stored(self, name: str) -> _Member:
+        """The array, unread."""
         if name in self.pickled:
             raise self.refusal(
                 f"{name} is pickled, which can run code when it is read; allowed: plain arrays. "
                 f"Write it again as an array with a numeric dtype."
             )
-        info = self._members[name]
-        with self._open(name) as member:
-            if info.compress_type == zipfile.ZIP_STORED and info.file_size > 2**20:
-                return self._map(name)
-            return np.asarray(npy.read_array(member, allow_pickle=False))
-
-    @contextmanager
-    def _open(self, name: str) -> Iterator[IO[bytes]]:
-        with self.reading(name), zipfile.ZipFile(self.path) as archive, archive.open(self._members[name]) as member:
-            yield member
-
-    def _header(self, name: str) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-        """Shape, Fortran order, dtype and length of the header in bytes."""
-        with self._open(name) as member:
-            return *_HEADERS[npy.read_magic(member)](member), member.tell()
-
-    def _map(self, name: str) -> NDArray[Any]:
-        """Memory map of a stored member: zip's local header is 30 bytes, a name and an extra field."""
-        info, (shape, fortran, dtype, offset) = self._members[name], self._headers[name]
-        if offset + math.prod(shape) * dtype.itemsize != info.file_size:
-            raise ValueError(f"{info.file_size} bytes do not make {dtype} {shape}")
-        with self.path.open("rb") as file:
-            file.seek(info.header_offset)
-            start = info.header_offset + 30 + sum(struct.unpack("<HH", file.read(30)[26:]))
-        return np.memmap(self.path, dtype, "r", start + offset, shape, "F" if fortran else "C")
+        return self._members[name]
 
 
-def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None) -> Scan:
+def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, axis_order: AxisOrder | None) -> Scan:
     """Read PtychoPINN's NPZ.
 
     Float patterns are amplitudes and become counts = amplitude**2; unsigned ones are counts: that is the format's
@@ -128,9 +149,9 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None) -> Scan:
     left = set(archive.names()) - READ - UNREAD
     for reason, names in (" because pickled", left & archive.pickled), ("", left - archive.pickled):
         if names:
-            archive.notes.append(f"left unread{reason}: {', '.join(sorted(names))}")
+            archive.notes.append(shortened(f"left unread{reason}: {', '.join(sorted(names))}"))
     positions = archive.columns(Y_, X)
-    counts = _counts(archive, len(positions), diffraction_kind)
+    counts = _counts(archive, len(positions), diffraction_kind, axis_order)
     n, edge = counts.shape[:2]
     remedy = "Write it with its imaginary part, as large as the patterns."
     probe = archive.complex64(PROBE, (edge, edge), ("modes", edge, edge), remedy=remedy)
@@ -148,22 +169,25 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None) -> Scan:
     )
 
 
-def _patterns_first(archive: _Archive, name: str, n: int) -> NDArray[Any]:
-    """(n, N, N), told from (N, N, n) by the number of positions."""
-    stored = archive.array(name, "real", (n, "N", "N"), ("N", "N", n), remedy="Make patterns and positions agree.")
-    if stored.shape == (n, n, n):
-        archive.notes.append(f"{name} is a cube {stored.shape}: read as (n, N, N), the format's default")
-    if len(stored) == n:
+def _patterns_first(archive: _Archive, name: str, n: int, order: AxisOrder | None) -> NDArray[Any]:
+    """(n, N, N), told from (N, N, n) by the number of positions; a cube by `order`, unless this package wrote it."""
+    shapes: dict[str, Shape] = {"nyx": (n, "N", "N"), "yxn": ("N", "N", n)}
+    allowed = shapes.values() if order is None else [shapes[order]]
+    field = archive.unread(name, "real", *allowed, remedy="Make patterns and positions agree.")
+    if field.shape == (n, n, n) and order is None and OWN_TRUTH not in archive:
+        raise archive.refusal(f"{name} is a cube {field.shape}, which axis is n? Give axis_order='nyx' or 'yxn'.")
+    stored = archive.array(name, "real")
+    if len(stored) == n and order != "yxn":
         return stored
     archive.notes.append(f"{name} is stored as (N, N, n) = {stored.shape}: axes moved")
     return np.moveaxis(stored, -1, 0)
 
 
-def _counts(archive: _Archive, n: int, wish: DiffractionKind | None) -> PatternSource:
+def _counts(archive: _Archive, n: int, wish: DiffractionKind | None, order: AxisOrder | None) -> PatternSource:
     name, *other = archive.spellings(PATTERNS)
     if other:
         archive.notes.append(f"both {name} and {other[0]} are present: {name} read")
-    stored, exported = _patterns_first(archive, name, n), BAD in archive
+    stored, exported = _patterns_first(archive, name, n, order), BAD in archive
     kind = wish or ("counts" if exported else {"f": "amplitudes", "u": "counts"}.get(stored.dtype.kind))
     if kind is None:
         raise archive.refusal(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ptyint.config import PATTERN_SIZES
 from ptyint.errors import ScanError
-from ptyint.scans.fields import Shape, fits, layout, shortened
+from ptyint.scans.fields import Shape, fits, layout
 
 MIN_SPAN_PX = 4
 """Smallest extent of the positions of a scan: less is a unit gone wrong."""
@@ -204,13 +204,13 @@ def validate_scan(scan: Scan, *, source: str | None = None) -> None:
     ]
     if lines:
         head = f"{name} breaks the data contract (DATA-001) in {len(lines)} place(s):"
-        raise ScanError(shortened("\n".join([head, *lines])))
+        raise ScanError("\n".join([head, *lines]))
 
 
 def _violations(scan: Scan) -> Iterator[Violation]:
     shape = tuple(scan.diffraction_patterns.shape)
     if len(shape) != 3 or 0 in shape:
-        yield "diffraction_patterns", f"shape {shape}", "(n, N, N), n at least 1", "Stack the patterns on axis 0."
+        yield "diffraction_patterns", f"shape {shape}", "(n, N, N), n at least 2", "Stack the patterns on axis 0."
         return  # n and N are unknown: nothing else can be judged
     n, height, width = shape
     if height != width or height not in PATTERN_SIZES:
@@ -250,9 +250,13 @@ def _positions(scan: Scan, n: int) -> Iterator[Violation]:
     yield from broken
     if broken:
         return
+    if len(np.unique(positions, axis=0)) == 1:
+        found = "one pattern at one place" if n == 1 else f"all {n} positions equal"
+        yield name, found, "two places or more, whose patches overlap", "Give the whole scan, with its positions."
+        return
     height, width = np.ptp(positions, axis=0)
     largest = np.inf if scan.object_ is not None else MAX_SPAN_PX
-    if n > 1 and not MIN_SPAN_PX <= max(height, width) <= largest:
+    if not MIN_SPAN_PX <= max(height, width) <= largest:
         remedy = "Give positions in object pixels, not in metres or micrometres."
         yield name, f"a span of {height:.3g} x {width:.3g} px", f"{MIN_SPAN_PX} to {largest} px", remedy
     if scan.object_ is not None and scan.object_.ndim == 2:

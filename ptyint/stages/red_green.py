@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, plain
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder
 from ptyint.evidence.checks import Check, Criterion
@@ -149,7 +149,7 @@ def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
         There is no such file, or it is something else.
     """
     try:
-        content: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        content: dict[str, Any] = json.loads(plain(path).read_text(encoding="utf-8"))
         if content["red"].keys() != MUST_FAIL.keys() or not isinstance(content["tests_sha256"], dict):
             raise ValueError("it does not name the red states")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

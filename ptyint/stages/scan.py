@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
+from ptyint.config import PATTERN_SIZES, RULES, InferenceConfig, ModelConfig, TrainingConfig, from_mapping
+from ptyint.errors import ConfigError, shown
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import NAME as COMPARISON
 from ptyint.images.comparison import Criteria
 from ptyint.scans import fixtures
-from ptyint.scans.files import read_scan
+from ptyint.scans.files import OPTIONS, read_scan
+from ptyint.scans.scan import validate_scan
 from ptyint.stages.request import BACKENDS, Request, Stage
 
 STAR = "siemens-star-64"
@@ -24,7 +28,8 @@ BRIEFLY = {"gridsize": 2, "batch_size": 4, "nepochs": 4}
 
 
 def _jobs(request: Request) -> list[Job]:
-    """The scan that was asked for; the checks depend on whether its truth is known."""
+    """The scan that was asked for, which is valid; the checks depend on whether its truth is known."""
+    _refuse_impossible(request.given("scan"))
     fixture = request.fixture or default_fixture()
     source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": fixture}
     title = request.scan.name if request.scan else fixture
@@ -33,6 +38,7 @@ def _jobs(request: Request) -> list[Job]:
 
 def _star_jobs(request: Request) -> list[Job]:
     """The star, or in its place a synthetic scan."""
+    _refuse_impossible(request.given("star"))
     why = fixtures.missing(STAR)
     if why:
         note = f"{INSTEAD} stands in for {STAR}. {why}"
@@ -96,9 +102,23 @@ def default_fixture() -> str:
     return str(parameter_defaults(notebook_path("reconstruct"))["fixture"])
 
 
+def _refuse_impossible(given: Mapping[str, Any]) -> None:
+    """A ConfigError where no configuration or reader takes what was asked for, such as the text ``inf`` for None."""
+    largest = {"model": ModelConfig(N=max(PATTERN_SIZES))}  # the scan's N may be any
+    for kind, fixed in ((ModelConfig, {}), (TrainingConfig, {}), (InferenceConfig, largest)):
+        names = {field.name for field in fields(kind)} & RULES.keys() & given.keys()
+        from_mapping(kind, {**fixed, **{name: given[name] for name in names}})
+    for name, (_, _, allowed) in OPTIONS.items():
+        if allowed and given.get(name) not in (None, *allowed):
+            raise ConfigError(f"{name} is {shown(given[name])}; must be one of {list(allowed)}, or None.")
+
+
 def _truth_known(request: Request, fixture: str) -> bool:
+    """Whether the object that made the patterns is known; a ScanError where no kernel could take the user's scan."""
     if request.scan is None:
         return fixtures.fixture_info(fixture).truth_known
     given = request.given("scan")
-    options = {name: given.get(name) or None for name in ("diffraction_kind", "mask_convention", "translation")}
-    return read_scan(request.scan, product=given.get("product_file") or None, **options).object_is_truth
+    options = {name: given.get(name) for name in OPTIONS if name != "product"}
+    scan = read_scan(request.scan, product=given.get("product_file") or None, **options)
+    validate_scan(scan)
+    return scan.object_is_truth

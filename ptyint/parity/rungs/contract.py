@@ -14,7 +14,7 @@ from ptyint import dispatcher
 from ptyint.backends.protocol import FULL_PRECISION
 from ptyint.backends.weights import Weights, initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, TrainingConfig, legacy_values, params, to_mapping
-from ptyint.evidence.display import shortened
+from ptyint.errors import shortened
 from ptyint.parity import frozen
 from ptyint.parity.compare import REFEREE, Finding, Place, error_of
 from ptyint.parity.configurations import FIXTURE, TRAININGS
