@@ -6,7 +6,7 @@ All of it is made in NumPy.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,27 +16,6 @@ from ptyint.config import TrainingConfig
 from ptyint.errors import ConfigError
 from ptyint.parity.configurations import CASES, PROFILES, configured
 from ptyint.parity.tolerances import PRECISIONS
-from ptyint.scans.batches import Batch, GroupedScan
-
-STEPS = {1: (1, 2, 10, 50), 2: (1, 2, 10)}
-"""Gridsize to the optimiser steps after which weights are compared."""
-
-DRAWS = {"float64": 3}
-"""Reruns of each backend from initial weights moved by one ulp. In single precision a trajectory jumps, by a factor of
-a hundred, where rounding moves one activation over the kink of its ReLU: there, single steps say more."""
-
-
-def stepping(gridsize: int, seed: int = 0) -> TrainingConfig:
-    """Configuration of the optimiser steps."""
-    return configured({"gridsize": gridsize, "probe_trainable": True, "seed": 1 + seed})
-
-
-def step_batches(data: GroupedScan, precision: str, n_steps: int, size: int = 1) -> list[Batch]:
-    """Batches of `size` groups, in a drawn order, as many as there are steps."""
-    rng = np.random.default_rng(3)
-    n_groups = data.groups.n_groups
-    order = np.concatenate([rng.permutation(n_groups) for _ in range(-(-n_steps * size // n_groups))])
-    return [data.batch(order[i * size : (i + 1) * size], precision) for i in range(n_steps)]
 
 
 def moved_by_one_ulp(weights: Weights, seed: int) -> Weights:
@@ -157,8 +136,6 @@ class Problems:
         The full one has larger networks, and rung 7.
     seed : int
         Added to every seed of what the backends are given on rungs 0 to 6.
-    draws : dict of str to int
-        Precision to the number of reruns on rung 5; what is not in it is not stepped, and its check not run.
     plan : Plan
     budget : Budget
     cases, precisions : sequence of str
@@ -172,7 +149,6 @@ class Problems:
 
     profile: str = "quick"
     seed: int = 0
-    draws: Mapping[str, int] = field(default_factory=lambda: dict(DRAWS))
     plan: Plan = Plan()
     budget: Budget = Budget()
     cases: Sequence[str] = ()
@@ -180,7 +156,7 @@ class Problems:
 
     def __post_init__(self) -> None:
         """Validate."""
-        allowed = {"profile": list(PROFILES), "cases": list(CASES), "precisions": PRECISIONS, "draws": PRECISIONS}
+        allowed = {"profile": list(PROFILES), "cases": list(CASES), "precisions": PRECISIONS}
         for name, known in allowed.items():
             values = getattr(self, name)
             for value in [values] if isinstance(values, str) else values:

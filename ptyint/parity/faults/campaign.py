@@ -28,7 +28,7 @@ from ptyint.parity.worker import Worker, give
 
 NAME = "sensitivity.json"
 
-CAPTURED = ((SIDE, "training", "long", "steps"), (REFERENCE, "trace", "training"), (REFERENCE, "steps"))
+CAPTURED = ((SIDE, "training", "long"), (REFERENCE, "trace", "optimiser", "training"), (REFERENCE, "long"))
 """Backend and what it measures, in a process each, before the first trial."""
 
 

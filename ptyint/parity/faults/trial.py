@@ -131,7 +131,7 @@ class Trial:
         self.reference, self.skipped, self.problems = (
             reference,
             skipped,
-            replace(problems, draws=dict.fromkeys(problems.draws, 0)),
+            problems,
         )
         own = Path(tempfile.mkdtemp(prefix="ptyint-trial-"))
         weakref.finalize(self, shutil.rmtree, own)
@@ -164,15 +164,12 @@ def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str
     """The candidate's arrays under the fault; what the reference wrote before."""
     if side != SIDE:
         return bench.stored(side, capture, part)
-    if capture in ("long", "steps") and not called.get("optimiser", True):
+    if capture == "long" and not called.get("optimiser", True):
         return bench.stored(side, capture, part)  # more of the same steps: what was not called there is not here
     SEEN.clear()
     with applied():
         arrays: Captured = CAPTURES[capture].measure(bench, part)
     called[capture] = not SEEN or any(SEEN.values())
-    if capture == "steps":  # how far rounding drifts, the fault-free candidate has shown
-        control = bench.stored(SIDE, capture)
-        arrays |= {key: array for key, array in control.items() if "/moved/" in key}
     return arrays
 
 

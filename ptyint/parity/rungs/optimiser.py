@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
 from ptyint.config import TrainingConfig
-from ptyint.parity import problems as given
-from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare, difference, error_of, over
+from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, difference, error_of, joined, over
 from ptyint.parity.configurations import FIXTURE, configured, with_biases
 from ptyint.parity.problems import Problems
 from ptyint.parity.rungs.gradient import cancelling
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, noted
-from ptyint.parity.tolerances import TOLERANCES
+from ptyint.parity.tolerances import EARLY_STEPS, TOLERANCES
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 
@@ -50,28 +50,26 @@ class Steps:
     typical: bool = False
 
 
+def _stepping(gridsize: int, **settings: Any) -> TrainingConfig:
+    return configured({"gridsize": gridsize, "probe_trainable": True, "seed": 1, **settings})
+
+
 def _sparse(n_steps: int, at: tuple[int, ...], rate: float) -> tuple[float, ...]:
     return tuple(rate if step in at else 0.0 for step in range(1, n_steps + 1))
 
 
-SMOOTH = configured({"probe_trainable": True, "adam_epsilon": 1.0, "seed": 1})
+SMOOTH = _stepping(1, adam_epsilon=1.0)
 """Adam's epsilon as large as gradients are: what a step makes of them is then no larger than their rounding."""
 
+STILL = {"probe_trainable": False, "intensity_scale_trainable": False, "adam_beta1": 0.8, "adam_epsilon": 1e-3}
 SHORT = {
-    "all move": Steps(given.stepping(2), (1e-3, 5e-4, 2e-3), ((0, 1), (2, 3), (4,))),
-    "probe and scale stay": Steps(
-        replace(
-            given.stepping(1), probe_trainable=False, intensity_scale_trainable=False, adam_beta1=0.8, adam_epsilon=1e-3
-        ),
-        (1e-3, 5e-4, 2e-3),
-        ((0, 1), (2, 3), (4,)),
-    ),
+    name: Steps(config, (1e-3, 5e-4, 2e-3), ((0, 1), (2, 3), (4,)))
+    for name, config in (("all move", _stepping(2)), ("probe and scale stay", _stepping(1, **STILL)))
 }
 LONG = {
     "200 steps": Steps(SMOOTH, _sparse(200, (1, 2, 50, 120, 200), 1e-2), ((0,), (5,))),
     "single precision": Steps(SMOOTH, (1e-2,) * 9, ((0,), (5,), (9,)), "float32", typical=True),
 }
-STEPPED = {**SHORT, **LONG}
 
 
 def measure(bench: Bench, names: Mapping[str, Steps]) -> Captured:
@@ -130,6 +128,25 @@ def judge(names: Mapping[str, Steps], measured: Measured, problems: Problems) ->
             except KeyError:
                 where = Place("step", name, steps.precision, "optimiser")
                 yield Finding.missing(where, (side, REFEREE), error_of(arrays, name) or "incomplete")
+
+
+def judge_between(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """All weights of the two backends after so few steps that training has not amplified rounding yet."""
+    if "float64" not in problems.precisions:
+        return
+    both = measured.both("optimiser")
+    for name, steps in SHORT.items():
+        for step, bound in EARLY_STEPS.items():
+            where, weights = (
+                Place("step", name, "float64", "weights", step=step),
+                list(weight_shapes(steps.config.model, 1)),
+            )
+            ours, theirs = (joined(both[side], f"{name}/after/{step}", weights) for side in measured.pair)
+            if ours is None or theirs is None:
+                note = next((why for one in both.values() if (why := error_of(one, name))), "incomplete")
+                yield Finding.missing(where, measured.pair, note)
+            else:
+                yield bounded(where, measured.pair, difference(ours, theirs).norm, bound)
 
 
 def _against_adam(side: str, arrays: Arrays, name: str, steps: Steps) -> list[Finding]:
