@@ -28,7 +28,7 @@ from ptyint.parity.worker import Worker, give
 
 NAME = "sensitivity.json"
 
-CAPTURED = ((SIDE, "training", "long"), (REFERENCE, "trace", "optimiser", "training"), (REFERENCE, "long"))
+CAPTURED = ((SIDE, "training", "long"), (REFERENCE, "trace", "optimiser", "training"))
 """Backend and what it measures, in a process each, before the first trial."""
 
 
