@@ -94,7 +94,7 @@ def test_no_worker_outlives_the_climb(installed: Path) -> None:
         (("mine", "mine"), {}, "always agrees with itself"),
         (PAIR, {"profile": "huge"}, r"profile has 'huge'; must be of \['full', 'quick'\]"),
         (PAIR, {"cases": ("gridsize 3",)}, "cases has 'gridsize 3'"),
-        (PAIR, {"draws": {"float16": 2}}, "draws has 'float16'"),
+        (PAIR, {"precisions": ("float16",)}, "precisions has 'float16'"),
     ],
 )
 def test_what_cannot_be_climbed_is_refused(

@@ -14,7 +14,7 @@ import numpy as np
 from ptyint.backends.weights import Weights
 from ptyint.config import TrainingConfig
 from ptyint.errors import ConfigError
-from ptyint.parity.configurations import CASES, PROFILES, configured
+from ptyint.parity.configurations import CASES, PROFILES, SAVED, Training, configured, trainings
 from ptyint.parity.tolerances import PRECISIONS
 
 
@@ -168,6 +168,11 @@ class Problems:
         """What is traced, in its order."""
         cases = self.cases or PROFILES[self.profile]
         return tuple(Network(case, precision) for case in cases for precision in self.precisions)
+
+    @property
+    def trainings(self) -> dict[str, Training]:
+        """The short trainings; where networks are looked at alone, those that are saved."""
+        return SAVED if self.cases else trainings(self.profile)
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any]) -> Problems:

@@ -128,11 +128,7 @@ class Trial:
         problems: Problems = DOUBLE_FIRST,
         skipped: str = "",
     ) -> None:
-        self.reference, self.skipped, self.problems = (
-            reference,
-            skipped,
-            problems,
-        )
+        self.reference, self.skipped, self.problems = reference, skipped, problems
         own = Path(tempfile.mkdtemp(prefix="ptyint-trial-"))
         weakref.finalize(self, shutil.rmtree, own)
         for file in filter(Path.is_file, Path(folder).iterdir()):  # while bundles that are saved there are its own
@@ -141,7 +137,7 @@ class Trial:
         self.measured = Measured({reference: Offer(), SIDE: Offer()}, partial(_captured, bench, applied, {}), keep=None)
 
     def climb(self, rungs: Iterable[str]) -> Ladder:
-        """The ladder up to and with the first red rung; of the step's three parts, up to and with the first red one."""
+        """The ladder up to and with the first red rung; of the step's parts, up to and with the first red one."""
         rows: list[Finding] = []
         for judged in self.judged(rungs):
             rows += judged

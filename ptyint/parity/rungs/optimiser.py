@@ -137,10 +137,8 @@ def judge_between(measured: Measured, problems: Problems) -> Iterator[Finding]:
     both = measured.both("optimiser")
     for name, steps in SHORT.items():
         for step, bound in EARLY_STEPS.items():
-            where, weights = (
-                Place("step", name, "float64", "weights", step=step),
-                list(weight_shapes(steps.config.model, 1)),
-            )
+            where = Place("step", name, "float64", "weights", step=step)
+            weights = list(weight_shapes(steps.config.model, 1))
             ours, theirs = (joined(both[side], f"{name}/after/{step}", weights) for side in measured.pair)
             if ours is None or theirs is None:
                 note = next((why for one in both.values() if (why := error_of(one, name))), "incomplete")

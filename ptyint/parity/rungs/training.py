@@ -16,7 +16,7 @@ from ptyint.backends.weights import initial_weights, trainable_names, weight_sha
 from ptyint.config import TrainingConfig
 from ptyint.images.reconstruction import assemble
 from ptyint.parity.compare import Arrays, Finding, Place, compare, error_of, joined
-from ptyint.parity.configurations import ACTING, SAVED, Training, trainings
+from ptyint.parity.configurations import ACTING, SAVED, Training
 from ptyint.parity.problems import Problems
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, noted
 from ptyint.parity.tolerances import TOLERANCES
@@ -44,7 +44,7 @@ def measure(bench: Bench, part: str = "") -> Captured:
     ``/weights by hand/<name>``.
     """
     arrays: Captured = {}
-    for name, one in trainings(bench.problems.profile).items():
+    for name, one in bench.problems.trainings.items():
         config, scan = replace(one.config(bench.problems.seed), backend=bench.name), one.scan()
         with noted(arrays, name):
             outcome = trained(scan, config)
@@ -123,7 +123,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
         return
     both = measured.both("training")
     candidate, reference = measured.pair
-    for name, one in trainings(problems.profile).items():
+    for name, one in problems.trainings.items():
         where = Place("step", f"training, {name}", "float32")
         for side, arrays in both.items():
             yield from _against_its_own(where, side, arrays, name, one)
@@ -131,7 +131,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
         for tap, tolerance in (("rates", TOLERANCES["operator"]), ("first loss", TOLERANCES["loss"])):
             pair, key = (both[candidate], both[reference]), f"{name}/{tap}"
             yield compare(where._replace(tap=tap), measured.pair, pair, (key, key), tolerance)
-    for side, arrays in both.items():
+    for side, arrays in both.items() if set(ACTING) & set(problems.trainings) else ():
         yield from _acting(side, arrays, problems)
 
 
@@ -161,7 +161,7 @@ def _moved(where: Place, side: str, arrays: Arrays, name: str, config: TrainingC
 def _acting(side: str, arrays: Arrays, problems: Problems) -> Iterator[Finding]:
     """That the settings act: a plateau lowers the rate, a stop comes early, a best epoch is not the last."""
     acted = dict.fromkeys(("a plateau lowers the rate", "a training stops early", "the best epoch is not the last"), 0)
-    for name, one in trainings(problems.profile).items():
+    for name, one in problems.trainings.items():
         rates, losses = (np.atleast_1d(arrays.get(f"{name}/{key}", np.zeros(1))) for key in ("rates", "losses"))
         held = (one.plain.scheduler == "ReduceLROnPlateau" and rates.min() < rates[0], len(losses) < one.plain.nepochs)
         for what, holds in zip(acted, (*held, bool(losses.argmin() < len(losses) - 1)), strict=True):
