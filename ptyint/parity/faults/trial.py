@@ -160,8 +160,9 @@ def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str
     """The candidate's arrays under the fault; what the reference wrote before."""
     if side != SIDE:
         return bench.stored(side, capture, part)
-    if capture == "long" and not called.get("optimiser", True):
-        return bench.stored(side, capture, part)  # more of the same steps: what was not called there is not here
+    control = bench.stored(side, capture, part) if capture == "long" and not called.get("optimiser", True) else {}
+    if control:  # more of the same steps: what was not called there is not here
+        return control
     SEEN.clear()
     with applied():
         arrays: Captured = CAPTURES[capture].measure(bench, part)
