@@ -1,10 +1,9 @@
 """How often the ladder raises an alarm where there is no fault: the whole ladder, over seeds.
 
-    python benchmarks/false_alarms.py 20 --draws 0 1
+    python benchmarks/false_alarms.py 20
 
-Each seed gives other groups, weights, batches and operands. `--draws` are the reruns of rung 5 in single and in double
-precision (0: not stepped); fewer are quicker, and stricter, since the yardstick is the largest of them. Prints a line a
-seed, and the largest error over its tolerance of each rung over all of them; exits with 1 if any rung was ever red.
+Each seed gives other groups, weights, batches and operands. Prints a line a seed, and the largest error over its
+tolerance of each rung over all of them; exits with 1 if any rung was ever red.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import tempfile
 import time
 
 from ptyint.parity.ladder import Climb
-from ptyint.parity.problems import DRAWS, Problems
+from ptyint.parity.problems import Problems
 from ptyint.parity.results import Ladder
 
 
@@ -33,15 +32,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("n", type=int, help="seeds to try")
     parser.add_argument("--first", type=int, default=1)
-    parser.add_argument("--draws", type=int, nargs=2, default=tuple(DRAWS.values()))
     options = parser.parse_args()
-    draws = {precision: n for precision, n in zip(DRAWS, options.draws, strict=True) if n}
     highest: dict[str, tuple[float, str]] = {}
     alarms = 0
     for seed in range(options.first, options.first + options.n):
         start = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            with Climb(folder, problems=Problems(seed=seed, draws=draws)) as climb:
+            with Climb(folder, problems=Problems(seed=seed)) as climb:
                 ladder = climb.finish()
         judged = [one for one in ladder.rows if one.rung != "cost"]
         red = [f"{one.rung}: {one.place} {one.ratio:.3g}" for one in judged if not one.holds]

@@ -220,27 +220,6 @@ def check_backend(name: str) -> int:
 
 
 @commands.command()
-@click.argument("folder", type=FOLDER, metavar="DIR")
-@click.option("--sample", type=click.IntRange(0), default=0, show_default=True, help="How many; 0: all there are.")
-@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Of what is drawn.")
-def mutants(folder: Path, sample: int, seed: int) -> int:
-    """Change the sources, a small change at a time, and see whether the ladder or stage E2.D notices.
-
-    DIR gets mutants.json. What it holds of the same sources is not tried again, so this can be broken off and taken up.
-    All changes take about a day on two cores. Exit code 0 only where at least 90 % of them were caught.
-    """
-    from ptyint.stages.mutants import checks, run
-
-    folder.mkdir(parents=True, exist_ok=True)
-    done = run(folder, sample=sample, seed=seed)
-    for one in [one for one in done[1:] if not one.rung and not one.equivalent]:
-        print(f"{one.module}:{one.line} survived {one.operator}\n  - {one.before}\n  + {one.after}")
-    for check in (judged := checks(done, {"sample": sample, "min_score": 0.9})):
-        print(f"{SIGNS[check.verdict]} {check.name}: {check.measured}")
-    return 0 if all(check.passed for check in judged) else 1
-
-
-@commands.command()
 def fixtures() -> int:
     """List the datasets that go by name."""
     from ptyint.scans.fixtures import fixture_info, fixture_names

@@ -9,12 +9,12 @@ from typing import Any
 from ptyint.errors import ConfigError, did_you_mean
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
-from ptyint.stages import faults, fixtures, full_cycle, ladder, mutants, ptychodus, red_green, scan
+from ptyint.stages import faults, fixtures, full_cycle, ladder, ptychodus, red_green, scan
 from ptyint.stages.request import ALLOWED, Request, at_hand
 
 PROFILES = {
     "quick": ("e2a", "e2b", "star", "e2c", "e2d", "ladder", "faults"),
-    "full": ("e2a", "e2b", "star", "e2c", "scan", "ptychodus", "e2d", "ladder", "faults", "mutants"),
+    "full": ("e2a", "e2b", "star", "e2c", "scan", "ptychodus", "e2d", "ladder", "faults"),
 }
 """Profile to its stages, in the order in which they run."""
 
@@ -103,7 +103,6 @@ STAGES = {
     "scan": scan.STAGE,
     "ladder": ladder.STAGE,
     "faults": faults.STAGE,
-    "mutants": mutants.STAGE,
     "ptychodus": ptychodus.STAGE,
     "e2d": full_cycle.STAGE,
 }

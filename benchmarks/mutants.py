@@ -1,5 +1,7 @@
 """Mutants: small changes to the sources that nobody chose, made by the operators of cosmic-ray, and who notices.
 
+    python benchmarks/mutants.py DIR --sample 60 --seed 1
+
 Each lives in a copy of the package. There the ladder is climbed until its first red rung; what survives that goes
 through stage E2.D. Tests have no say. The code of one backend is changed in that backend alone. Code that is shared
 changes for both, and for their judge: what is held against the other backend then says nothing and does not count, so
@@ -8,6 +10,7 @@ what is left are frozen numbers (:mod:`ptyint.parity.frozen`), the referee, and 
 
 from __future__ import annotations
 
+import argparse
 import ast
 import hashlib
 import json
@@ -18,7 +21,7 @@ import tempfile
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -114,7 +117,7 @@ def places() -> list[list[tuple[str, Any, int]]]:
         from cosmic_ray.ast import ast_nodes, get_ast
         from cosmic_ray.operators.provider import OperatorProvider
     except ImportError as error:
-        raise ConfigError(f"Mutants need cosmic-ray ({error}): pip install 'ptyint[mutants]'.") from None
+        raise ConfigError(f"Mutants need cosmic-ray ({error}): pip install cosmic-ray.") from None
     provider, found = OperatorProvider(), []
     for module, source in SOURCES.items():
         nodes, left_out, at = list(ast_nodes(get_ast(source))), list(_left_out(source)), defaultdict(list)
@@ -236,3 +239,32 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float) -> Mutant:
                 rung, place = (json.loads(written.read_text())["outcomes"][0][key] for key in ("rung", "place"))
             rung = rung or "e2d" * (command((*PYTHON, "ptyint.cli", "run", "e2d")) != (0, False))
     return replace(one, rung=rung, place=place, seconds=time.perf_counter() - start)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Try mutants, print each file's score and every survivor; 0 only where 90 % were caught and the copy holds."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "folder", type=Path, help="gets mutants.json; what it holds of the same sources is not repeated"
+    )
+    parser.add_argument("--sample", type=int, default=0, help="how many places; 0: all, each in every way (a day)")
+    parser.add_argument("--seed", type=int, default=1, help="of what is drawn")
+    options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    control, *each = run(options.folder, sample=options.sample, seed=options.seed)
+    judged = [one for one in each if not one.equivalent]
+    for module in MODULES:
+        if of_it := [one for one in judged if one.module == module]:
+            print(f"{module:24} {sum(one.rung != '' for one in of_it):4} of {len(of_it)} caught")
+    survivors = [one for one in judged if not one.rung]
+    for one in survivors:
+        print(f"{one.module}:{one.line} survived {one.operator}\n  - {one.before}\n  + {one.after}")
+    marked, score = len(each) - len(judged), 1 - len(survivors) / len(judged) if judged else 0.0
+    print(f"{score:.1%} of {len(judged)} caught, seed {options.seed}; {marked} marked as equivalent, not tried")
+    if control.rung:
+        print(f"Without a change it is red: {control.rung}, {control.place}")
+    return 0 if score >= 0.9 and not control.rung else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
