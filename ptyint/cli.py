@@ -23,7 +23,7 @@ from ptyint._atomic import shipped
 from ptyint.errors import ConfigError, LostRunError, PtyintError
 from ptyint.evidence import causes, ci, folder, history, manifest, verification
 from ptyint.evidence import run as runner
-from ptyint.evidence.checks import PLAIN, SIGNS
+from ptyint.evidence.checks import PLAIN, SIGNS, signed
 from ptyint.evidence.display import required
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.manifest import Manifest, Notebook
@@ -42,6 +42,8 @@ LEDGER = click.option(
     "the folder of the runs]"
 )  # fmt: skip
 
+SCAN_HELP = "Your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI."
+GIVE_HELP = "A parameter of the stages' notebooks, or of one stage as STAGE.NAME; also NAME=VALUE; repeat it for more."
 STAGES_HELP = (
     "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items())
     + "\n\n\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items())
@@ -71,17 +73,8 @@ def commands() -> None:
 @click.argument("stages", nargs=-1, metavar="[STAGE]...", shell_complete=_stages)
 @click.option("--profile", type=click.Choice(list(PROFILES)), default="quick", show_default=True, help="How much.")
 @click.option("--fixture", default="", help=f"Dataset of the stage 'scan'.  [default: {default_fixture()}]")
-@click.option(
-    "--scan", type=FOLDER, metavar="FILE", help="Your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI."
-)
-@click.option(
-    "-p",
-    "parameters",
-    type=(str, str),
-    multiple=True,
-    metavar="NAME VALUE",
-    help="A parameter of the stages' notebooks, or of one stage as STAGE.NAME; also NAME=VALUE; repeat it for more.",
-)
+@click.option("--scan", type=FOLDER, metavar="FILE", help=SCAN_HELP)
+@click.option("-p", "parameters", type=(str, str), multiple=True, metavar="NAME VALUE", help=GIVE_HELP)
 @REPORTS
 @LEDGER
 @click.option("--jobs", "side_by_side", type=click.IntRange(1), default=usable_cores, help="Notebooks at once [cores].")
@@ -105,11 +98,9 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     from ptyint.backends.installed import describe
 
     reports, profile, to = given["reports"], given["profile"], "stderr" if given["as_json"] else "stdout"
+    asked = {name: given[name] for name in ("reports", "fixture", "scan", "timeout", "profile")}
     values = {name: _value(text) for name, text in parameters}
-    request = Request(
-        stages or PROFILES[profile], reports, given["fixture"], given["scan"], values, given["timeout"], profile
-    )
-    jobs = jobs_of(request)
+    jobs = jobs_of(Request(stages or PROFILES[profile], parameters=values, **asked))
     if given["dry_run"]:
         return _announce(runner.declared(jobs), folder.finished_runs(reports), profile)
     if (junit := given["junit"]) and not junit.absolute().parent.is_dir():
@@ -161,22 +152,21 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     if said.verdict is None or said.problems:
         _say(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
     else:
-        _say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {SIGNS[said.verdict]} {said.verdict}")
+        _say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {signed(said.verdict)}")
     return 0 if said.green else 1
 
 
 @commands.command()
 @REPORTS
-def index(reports: Path) -> int:
+def index(reports: Path) -> None:
     """Make index.html and index.json of the runs again from the run folders."""
     _say(history.write_index(reports))
-    return 0
 
 
 @commands.command()
 @REPORTS
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def clean(reports: Path, yes: bool) -> int:
+def clean(reports: Path, yes: bool) -> None:
     """Remove what interrupted runs left: folders .<time>.partial, named first. Other runs are not touched."""
     left = folder.dead(reports)
     _say(*(f"{path} ({sum(one.lstat().st_size for one in path.rglob('*')) / 1e6:.1f} MB)" for path in left))
@@ -184,7 +174,6 @@ def clean(reports: Path, yes: bool) -> int:
         folder.remove(left)
         history.write_index(reports)
     _say(f"{len(left)} removed.")
-    return 0
 
 
 @commands.command()
@@ -195,11 +184,8 @@ def backends() -> int:
 
     described = describe(names())
     for name, facts in described.items():
-        if "unavailable" in facts:
-            _say(f"{name:21} {SIGNS['fail']} {facts['unavailable']}")
-        else:
-            shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
-            _say(f"{name:21} {SIGNS['pass']} {shown}")
+        shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
+        _say(f"{name:21} {SIGNS['fail' if 'unavailable' in facts else 'pass']} {facts.get('unavailable', shown)}")
     return 1 if any("unavailable" in described[name] for name in BUILT_IN) else 0
 
 
@@ -220,27 +206,24 @@ def check_backend(name: str) -> int:
 
 
 @commands.command()
-def fixtures() -> int:
+def fixtures() -> None:
     """List the datasets that go by name."""
     from ptyint.scans.fixtures import fixture_info, fixture_names
 
     for name in fixture_names():
         fixture = fixture_info(name)
         _say(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
-    return 0
 
 
 @commands.command()
 @click.argument("folder", type=FOLDER, metavar="DIR")
-def notebooks(folder: Path) -> int:
+def notebooks(folder: Path) -> None:
     """Copy the project's notebooks into DIR, to work on them there; nothing that is there is replaced."""
     sources = sorted(shipped("notebooks").glob("*.ipynb"))
-    there = [source.name for source in sources if (folder / source.name).exists()]
-    if there:
+    if there := [source.name for source in sources if (folder / source.name).exists()]:
         raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
     folder.mkdir(parents=True, exist_ok=True)
     _say(*(shutil.copyfile(source, folder / source.name) for source in sources))
-    return 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

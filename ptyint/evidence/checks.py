@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal, get_args
@@ -11,6 +12,9 @@ from ptyint.errors import ConfigError
 
 Verdict = Literal["pass", "fail", "not run", "not available", "underpowered"]
 Relation = Literal[">=", "<=", "=="]
+
+HOLDS = {">=": operator.ge, "<=": operator.le, "==": operator.eq}
+"""Relation of a measured value to its bound, to what decides it; where one of the two is NaN none holds."""
 
 VERDICTS: tuple[Verdict, ...] = ("fail", "not run", "not available", "underpowered", "pass")
 """From the worst to the best; the only green one is the last."""
@@ -68,7 +72,7 @@ class Check:
         """What the measured value says of the bound."""
         if self.measured is None:
             return "not run" if self.available else "not available"
-        if not self._holds:
+        if not HOLDS[self.relation](self.measured, self.bound):
             return "fail"
         if not self.available:
             return "not available"
@@ -79,19 +83,10 @@ class Check:
         """Whether the verdict is a pass."""
         return self.verdict == "pass"
 
-    @property
-    def _holds(self) -> bool:
-        if self.measured is None or math.isnan(self.measured) or math.isnan(self.bound):
-            return False
-        if self.relation == ">=":
-            return self.measured >= self.bound
-        return self.measured <= self.bound if self.relation == "<=" else self.measured == self.bound
-
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; what is not finite becomes ``"nan"``, ``"inf"`` or ``"-inf"``."""
-        measured = None if self.measured is None else to_json(self.measured)
-        values = {"name": self.name, "verdict": self.verdict, **asdict(self), "measured": measured}
-        values["bound"] = to_json(self.bound)
+        values = {"name": self.name, "verdict": self.verdict, **asdict(self), "bound": to_json(self.bound)}
+        values["measured"] = None if self.measured is None else to_json(self.measured)
         usual = {"available": True, "unit": ""}
         return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
@@ -174,6 +169,11 @@ def to_json(value: float) -> float | str:
 def from_json(value: float | str) -> float:
     """A number, or the name of one that is not finite."""
     return float(value)
+
+
+def signed(verdict: Verdict) -> str:
+    """A verdict after its sign."""
+    return f"{SIGNS[verdict]} {verdict}"
 
 
 def worst(verdicts: Iterable[Verdict]) -> Verdict:

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from ptyint._atomic import atomic_path
 from ptyint.errors import LostRunError
 from ptyint.evidence.causes import lines
-from ptyint.evidence.checks import SIGNS, Check
+from ptyint.evidence.checks import SIGNS, Check, signed
 from ptyint.evidence.display import Table, printable, required
 from ptyint.evidence.manifest import Judged, Manifest
 
@@ -29,9 +29,8 @@ def junit(content: Manifest) -> str:
     for notebook, checks in groupby([*content.checks, own], attrgetter("notebook")):
         suite = SubElement(root, "testsuite", name=notebook, timestamp=content.start[:19])
         for one in checks:
-            case = SubElement(
-                suite, "testcase", classname=f"{one.stage}.{notebook}", name=printable(one.name), time="0"
-            )
+            names = {"classname": f"{one.stage}.{notebook}", "name": printable(one.name)}
+            case = SubElement(suite, "testcase", names, time="0")
             if one.verdict != "pass":
                 said = printable(f"measured {one.measured}, required {required(one)}. {one.note}").strip()
                 SubElement(case, "failure" if one.verdict == "fail" else "error", message=said, type=one.verdict)
@@ -47,11 +46,8 @@ def json_lines(content: Manifest) -> list[str]:
 
 def markdown(content: Manifest) -> str:
     """Verdict, notebooks and causes."""
-    rows = [
-        (one.name, f"{SIGNS[one.verdict]} {one.verdict}", f"{[c.verdict for c in some].count('pass')} of {len(some)}")
-        for one in content.notebooks
-        for some in [content.of(one.name)]
-    ]
+    judged = [(one, [check.verdict for check in content.of(one.name)]) for one in content.notebooks]
+    rows = [(one.name, signed(one.verdict), f"{said.count('pass')} of {len(said)}") for one, said in judged]
     title = f"{SIGNS[content.verdict]} {content.verdict.upper()}: ptyint run {content.run}"
     table = Table(title, ("notebook", "verdict", "checks passed"), rows).markdown
     return printable("\n".join([table, *(f"- {line}" for line in lines(content, CAUSES)), ""]))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ptyint.errors import shortened
-from ptyint.evidence.checks import SIGNS, Check
+from ptyint.evidence.checks import VERDICTS, Check, signed
 from ptyint.evidence.record import MIME, Record
 
 if TYPE_CHECKING:
@@ -35,8 +35,15 @@ ESCAPES = re.compile(
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-VERDICT_CELLS = {f"{sign} {verdict}": verdict.replace(" ", "-") for verdict, sign in SIGNS.items()}
+VERDICT_CELLS = {signed(verdict): verdict.replace(" ", "-") for verdict in VERDICTS}
 """Text of a cell that is a verdict, to its class in the style sheet."""
+
+
+def _bundle(shown: Fragment | Table, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+    """What Jupyter keeps of an output: HTML for a page, Markdown for a summary file, the record for the runner."""
+    record = None if shown.record is None else shown.record.to_mapping()
+    bundle = {"text/html": shown.html, "text/markdown": shown.markdown or None, MIME: record}
+    return {kind: said for kind, said in bundle.items() if said is not None}
 
 
 @dataclass(frozen=True)
@@ -52,8 +59,7 @@ class Fragment:
         """Plain text, a paragraph for each argument."""
         return cls(render("paragraphs.html.j2", lines=paragraphs), record, "\n\n".join(paragraphs))
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return _bundle(self.html, self.markdown, self.record)
+    _repr_mimebundle_ = _bundle
 
 
 @dataclass(frozen=True)
@@ -91,8 +97,7 @@ class Table:
         escaped = [" | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in line) for line in lines]
         return f"## {self.caption}\n\n" + "\n".join(f"| {line} |" for line in escaped) + "\n"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return _bundle(self.html, self.markdown, self.record)
+    _repr_mimebundle_ = _bundle
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,17 +116,7 @@ class Picture:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """What Jupyter asks for: the PNG with the alt text in its metadata."""
         width = int(self.figure.get_figwidth() * 100)
-        return (
-            {"image/png": self.png(), "text/plain": self.alt},
-            {"image/png": {"alt": self.alt, "width": width}},
-        )
-
-
-def _bundle(html: str, markdown: str, record: Record | None) -> dict[str, Any]:
-    """What Jupyter keeps of an output: HTML for a page, Markdown for a summary file, the record for the runner."""
-    bundle: dict[str, Any] = {"text/html": html}
-    bundle |= {"text/markdown": markdown} if markdown else {}
-    return bundle if record is None else {**bundle, MIME: record.to_mapping()}
+        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
 
 
 def _text(cell: Any) -> str:
@@ -166,14 +161,8 @@ def required(one: Any) -> str:
 def checks_table(checks: Sequence[Check], caption: str = "Checks") -> Table:
     """Each check: measured, required, verdict. Displaying it is what reports the checks to the runner."""
     rows = [
-        (
-            check.name,
-            "-" if check.measured is None else f"{check.measured:.4g}",
-            required(check),
-            f"{SIGNS[check.verdict]} {check.verdict}",
-            check.note,
-        )
-        for check in checks
+        (one.name, "-" if one.measured is None else number(one.measured), required(one), signed(one.verdict), one.note)
+        for one in checks
     ]
     heads = ("check", "measured", "required", "verdict", "seen")
     return Table(caption, heads, rows, Record(checks=tuple(checks)))

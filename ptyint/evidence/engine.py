@@ -153,13 +153,11 @@ def _not_green(notebook: Any, asked: dict[str, Any], runner: dict[str, str]) -> 
 
 def _add_echoes(notebook: Any, names: list[str]) -> None:
     """Add the two cells in which the kernel says what it holds: after the parameters, and at the end."""
-    import nbformat
+    from nbformat.v4 import new_code_cell
 
     arguments = ", ".join(f"{name}={name}" for name in names)
     source = f"from ptyint.evidence.execution import echo\n\necho({arguments})"
-    first, last = (
-        nbformat.v4.new_code_cell(source, metadata={"tags": [ECHO_TAG]}, id=f"{ECHO_TAG}-{n}") for n in (1, 2)
-    )
+    first, last = (new_code_cell(source, metadata={"tags": [ECHO_TAG]}, id=f"{ECHO_TAG}-{n}") for n in (1, 2))
     cells = [cell for cell in notebook.cells if ECHO_TAG not in cell.metadata.get("tags", [])]
     tags = {"parameters", "injected-parameters"}
     position = max(n for n, cell in enumerate(cells) if tags & set(cell.metadata.get("tags", [])))

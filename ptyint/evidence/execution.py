@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ptyint._atomic import shipped
-from ptyint.errors import ConfigError, EvidenceError, did_you_mean, shortened
+from ptyint.errors import ConfigError, EvidenceError, did_you_mean, shortened, shown
 from ptyint.evidence.display import Table
 from ptyint.evidence.environment import installation, now
 from ptyint.evidence.record import Record
@@ -115,10 +115,10 @@ def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) ->
             raise ConfigError(f"{name} has no parameter {key!r}.{hint}")
         default = defaults[key]
         if isinstance(value, (int, float)) and not abs(value) < LARGEST:
-            raise ConfigError(f"{name}: {key} is {_short(value)}; must be a finite number below {LARGEST:g}.")
+            raise ConfigError(f"{name}: {key} is {shown(value)}; must be a finite number below {LARGEST:g}.")
         if not _fits(value, default):
             raise ConfigError(
-                f"{name}: {key} is {_short(value)}, a {type(value).__name__}; must be a {type(default).__name__}, "
+                f"{name}: {key} is {shown(value)}, a {type(value).__name__}; must be a {type(default).__name__}, "
                 f"as its default {default!r} is."
             )
     return {**defaults, **parameters}
@@ -147,10 +147,6 @@ def _defaults(notebook: Any, name: str) -> dict[str, Any]:
                 "after this one and computes nothing again."
             ) from None
     return defaults
-
-
-def _short(value: Any) -> str:
-    return shortened(repr(value), 200)
 
 
 def _fits(value: Any, default: Any) -> bool:
@@ -279,19 +275,15 @@ def execute(
         exit_code = 1
     except Exception as error:  # the kernel did not start, the disk is full, ...: a red run, not a lost one
         exit_code, trouble = 1, f"{type(error).__name__}: {error}"
-    stopped = trouble or _stopped(target)
+    try:
+        stopped = trouble or unfinished(read_notebook(target))
+    except ConfigError as error:
+        stopped = str(error)
     if stopped:
         with suppress(OSError), target.with_suffix(".log").open("a", encoding="utf-8") as log:
             log.write(f"\n{path.name} stopped: {stopped}\n")
     on_cell(cells, cells)
     return Execution(argv, start, now(), exit_code, stopped)
-
-
-def _stopped(target: Path) -> str:
-    try:
-        return unfinished(read_notebook(target))
-    except ConfigError as error:
-        return str(error)
 
 
 def unfinished(notebook: Any) -> str:
@@ -322,10 +314,9 @@ def unfinished(notebook: Any) -> str:
 
 def same_values(asked: Mapping[str, Any], held: Mapping[str, Any]) -> str:
     """Which parameters the kernel held with another value than asked, in words; empty when none."""
-    text = {name: json.dumps(value, sort_keys=True, default=repr) for name, value in asked.items()}
-    kernel = {name: json.dumps(value, sort_keys=True, default=repr) for name, value in held.items()}
-    return "; ".join(
-        f"{name} is {kernel.get(name, 'not there')}, asked for {text[name]}"
-        for name in asked
-        if kernel.get(name) != text[name]
+    text, kernel = (
+        {name: json.dumps(value, sort_keys=True, default=repr) for name, value in values.items()}
+        for values in (asked, held)
     )
+    differ = (name for name in asked if kernel.get(name) != text[name])
+    return "; ".join(f"{name} is {kernel.get(name, 'not there')}, asked for {text[name]}" for name in differ)

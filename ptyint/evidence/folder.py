@@ -140,9 +140,7 @@ def finished_runs(reports: Path) -> list[Manifest]:
     manifests = []
     for path in reports.iterdir() if reports.is_dir() else ():
         if RUN_NAME.fullmatch(path.name):
-            try:
+            with suppress(EvidenceError):  # the index and `ptyint verify` name it
                 manifests.append(read(path))
-            except EvidenceError:
-                continue  # the index and `ptyint verify` name it
     finished = [one for one in manifests if one.state == "finished"]
     return sorted(finished, key=lambda one: one.sequence or 0, reverse=True)

@@ -16,8 +16,8 @@ from filelock import FileLock
 from ptyint._atomic import atomic_path
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder, manifest, pages
-from ptyint.evidence.checks import SIGNS
-from ptyint.evidence.display import one_line, printable
+from ptyint.evidence.checks import signed
+from ptyint.evidence.display import one_line, printable, render
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.record import TOLERANCE
 
@@ -53,18 +53,14 @@ def changes(now: Manifest, earlier: Sequence[Manifest]) -> dict[str, list[str]]:
         the run as a whole, against the last run of the same notebooks in the same profile.
     """
     by_notebook = {entry.name: _notebook(now, entry, earlier) for entry in now.notebooks}
-    last = next((one for one in earlier if _request(one) == _request(now)), None)
+    same = (one for one in earlier if one.profile == now.profile and {e.name for e in one.notebooks} == {*by_notebook})
+    last = next(same, None)
     whole = [f"compared with {last.run}" if last else "this is the first run of these stages in this profile"]
     whole += _surroundings(now, last) if last else []
     for name, (against, *sentences) in by_notebook.items():
         where = f"{name}, {against}" if sentences and against != whole[0] else name
         whole += [f"{where}: {sentence}" for sentence in sentences]
     return {"": whole if len(whole) > 1 or not last else [f"nothing but times, {whole[0]}"], **by_notebook}
-
-
-def _request(run: Manifest) -> tuple[object, ...]:
-    """What was asked for: runs of the same are compared."""
-    return run.profile, {entry.name for entry in run.notebooks}
 
 
 def _notebook(now: Manifest, entry: Notebook, earlier: Sequence[Manifest]) -> list[str]:
@@ -79,11 +75,10 @@ def _notebook(now: Manifest, entry: Notebook, earlier: Sequence[Manifest]) -> li
         for one in (before, entry)
     ]
     asked = [{name: repr(value) for name, value in one.asked.items()} for one in (before, entry)]
+    turned = [f"{name} ({old[name]} → {new[name]})" for name in new if old.get(name, new[name]) != new[name]]
     sentences = [
         f"compared with {last.run}",
-        *_some(
-            "{} now", [f"{name} ({old[name]} → {new[name]})" for name in new if old.get(name, new[name]) != new[name]]
-        ),
+        *_some("{} now", turned),
         *_some("new checks: {}", sorted(new.keys() - old.keys())),
         *_some("checks that are gone: {}", sorted(old.keys() - new.keys())),
         *_some("bounds moved: {}", _moved(*bounds)),
@@ -99,11 +94,8 @@ def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _surroundings(now: Manifest, last: Manifest) -> list[str]:
-    sentences = [f"verdict {last.verdict} → {now.verdict}"] if last.verdict != now.verdict else []
-    if last.git.commit != now.git.commit:
-        sentences.append(f"commit {str(last.git.commit)[:10]} → {str(now.git.commit)[:10]}")
-    if now.git.dirty:
-        sentences += _some("uncommitted changes in {}", now.git.changed)
+    sentences = _moved(*({"verdict": one.verdict, "commit": str(one.git.commit)[:10]} for one in (last, now)))
+    sentences += _some("uncommitted changes in {}", now.git.changed if now.git.dirty else [])
     old, new = last.environment, now.environment
     absent = dict.fromkeys(sorted(old.packages.keys() | new.packages.keys()), "none")
     sentences += _some("packages: {}", _moved(absent | old.packages, absent | new.packages))
@@ -117,10 +109,8 @@ def _surroundings(now: Manifest, last: Manifest) -> list[str]:
 
 def _some(sentence: str, things: Sequence[str]) -> list[str]:
     """`sentence` about the first few `things`, or nothing."""
-    if not things:
-        return []
     more = f" and {len(things) - MOST} more" if len(things) > MOST else ""
-    return [sentence.format(", ".join(things[:MOST]) + more)]
+    return [sentence.format(", ".join(things[:MOST]) + more)] if things else []
 
 
 # The ledger
@@ -153,26 +143,8 @@ def attempt(done: Manifest, digest: str, where: str, since: list[str]) -> str:
     since : list of str
         What changed since the run before.
     """
-    passed = sum(check.verdict == "pass" for check in done.checks)
-    commit = done.git.commit or f"no commit ({one_line(done.git.reason)})"
-    commit += " with uncommitted changes" if done.git.dirty else ""
-    ran = [f"{entry.name} {SIGNS[entry.verdict]} {entry.verdict}" for entry in done.notebooks]
-    lines = [
-        f"### Attempt {done.run}: {done.verdict}",
-        f"- verdict: {SIGNS[done.verdict]} {done.verdict}, {passed} of {len(done.checks)} checks passed",
-        f"- ran: `{' '.join(done.argv)}` at {commit}: {', '.join(ran)}",
-        *(
-            f"- {check.verdict}: {check.notebook}: {check.name}" + (f" ({one_line(check.note)})" if check.note else "")
-            for check in done.checks
-            if check.verdict != "pass"
-        ),
-        *(f"- {entry.name}: {moved}" for entry in done.notebooks for moved in entry.moved),
-        *(f"- error: {one_line(error)}" for error in done.errors),
-        *(f"- since the last run: {change}" for change in since or ["nothing"]),
-        f"- manifest of {done.run}: sha256 `{digest}`",
-        *(f"- `{where}/{artifact}`" for artifact in [manifest.NAME, *done.artifacts]),
-    ]
-    return "\n".join(lines)
+    given = {"run": done, "digest": digest, "where": where, "files": [manifest.NAME, *done.artifacts], "since": since}
+    return render("attempt.md.j2", one_line=one_line, signed=signed, **given)
 
 
 # The index
@@ -189,8 +161,7 @@ def index(reports: Path) -> dict[str, Any]:
         ``stages`` (notebook to verdict), ``numbers``, ``passed`` and ``checks`` (counts), ``manifest_sha256``,
         ``folder`` and, of a damaged one, ``problem``.
     """
-    paths = [path for path in reports.iterdir() if folder.run_name(path)] if reports.is_dir() else []
-    runs = [_run(path) for path in paths]
+    runs = [_run(path) for path in (reports.iterdir() if reports.is_dir() else ()) if folder.run_name(path)]
     return {"version": VERSION, "runs": sorted(runs, key=lambda r: (r["sequence"] or 10**9, r["run"]), reverse=True)}
 
 

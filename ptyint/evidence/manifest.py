@@ -286,7 +286,7 @@ def judge(folder: Path, entry: Notebook) -> tuple[list[Check], Record]:
     record, stopped = _reports(folder, entry)
     differs = same_values(entry.asked, record.parameters) if record.parameters else "the kernel did not say"
     checks = [
-        Check.fact(REACHED_END, not stopped if entry.argv else None, stopped),
+        Check.fact(REACHED_END, not stopped, stopped),
         Check.fact(PARAMETERS, not differs if record.parameters else None, differs),
     ]
     if record.parameters and (other := same_values(entry.runner, record.installation)):
@@ -372,8 +372,5 @@ def sha256_of(path: Path) -> str:
 def hash_artifacts(folder: Path) -> dict[str, Artifact]:
     """Size and sha256 of every regular file in `folder` but manifest and seal, by path relative to it."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    return {
-        path.relative_to(folder).as_posix(): Artifact(sha256=sha256_of(path), bytes=path.stat().st_size)
-        for path in files
-        if path.relative_to(folder).as_posix() not in (NAME, SEAL)
-    }
+    named = {path.relative_to(folder).as_posix(): path for path in files if path not in (folder / NAME, folder / SEAL)}
+    return {name: Artifact(sha256=sha256_of(path), bytes=path.stat().st_size) for name, path in named.items()}

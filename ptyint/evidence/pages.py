@@ -9,7 +9,6 @@ import math
 import re
 import shlex
 from base64 import b64encode
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -19,10 +18,10 @@ from typing import Any
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError, shortened
 from ptyint.evidence.causes import causes
-from ptyint.evidence.checks import SIGNS, VERDICTS, from_json
+from ptyint.evidence.checks import SIGNS, from_json
 from ptyint.evidence.display import TEMPLATES, Picture, number, printable, render
 from ptyint.evidence.execution import read_executed, read_notebook
-from ptyint.evidence.manifest import Command, Judged, Manifest, Notebook
+from ptyint.evidence.manifest import Command, Manifest, Notebook
 from ptyint.evidence.record import MIME
 
 SUMMARY = "index.html"
@@ -83,7 +82,7 @@ def write_run(
     for entry in manifest.notebooks:
         if entry.argv:
             _write_notebook(folder, manifest, entry, bodies.get(entry.name, ""), changes.get(entry.name, []))
-    _write(folder / SUMMARY, "summary.html.j2", **_summary(folder, manifest, bodies, changes.get("", [])))
+    _write_summary(folder, manifest, bodies, changes.get("", []))
 
 
 def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str, since: list[str]) -> None:
@@ -95,7 +94,7 @@ def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str
     shown = shortened("\n".join(tail), LONGEST_LOG) if errors else ""
     files = [file for file in (*entry.artifacts, f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()]
     given = {"manifest": manifest, "entry": entry, "changes": since, "errors": errors, "log": shown, "body": body}
-    _write(folder / f"{name}.html", "notebook.html.j2", sentence=_sentence(manifest.of(name)), files=files, **given)
+    _write(folder / f"{name}.html", "notebook.html.j2", checks=manifest.of(name), files=files, **given)
 
 
 def notebook_body(path: Path) -> str:
@@ -158,38 +157,21 @@ def write_summary(notebook: Path, target: Path) -> None:
         temporary.write_text(re.sub(r"\n{3,}", "\n\n", printable(text)).strip() + "\n", encoding="utf-8")
 
 
-def _summary(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: list[str]) -> dict[str, Any]:
-    notebooks = manifest.notebooks
-    over = [entry for entry in notebooks if entry.argv or manifest.end]
-    errors = [f"{names}: {text}" for names, text in causes(manifest, over)]
-    done = [entry for entry in notebooks if entry.compared]
+def _write_summary(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: list[str]) -> None:
+    over = [entry for entry in manifest.notebooks if entry.argv or manifest.end]
+    errors = [*manifest.errors, *(f"{names}: {text}" for names, text in causes(manifest, over))]
+    done = [entry for entry in manifest.notebooks if entry.compared]
     shown = [entry for name in MAIN for entry in done if entry.name == name] or done
-    main = shown[-1] if shown else None
     pictures = [
         {**picture, "title": entry.title, "page": f"{entry.name}.html"}
         for entry in shown
         if entry.name in bodies and (picture := _first_picture(folder / f"{entry.name}.ipynb"))
     ]
-    made = [artifact for entry in notebooks for artifact in entry.artifacts if (folder / artifact).is_file()]
-    return {
-        "unfinished": "" if manifest.end else f"{len(over)} of {len(notebooks)} notebooks have ended so far.",
-        "sentence": _sentence(manifest.checks),
-        "main": main,
-        "credentials": [entry.compared for entry in done if entry.name == CREDENTIAL and entry is not main],
-        "changes": since,
-        "errors": [*manifest.errors, *errors],
-        "manifest": manifest,
-        "pictures": pictures,
-        "files": ["manifest.json", *dict.fromkeys(made), *(f"{e.name}.log" for e in notebooks if e.argv)],
-    }
-
-
-def _sentence(checks: Sequence[Judged]) -> str:
-    counts = Counter(check.verdict for check in checks)
-    if counts["pass"] == len(checks):
-        return f"all {len(checks)} expected checks ran and passed."
-    others = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS[:-1] if counts[verdict])
-    return f"only {counts['pass']} of {len(checks)} expected checks passed ({others})."
+    made = [artifact for entry in manifest.notebooks for artifact in entry.artifacts if (folder / artifact).is_file()]
+    _write(
+        folder / SUMMARY, "summary.html.j2", manifest=manifest, over=over, main=shown[-1] if shown else None,
+        credential=CREDENTIAL, changes=since, errors=errors, pictures=pictures, made=list(dict.fromkeys(made)),
+    )  # fmt: skip
 
 
 def seconds(one: Notebook | Command) -> str:
@@ -217,8 +199,7 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     with style.context("default"):  # whatever the user's matplotlibrc says
         picture = trend(finished[::-1], [name for group in main for name in group])
         shown = None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt}
-        last = finished[0] if finished else None
-        _write(path, "history.html.j2", runs=runs, last=last, changes=since, picture=shown)
+        _write(path, "history.html.j2", runs=runs, last=next(iter(finished), None), changes=since, picture=shown)
 
 
 def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | None:
@@ -251,27 +232,19 @@ def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | 
 def _first_picture(path: Path) -> dict[str, str] | None:
     """The first PNG of an executed notebook, of its cells tagged `FIRST_PAGE` where it has one, with its alt text."""
     try:
-        cells = read_notebook(path).cells
+        cells = sorted(read_notebook(path).cells, key=lambda cell: FIRST_PAGE not in cell.metadata.get("tags", []))
     except ConfigError:
         return None
-    for cell in sorted(cells, key=lambda cell: FIRST_PAGE not in cell.metadata.get("tags", [])):
-        for output in cell.get("outputs", ()):
-            if "image/png" in output.get("data", {}):
-                alt = output.metadata.get("image/png", {}).get("alt", "")
-                return {"png": output.data["image/png"].replace("\n", ""), "alt": alt}
+    for output in (output for cell in cells for output in cell.get("outputs", ())):
+        if "image/png" in output.get("data", {}):
+            alt = output.metadata.get("image/png", {}).get("alt", "")
+            return {"png": output.data["image/png"].replace("\n", ""), "alt": alt}
     return None
 
 
 def _write(path: Path, template: str, **values: Any) -> None:
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    tools = {"css": css, "signs": SIGNS, "seconds": seconds, "shell": shlex.join, "number": number}
     with atomic_path(path) as temporary:
-        tools = {
-            "css": css,
-            "signs": SIGNS,
-            "seconds": seconds,
-            "shell": shlex.join,
-            "number": number,
-            "on_top": NUMBERS_ON_TOP,
-        }
-        text = render(template, **tools, **values)
+        text = render(template, **tools, on_top=NUMBERS_ON_TOP, **values)
         temporary.write_text(printable(text), encoding="utf-8")

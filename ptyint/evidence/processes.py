@@ -11,6 +11,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -80,8 +81,7 @@ def end_group(process: subprocess.Popen[bytes]) -> None:
 
 def follow_parent() -> None:
     """In a child of :func:`run_group`: die, with all children, when the process that waits for it dies."""
-    parent = os.environ.pop(PARENT_VARIABLE, None)
-    if parent:
+    if parent := os.environ.pop(PARENT_VARIABLE, None):
         threading.Thread(target=_watch, args=(int(parent),), daemon=True).start()
 
 
@@ -176,7 +176,5 @@ def _epitaph(exit_code: int | None) -> str:
 
 
 def _kill_group(group: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(group, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -23,14 +23,13 @@ def pytest_configure() -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Hook: write down what was selected."""
-    _append({"collected": [item.nodeid for item in session.items]})
+    _append(collected=[item.nodeid for item in session.items])
 
 
 def pytest_collectreport(report: pytest.CollectReport) -> None:
     """Hook: write down what could not be collected, or was skipped as a whole."""
     if report.outcome != "passed":
-        result = "error" if report.failed else "skipped"
-        _append({"id": report.nodeid, "outcome": result, "message": _message(report)})
+        _append(id=report.nodeid, outcome="error" if report.failed else "skipped", message=_message(report))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -41,21 +40,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     del _phases[report.nodeid]
     decisive = next((phase for phase in phases if phase.outcome != "passed"), phases[-2])
-    expected = hasattr(decisive, "wasxfail")
     result: str = decisive.outcome
     if decisive.failed and decisive.when != "call":
         result = "error"
-    elif expected:
+    elif hasattr(decisive, "wasxfail"):
         result = "xfailed" if decisive.skipped else "xpassed"
-    _append(
-        {
-            "id": report.nodeid,
-            "outcome": result,
-            "message": _message(decisive),
-            "seconds": sum(phase.duration for phase in phases),
-            "properties": {str(name): str(value) for name, value in report.user_properties},
-        }
-    )
+    seconds = sum(phase.duration for phase in phases)
+    properties = {str(name): str(value) for name, value in report.user_properties}
+    _append(id=report.nodeid, outcome=result, message=_message(decisive), seconds=seconds, properties=properties)
 
 
 def _message(report: Any) -> str:
@@ -68,8 +60,7 @@ def _message(report: Any) -> str:
     return str(crash.message) if crash is not None else str(report.longreprtext)
 
 
-def _append(entry: dict[str, Any]) -> None:
-    path = os.environ.get(REPORT_VARIABLE)
-    if path:
+def _append(**entry: Any) -> None:
+    if path := os.environ.get(REPORT_VARIABLE):
         with open(path, "a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

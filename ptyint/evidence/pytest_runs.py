@@ -15,7 +15,7 @@ from pathlib import Path
 from textwrap import indent
 from typing import TYPE_CHECKING, Any, Literal
 
-from ptyint._atomic import shipped
+from ptyint._atomic import PACKAGE, shipped
 from ptyint.errors import ConfigError
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import REPORT_VARIABLE, run_group
@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 PLUGIN = "ptyint.evidence.pytest_plugin"
 CHECKOUT = shipped()
 """Where the tests are: the checkout, or what the wheel carries of it."""
-
-PACKAGE = Path(__file__).parents[1]
 
 COPIED = ("tests", "datasets", "notebooks", "pyproject.toml")
 """What a copy of the checkout needs to run its tests, beside the package."""
@@ -162,9 +160,8 @@ def run_tests(
         # A run of its own: no inherited options, no half-finished test, no bytecode or cache left in the checkout.
         dropped = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_PLUGINS")
         env = {key: value for key, value in os.environ.items() if key not in dropped}
-        inherited = [env["PYTHONPATH"]] if env.get("PYTHONPATH") else []
         env |= {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120", REPORT_VARIABLE: str(report)}
-        env["PYTHONPATH"] = os.pathsep.join([*map(str, path), *inherited])
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, path), env.get("PYTHONPATH", "")]))
         options = ["-p", "no:cacheprovider", "-p", PLUGIN, "--color=no"]
         options += [f"--rootdir={folder}", f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
         argv = [sys.executable, "-m", "pytest", *options, *arguments]
@@ -196,11 +193,7 @@ def run_states(arguments: Sequence[str], log: Path, states: Sequence[str], *, ti
     for one in logs:
         one.unlink(missing_ok=True)
     with ThreadPoolExecutor(len(states)) as pool:
-        tasks = [
-            pool.submit(run_tests, arguments, one, state=state, timeout=timeout)
-            for one, state in zip(logs, states, strict=True)
-        ]
-        runs = [task.result() for task in tasks]
+        runs = list(pool.map(lambda one, state: run_tests(arguments, one, state=state, timeout=timeout), logs, states))
     with log.open("ab") as file:
         for one in logs:
             file.write(one.read_bytes())

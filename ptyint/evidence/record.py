@@ -50,13 +50,10 @@ class Record:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values for JSON; empty fields are left out. Numbers are pairs: a notebook file sorts its keys."""
         values = {
+            **vars(self),
             "checks": [check.to_mapping() for check in self.checks],
-            "compared": self.compared,
             "numbers": [[name, to_json(value)] for name, value in self.numbers.items()],
             "commands": list(self.commands),
-            "datasets": self.datasets,
-            "parameters": self.parameters,
-            "installation": self.installation,
         }
         return {name: value for name, value in values.items() if value}
 

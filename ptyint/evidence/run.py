@@ -212,7 +212,8 @@ def _executed(
 ) -> Generator[int, None, None]:
     """Execute notebooks, each as soon as what it needs has ended and there is room; yield its number when it ends."""
     waiting, running = list(range(len(jobs))), dict[Future[execution.Execution], int]()
-    kernels, env = execution.Kernels(), _share(side_by_side)
+    kernels, share = execution.Kernels(), str(max(1, usable_cores() // side_by_side))
+    env = dict.fromkeys(THREAD_VARIABLES if side_by_side > 1 else (), share)  # which its processes inherit
 
     def start(number: int) -> Future[execution.Execution]:
         job = jobs[number]
@@ -259,13 +260,6 @@ def _in_a_loop_of_its_own(execute: Callable[..., execution.Execution], *argument
         loop.close()
 
 
-def _share(side_by_side: int) -> dict[str, str]:
-    """Environment of a kernel that is not alone: its share of the cores, which its processes inherit."""
-    if side_by_side == 1:
-        return {}
-    return dict.fromkeys(THREAD_VARIABLES, str(max(1, usable_cores() // side_by_side)))
-
-
 def _ended(working: Path, entry: Notebook, done: execution.Execution) -> None:
     entry.argv = [argument.replace(str(working) + os.sep, "") for argument in done.argv]
     entry.start, entry.end = done.start, done.end
@@ -283,21 +277,16 @@ def _summarise(working: Path, job: Job) -> list[str]:
 
 
 def _judge(working: Path, content: Manifest) -> None:
-    checks, records = [], []
-    for entry in content.notebooks:
-        judged, record = manifest.judge(working, entry)
-        entry.verdict = worst(check.verdict for check in judged)
-        entry.echoed, entry.compared, entry.numbers = record.parameters, record.compared, record.numbers
-        entry.kernel = record.installation
-        records.append(record)
-        checks += [Judged.of(entry, check) for check in judged]
-    content.checks = checks
-    together = merge(records)
+    judged = [(entry, *manifest.judge(working, entry)) for entry in content.notebooks]
+    for entry, checks, record in judged:
+        entry.verdict = worst(check.verdict for check in checks)
+        entry.echoed, entry.kernel = record.parameters, record.installation
+        entry.compared, entry.numbers = record.compared, record.numbers
+    together = merge(record for _, _, record in judged)
+    content.checks = [Judged.of(entry, check) for entry, checks, _ in judged for check in checks]
     content.commands = [Command(**command) for command in together.commands]
     content.datasets = together.datasets
-    content.numbers = {
-        f"{entry.name}: {name}": value for entry in content.notebooks for name, value in entry.numbers.items()
-    }
+    content.numbers = {f"{one.name}: {name}": value for one, _, _ in judged for name, value in one.numbers.items()}
     content.verdict = content.decide()
 
 

@@ -42,7 +42,12 @@ def jobs_of(request: Request) -> list[Job]:
     defaults = {job.name: parameter_defaults(notebook_path(job.notebook)) for job in jobs}
     for name in request.parameters:
         stages, own = _addressed(request, name)
-        _refuse_unknown(own, [job for job in jobs if job.stage in stages], defaults)
+        decided = {one for stage in stages for one in _decided(stage)}
+        known = sorted({one for job in jobs if job.stage in stages for one in defaults[job.name]} - decided)
+        if own not in known:
+            hint = did_you_mean(own, known) or f" They have {known}."
+            asked = ", ".join(dict.fromkeys(stages))
+            raise ConfigError(f"None of the notebooks of {asked} has a parameter {own!r}.{hint}")
         if "." not in name:
             _refuse_unlike_bounds(name, jobs, defaults)
     given = {job.name: {n: v for n, v in request.given(job.stage).items() if n in defaults[job.name]} for job in jobs}
@@ -57,29 +62,23 @@ def _addressed(request: Request, name: str) -> tuple[tuple[str, ...], str]:
     return ((stage,) if stage else request.stages), own
 
 
+def _decided(stage: str) -> dict[str, str]:
+    return {**DECIDED, **STAGES[stage].decided}
+
+
 def _refuse_values(request: Request) -> None:
     """Refuse what a run decides itself, and what no notebook can take."""
     for name, value in request.parameters.items():
         stages, own = _addressed(request, name)
         for stage in stages:
-            if instead := {**DECIDED, **STAGES[stage].decided}.get(own):
+            if instead := _decided(stage).get(own):
                 raise ConfigError(f"-p {name} cannot be given to a run: {instead}.")
         for key in (own, *(f"{stage}.{own}" for stage in stages)):
             if key in ALLOWED and value is not None:  # None is told by its type
                 ALLOWED[key](value)
         if isinstance(value, (int, float)) and value < 0:
             raise ConfigError(f"-p {name} is {value!r:.60}; no parameter of a stage is below 0.")
-    if request.fixture:
-        at_hand(request.fixture)
-
-
-def _refuse_unknown(name: str, jobs: Sequence[Job], defaults: Mapping[str, Mapping[str, Any]]) -> None:
-    stages = list(dict.fromkeys(job.stage for job in jobs))
-    decided = {one for stage in stages for one in {**DECIDED, **STAGES[stage].decided}}
-    known = sorted({one for job in jobs for one in defaults[job.name]} - decided)
-    if name not in known:
-        hint = did_you_mean(name, known) or f" They have {known}."
-        raise ConfigError(f"None of the notebooks of {', '.join(stages)} has a parameter {name!r}.{hint}")
+    at_hand(request.fixture)
 
 
 def _refuse_unlike_bounds(name: str, jobs: Sequence[Job], defaults: Mapping[str, Mapping[str, Any]]) -> None:
