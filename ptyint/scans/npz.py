@@ -94,16 +94,13 @@ class _Member:
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Values, mapped into memory where the member is neither compressed nor small."""
         if self.info.compress_type == zipfile.ZIP_STORED and self.info.file_size > 2**20:
-            return np.asarray(self._map()[index])
+            with self.path.open("rb") as file:  # zip's local header is 30 bytes, a name and an extra field
+                file.seek(self.info.header_offset)
+                start = self.info.header_offset + 30 + sum(struct.unpack("<HH", file.read(30)[26:]))
+            order: Literal["F", "C"] = "F" if self.fortran else "C"
+            return np.asarray(np.memmap(self.path, self.dtype, "r", start + self.offset, self.shape, order)[index])
         with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
             return np.asarray(npy.read_array(member, allow_pickle=False)[index])
-
-    def _map(self) -> NDArray[Any]:
-        """Memory map of a stored member: zip's local header is 30 bytes, a name and an extra field."""
-        with self.path.open("rb") as file:
-            file.seek(self.info.header_offset)
-            start = self.info.header_offset + 30 + sum(struct.unpack("<HH", file.read(30)[26:]))
-        return np.memmap(self.path, self.dtype, "r", start + self.offset, self.shape, "F" if self.fortran else "C")
 
 
 class _Archive(Fields):

@@ -264,12 +264,9 @@ def _positions(scan: Scan, n: int) -> Iterator[Violation]:
         outside = np.flatnonzero(((positions < 0) | (positions > (height - 1, width - 1))).any(axis=1))
         if outside.size:
             first = f"first (y, x) = {positions[outside[0]].tolist()} at {outside[0]}"
-            yield (
-                name,
-                f"{outside.size} patch centres outside the object, {first}",
-                f"0 <= y <= {height - 1} and 0 <= x <= {width - 1}, pixels of object_",
-                "Check the order (y, x), the unit (pixels) and the origin, or give a larger object.",
-            )
+            allowed = f"0 <= y <= {height - 1} and 0 <= x <= {width - 1}, pixels of object_"
+            remedy = "Check the order (y, x), the unit (pixels) and the origin, or give a larger object."
+            yield name, f"{outside.size} patch centres outside the object, {first}", allowed, remedy
 
 
 def _good_pixels(scan: Scan, shape: tuple[int, int]) -> Iterator[Violation]:
@@ -302,12 +299,10 @@ def _patterns(patterns: PatternSource, good: NDArray[np.bool_] | None) -> Iterat
                 count, first = flaws.get(flaw, (0, f"{chunk[tuple(at[0])]} at {place}"))
                 flaws[flaw] = (count + len(at), first)
         total += np.where(finite & usable, chunk, 0).sum(axis=0, dtype=np.float64)
-    allowed, remedy = (
-        "finite counts of at least 0 in good pixels",
-        "Repair the file, or mark bad pixels in good_pixels.",
-    )
+    allowed = "finite counts of at least 0 in good pixels"
     for flaw, (count, first) in flaws.items():
-        yield name, f"{count} values {flaw}, first {first}", allowed, remedy
+        found = f"{count} values {flaw}, first {first}"
+        yield name, found, allowed, "Repair the file, or mark bad pixels in good_pixels."
     if not flaws and not total.any():
         yield name, "no counts at all", "counts above zero", "Take the detector's data, not a template."
     yield from _zero_frequency(np.maximum(total, 0))
@@ -325,9 +320,6 @@ def _zero_frequency(energy: NDArray[np.float64]) -> Iterator[Violation]:
     amplitude = np.sqrt(energy)
     centre, corner = float(amplitude[near].mean()), float(amplitude[np.fft.ifftshift(near)].mean())
     if corner > 1.5 * centre:
-        yield (
-            "diffraction_patterns",
-            f"the zero frequency at the corner (mean amplitude {corner:.3g} there, {centre:.3g} at the centre)",
-            "the zero frequency at [N // 2, N // 2]",
-            "Apply np.fft.fftshift(patterns, axes=(-2, -1)).",
-        )
+        found = f"the zero frequency at the corner (mean amplitude {corner:.3g} there, {centre:.3g} at the centre)"
+        allowed, remedy = "the zero frequency at [N // 2, N // 2]", "Apply np.fft.fftshift(patterns, axes=(-2, -1))."
+        yield "diffraction_patterns", found, allowed, remedy

@@ -239,11 +239,5 @@ def simulate_scan(
             f"({np.iinfo(np.uint32).max}); lower photons_per_pattern ({photons_per_pattern:g})."
         )
     dtype = np.uint16 if counts.max() <= np.iinfo(np.uint16).max else np.uint32
-    return Scan(
-        counts.astype(dtype),
-        np.asarray(positions_px, np.float64),
-        scaled,
-        object_=object_,
-        object_is_truth=True,
-        name=name,
-    )
+    positions = np.asarray(positions_px, np.float64)
+    return Scan(counts.astype(dtype), positions, scaled, object_, object_is_truth=True, name=name)
