@@ -59,7 +59,7 @@ def of_the_model(seed: int = 0) -> Operands:
     region, wave = field(3, 80, 80), field(2, 4, 3, 64, 64)
     counts, expected = rng.poisson(7, (3, 4, 64, 64)).astype(float), rng.uniform(0, 14, (3, 4, 64, 64))
     good, every = (rng.random((64, 64)) > 0.2).astype(float), np.ones((64, 64))
-    given: Operands = {
+    return {
         ("normalise_probe", "one mode"): (field(1, 64, 64), 4.0),
         ("normalise_probe", "three modes"): (7e3 * field(3, 64, 64), 1.5),
         ("probe_mask", "N 64"): (64,),
@@ -95,9 +95,8 @@ def of_the_model(seed: int = 0) -> Operands:
         ("poisson_nll", "no counts"): (0 * counts, expected, every),
         ("poisson_nll", "nothing expected"): (counts, 0 * expected, every),
         ("poisson_nll", "bright"): (1e6 * counts, 1e6 * expected, every),
+        ("merge_patches", "many groups"): (field(20, 4, 64, 64), rng.uniform(-6, 6, (20, 4, 2)), 78),
     }
-    given["merge_patches", "many groups"] = (field(20, 4, 64, 64), rng.uniform(-6, 6, (20, 4, 2)), 78)
-    return given
 
 
 def of_others(seed: int = 0) -> Operands:

@@ -66,7 +66,9 @@ def write(
     groups: dict[tuple[str, str, str], list[Finding]] = {}
     for row in findings:
         if row.red and row.rung in ("contract", "operator", "forward", "persistence"):
-            groups.setdefault((row.rung, row.tap, _kind(row)), []).append(row)
+            # other shapes, and values that are not finite, are disagreements of their own
+            kind = "" if math.isfinite(row.error) else row.note.partition(" ")[0]
+            groups.setdefault((row.rung, row.tap, kind), []).append(row)
     measured = {side: stored(scratch, side, "operator") for side in offers}
     disagreements = []
     for number, red in enumerate(groups.values(), 1):
@@ -86,11 +88,6 @@ def write(
     with atomic_path(target / NAME) as path:
         path.write_text(json.dumps(disagreements, indent=1))
     return disagreements
-
-
-def _kind(finding: Finding) -> str:
-    """Other shapes, and values that are not finite, are disagreements of their own."""
-    return "" if math.isfinite(finding.error) else finding.note.partition(" ")[0]
 
 
 def _words(worst: Finding, red: Sequence[Finding], offers: Mapping[str, Offer]) -> str:

@@ -46,7 +46,7 @@ def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> Non
     """Train on the scan in the folder `source`; send each epoch; write the bundle `target`, whole, at the end."""
     os.environ["TQDM_DISABLE"] = "1"
     path = find_scan(source)
-    scan = _valid(path)
+    scan = valid_scan(path)
     model = replace(config.model, N=scan.N)
     config = replace(config, model=model, train_data_file=path, output_dir=target.parent)
     result = dispatcher.train(scan, config, send)
@@ -60,7 +60,7 @@ def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> N
     """
     bundle = load_bundle(model_path)
     config = bundle.config.applied(model_path=model_path, M=M, backend=backend)
-    result = assemble(dispatcher.infer(_valid(source), config, bundle.weights))
+    result = assemble(dispatcher.infer(valid_scan(source), config, bundle.weights))
     send(Inferred(result.object_.astype(np.complex64), result.probe, bundle.losses))
 
 
@@ -84,7 +84,8 @@ def find_scan(folder: Path) -> Path:
     return archives[0]
 
 
-def _valid(path: Path) -> Scan:
+def valid_scan(path: Path) -> Scan:
+    """Read a scan; a ScanError where it is not one that can be trained on."""
     scan = read_scan(path)
     validate_scan(scan)
     return scan

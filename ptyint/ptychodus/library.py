@@ -32,9 +32,8 @@ from ptyint.errors import BundleError, ScanError
 from ptyint.evidence.processes import stream
 from ptyint.ptychodus import child, settings
 from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
-from ptyint.scans.files import read_scan, write_scan
+from ptyint.scans.files import write_scan
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
-from ptyint.scans.scan import validate_scan
 
 
 class PtyintSettings:
@@ -112,9 +111,7 @@ class PtyintReconstructor(TrainableReconstructor):
     def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
         """Write PtychoPINN's NPZ."""
         with _files(parameters) as folder:
-            scan = read_scan(folder)
-            validate_scan(scan)
-            write_scan(scan, file_path, format="npz")
+            write_scan(child.valid_scan(folder), file_path, format="npz")
 
     def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
         """Train on the scan in `input_path`, report each epoch, leave ``model.h5.zip`` in `output_path`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ptyint.parity import frozen
 from ptyint.stages.request import BACKENDS, Request, Stage
 
 GRIDSIZES = (1, 2)
+CYCLES = tuple((backend, gridsize) for backend in BACKENDS for gridsize in GRIDSIZES)
 SELECTORS = {
     "tensorflow": ("tests/test_integration_workflow.py", "-k", "full_cycle", "-vv"),
     "pytorch": ("tests/torch/test_integration_workflow_torch.py", "-k", "full_cycle", "-vv"),
@@ -53,14 +53,14 @@ STAGE = Stage(
 
 def artifacts() -> tuple[str, ...]:
     """Files that this stage leaves."""
-    return (*LOGS.values(), SUMMARY, *(f"{_folder(*one)}/{RECONSTRUCTION}" for one in _cycles()))
+    return (*LOGS.values(), SUMMARY, *(f"{_folder(*one)}/{RECONSTRUCTION}" for one in CYCLES))
 
 
 def criteria(bounds: Criteria | None = None) -> tuple[Criterion, ...]:
     """Every cycle runs and passes, each comparison keeps its bounds, and shared code gives the frozen numbers."""
     declared = (bounds or Criteria()).declared(truth=True)
     compared = [replace(one, name=_at(gridsize, one.name)) for gridsize in GRIDSIZES for one in declared]
-    return (*(_ran(*one) for one in _cycles()), *compared, frozen.CRITERION)
+    return (*(_ran(*one) for one in CYCLES), *compared, frozen.CRITERION)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ class Cycles:
     def checks(self) -> list[Check]:
         """What came of :func:`criteria`, in their order."""
         checks = []
-        for one in _cycles():
+        for one in CYCLES:
             outcome, criterion = self.outcome(*one), _ran(*one)
             holds, note = (outcome.passed, outcome.outcome) if outcome else (None, "the test did not run")
             checks.append(criterion.holds(holds, note))
@@ -131,10 +131,6 @@ def _compare(folder: Path, gridsize: int, bounds: Criteria) -> Comparison | None
         return None
     reference, candidate = map(Reconstruction.load, files)
     return compare(reference, candidate, bounds)
-
-
-def _cycles() -> Iterator[tuple[str, int]]:
-    return ((backend, gridsize) for backend in BACKENDS for gridsize in GRIDSIZES)
 
 
 def _test(backend: str, gridsize: int) -> str:

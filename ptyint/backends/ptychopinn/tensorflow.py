@@ -185,15 +185,11 @@ def translate(image: NDArray[Any], offset_yx: NDArray[Any], n_out: int) -> NDArr
     return fit(np.asarray(helper.translate(tf.constant(frame[..., None]), tf.constant(offsets)))[..., 0], n_out)
 
 
-def _gridsize(n_channels: int) -> int:
-    return math.isqrt(n_channels)
-
-
 def merge_patches(patches: NDArray[Any], offsets_px: NDArray[Any], n_canvas: int) -> NDArray[Any]:
     """`ReassemblePatchesLayer`, the layer of the network."""
     _, C, N, _ = patches.shape
-    _gate(ModelConfig(N=N, gridsize=_gridsize(C)))
-    layer = layers.ReassemblePatchesLayer(padded_size=n_canvas, N=N, gridsize=_gridsize(C))
+    _gate(ModelConfig(N=N, gridsize=math.isqrt(C)))
+    layer = layers.ReassemblePatchesLayer(padded_size=n_canvas, N=N, gridsize=math.isqrt(C))
     return np.asarray(layer([_last(patches), tf.constant(local_offsets(offsets_px))]))[..., 0]
 
 
@@ -202,14 +198,14 @@ def cut_patches(region: NDArray[Any], offsets_px: NDArray[Any], N: int) -> NDArr
     C = offsets_px.shape[1]
     shifts = -np.asarray(offsets_px, np.float32)[..., ::-1].transpose(0, 2, 1)[:, None]
     regions = tf.constant(np.asarray(region, np.complex64)[..., None])
-    found = helper.extract_patches_position(regions, tf.constant(shifts), N=N, gridsize=_gridsize(C))
+    found = helper.extract_patches_position(regions, tf.constant(shifts), N=N, gridsize=math.isqrt(C))
     return np.asarray(found)[..., 0].reshape(len(region), C, N, N)
 
 
 def illuminate(probe: NDArray[Any], patches: NDArray[Any]) -> NDArray[Any]:
     """`ProbeIllumination` with the probe as it is, to (groups, C, 1, N, N)."""
     _one_mode(len(probe))
-    _gate(ModelConfig(N=patches.shape[-1], gridsize=_gridsize(patches.shape[1])))
+    _gate(ModelConfig(N=patches.shape[-1], gridsize=math.isqrt(patches.shape[1])))
     guess = tf.constant(np.asarray(probe[0, :, :, None], np.complex64))
     layer = model.ProbeIllumination(initial_probe=guess, N=patches.shape[-1])
     return _first(layer([_last(patches)])[0])[:, :, None]
@@ -231,14 +227,14 @@ def poisson_nll(counts: NDArray[Any], expected: NDArray[Any], good: NDArray[Any]
 
 def canvas_size(N: int, offsets_px: NDArray[Any]) -> NDArray[Any]:
     """`get_padded_size` under its default settings."""
-    _gate(ModelConfig(N=N, gridsize=_gridsize(offsets_px.shape[1])))
+    _gate(ModelConfig(N=N, gridsize=math.isqrt(offsets_px.shape[1])))
     return np.asarray(params.get_padded_size(), np.float32)
 
 
 def patch_of_group(patches: NDArray[Any], offsets_px: NDArray[Any]) -> NDArray[Any]:
     """`ReassemblePatchesLayer` in the padded size, then `TrimReconstructionLayer`, as `diffraction_to_obj` ends."""
     _, C, N, _ = patches.shape
-    _gate(ModelConfig(N=N, gridsize=_gridsize(C)))
+    _gate(ModelConfig(N=N, gridsize=math.isqrt(C)))
     region = merge_patches(patches, offsets_px, params.get_padded_size())
     trimmed = layers.TrimReconstructionLayer(output_size=N)(tf.constant(region[..., None]))
     return np.asarray(trimmed)[..., 0]
