@@ -337,7 +337,7 @@ def test_command_lines(first: list[str], tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.chdir(place)
 
     def command_line(data: st.DataObject) -> str:
-        arguments = [*first, *data.draw(st.lists(WORDS, max_size=6))]
+        arguments = [*first, *data.draw(st.lists(WORDS, min_size=1, max_size=6))]  # without a word it is the help
         if first == ["-p"]:
             pairs = data.draw(st.lists(st.tuples(st.sampled_from(PARAMETERS), VALUES), min_size=1, max_size=2))
             arguments = ["run", "scan", "e2d", "ladder", *(word for pair in pairs for word in ("-p", *pair))]

@@ -10,7 +10,8 @@ import pytest
 
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding
-from ptyint.parity.problems import FIXTURE, Plan, Problems
+from ptyint.parity.configurations import FIXTURE
+from ptyint.parity.problems import Plan, Problems
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import trained
 from ptyint.parity.rungs.rung import Measured, stored
