@@ -29,7 +29,7 @@ VERSION = 2
 """Of ``ladder.json``: since 2 every key of a finding is a field of its own."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Judged:
     """One rung and its findings, in the order in which data flow."""
 
@@ -68,6 +68,9 @@ class Judged:
     def worst(self, precision: str | None = None) -> Finding | None:
         """The finding nearest to its tolerance, or farthest beyond it."""
         return worst(self.on(precision))
+
+    def __repr__(self) -> str:
+        return f"<rung {self.rung.name}: {self.verdict}, {len(self.rows)} findings>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         caption = f"Rung {NUMBERS[self.rung.name]}, {self.rung.name}: {self.rung.question}"
@@ -118,7 +121,7 @@ class Divergence:
         return " ".join(words)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ladder:
     """Every finding of one pair of backends.
 
@@ -253,6 +256,9 @@ class Ladder:
         import pandas as pd
 
         return pd.DataFrame([_line(self.rung(name)) for name in self.rungs])
+
+    def __repr__(self) -> str:
+        return f"<ladder of {self.reference} and {self.candidate}, {self.profile}: {len(self.rows)} findings>"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         return Table.of(self.overview, "The ladder, rung by rung")._repr_mimebundle_()
