@@ -132,7 +132,8 @@ def test_expectations_are_those_on_record() -> None:
     expected = {
         "F01": "operator", "F02": "operator", "F03": "operator", "F04": "forward", "F05": "contract",
         "F06": "gradient or step", "F07": "operator or forward", "F08": "forward", "F09": "operator",
-        "F10": "operator", "F11": "loss", "F12": "persistence", "F13": "persistence", "F14": "step",
+        "F10": "operator", "F11": "loss", "F12": "contract or persistence",
+        "F13": "contract or persistence", "F14": "step",
         "F15": "contract", "F16": "contract", "F17": "operator or forward", "F18": "forward", "F19": "contract",
     }  # fmt: skip
     for id, rungs in expected.items():
