@@ -37,7 +37,7 @@ from ptyint.stages import STAGES
 LONGEST_S = 20.0
 """Seconds that one input may take, on a busy machine."""
 
-EXAMPLES = pytest.mark.parametrize("examples", [40, pytest.param(600, marks=pytest.mark.slow)])
+EXAMPLES = pytest.mark.parametrize("examples", [40, pytest.param(150, marks=pytest.mark.slow)])
 
 
 def explore(prop: Callable[[st.DataObject], object], examples: int) -> None:
