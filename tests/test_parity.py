@@ -11,6 +11,7 @@ import pytest
 
 from ptyint.backends import numpy_adjoints, numpy_network
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
+from ptyint.config import TrainingConfig
 from ptyint.errors import ComparisonError, ConfigError
 from ptyint.parity import operands, problems
 from ptyint.parity.capabilities import Offer
@@ -183,7 +184,7 @@ def test_the_convolution_is_scipys() -> None:
 
 
 def test_adam_takes_its_first_step_against_the_sign() -> None:
-    config = problems.stepping(1)
+    config = TrainingConfig()
     weights, gradient = {"w": np.array([1.0, -2.0]), "v": np.ones(1)}, {"w": np.array([3.0, -1e-3])}
     after = numpy_network.Adam(config).step(weights, gradient, 0.1)
     np.testing.assert_allclose(after["w"], [0.9, -1.9], rtol=1e-4)
@@ -192,7 +193,7 @@ def test_adam_takes_its_first_step_against_the_sign() -> None:
 
 def test_adam_remembers_what_it_saw_while_the_rate_was_zero() -> None:
     """After k equal gradients and one of the other sign its mean is their mean, by the formula of the paper."""
-    config, adam = problems.stepping(1), numpy_network.Adam(problems.stepping(1))
+    config, adam = TrainingConfig(), numpy_network.Adam(TrainingConfig())
     start = {"w": np.zeros(1)}
     for _ in range(9):
         assert adam.step(start, {"w": np.ones(1)}, 0.0)["w"] == 0
