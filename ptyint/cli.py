@@ -6,6 +6,7 @@ import ast
 import codecs
 import io
 import os
+import shlex
 import shutil
 import sys
 import threading
@@ -23,11 +24,13 @@ from ptyint._atomic import shipped
 from ptyint.errors import ConfigError, LostRunError, PtyintError
 from ptyint.evidence import causes, ci, folder, history, manifest, verification
 from ptyint.evidence import run as runner
+from ptyint.evidence import sweep as sweeps
 from ptyint.evidence.checks import PLAIN, SIGNS, signed
 from ptyint.evidence.display import required
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.pages import SUMMARY, seconds
+from ptyint.evidence.processes import follow_parent
 from ptyint.stages import PROFILES, STAGES, jobs_of
 from ptyint.stages.request import Request
 from ptyint.stages.scan import default_fixture
@@ -44,6 +47,7 @@ LEDGER = click.option(
 
 SCAN_HELP = "Your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI."
 GIVE_HELP = "A parameter of the stages' notebooks, or of one stage as STAGE.NAME; also NAME=VALUE; repeat it for more."
+EXECUTOR_HELP = "Where: local, parsl:FILE.py (which defines a parsl.config.Config), or MODULE:FUNCTION of an Executor."
 STAGES_HELP = (
     "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items())
     + "\n\n\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items())
@@ -98,9 +102,7 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     from ptyint.backends.installed import describe
 
     reports, profile, to = given["reports"], given["profile"], "stderr" if given["as_json"] else "stdout"
-    asked = {name: given[name] for name in ("reports", "fixture", "scan", "timeout", "profile")}
-    values = {name: _value(text) for name, text in parameters}
-    jobs = jobs_of(Request(stages or PROFILES[profile], parameters=values, **asked))
+    jobs = _jobs(stages, parameters, **given)
     if given["dry_run"]:
         return _announce(runner.declared(jobs), folder.finished_runs(reports), profile)
     if (junit := given["junit"]) and not junit.absolute().parent.is_dir():
@@ -121,6 +123,13 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     return int(done.verdict != "pass")
 
 
+def _jobs(stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **given: Any) -> list[runner.Job]:
+    """The notebooks that ``ptyint run`` is asked for with these arguments."""
+    asked = {name: given[name] for name in ("reports", "fixture", "scan", "timeout", "profile")}
+    values = {name: _value(text) for name, text in parameters}
+    return jobs_of(Request(stages or PROFILES[given["profile"]], parameters=values, **asked))
+
+
 def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile: str) -> int:
     """What a run would do; how long each notebook took when it last ran in this profile."""
     ran = {one.name: one for run in reversed(earlier) if run.profile == profile for one in run.notebooks if one.end}
@@ -134,6 +143,43 @@ def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile:
     n, some = sum(len(manifest.declare(one)) for one in entries), f", {sum(took.values()):.0f} minutes" if took else ""
     _say(f"{len(entries)} notebooks, {n} checks{some}; nothing was run.")
     return 0
+
+
+@commands.command()
+@click.argument("file", type=FOLDER, metavar="SWEEP.TOML")
+@click.option("--folder", type=FOLDER, help="Folder of the sweep.  [default: sweeps/<name of the file>]")
+@click.option("--executor", default="local", show_default=True, help=EXECUTOR_HELP)
+@click.option("--workers", type=click.IntRange(1), default=usable_cores, help="Trials at once, for 'local' [cores].")
+@click.option("--retry", is_flag=True, help="Also run again what did not pass.")
+@click.option("--dry-run", is_flag=True, help="Only tell the trials, their number and the expected hours.")
+@click.pass_context
+def sweep(
+    ctx: click.Context, /, file: Path, folder: Path | None, executor: str, workers: int, retry: bool, dry_run: bool
+) -> int:
+    """Run many trials: the same evidence over scans, settings and seeds.
+
+    Each trial is a run like any other, in the sweep's folder. Started again, it does only what is missing. The page is
+    <folder>/reports/<time>/sweep.html. Exit code 0 only when every trial reported and passed, and every equivalence
+    that the file declares was shown. See docs/sweeps.md.
+    """
+    planned = sweeps.Sweep.planned(file, folder or Path("sweeps") / file.stem, _declared)
+    make = sweeps.executor_of(executor, workers)
+    if dry_run:
+        _say(*(shlex.join(["ptyint", *one.command]) for one in planned.trials), planned.expected())
+        return 0
+    threads = max(1, usable_cores() // workers) if executor == "local" and workers > 1 else 0
+    done = sweeps.run(planned, make, ["ptyint", *ctx.obj], retry=retry, threads=threads)
+    _say(*causes.lines(manifest.read(done.folder), CAUSES))
+    _say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / 'sweep.html'}")
+    return int(done.verdict != "pass")
+
+
+def _declared(command: Sequence[str]) -> list[Notebook]:
+    """The notebooks of a run that is asked for by this command, as they are declared before they run."""
+    try:
+        return runner.declared(_jobs(**run.make_context(command[0], list(command[1:])).params))
+    except click.ClickException as error:
+        raise ConfigError(f"ptyint {shlex.join(command)}: {error.format_message()}") from error
 
 
 @commands.command()
@@ -234,6 +280,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if getattr(sys, name) is None:  # closed: a kernel would die of it, and files get its number
             setattr(sys, name, open(os.devnull, "w"))
             os.set_inheritable(getattr(sys, name).fileno(), True)
+    follow_parent()
     codecs.register_error(_in_plain.__name__, _in_plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

@@ -32,10 +32,12 @@ def made(folder: Path, *cells: str) -> Path:
 if __name__ == "__main__":
     from ptyint import cli, stages
     from ptyint.backends import installed
+    from ptyint.evidence import sweep
     from ptyint.stages.request import Stage
 
     where = Path(sys.argv[1])
     installed.describe = dict
+    sweep.PROGRAM = (sys.executable, __file__, str(where))
     stages.STAGES.clear()
     stages.STAGES["test"] = Stage("Small", "one notebook", lambda request: [job(where / "n.ipynb", "size")])
     sys.exit(cli.main(sys.argv[2:]))

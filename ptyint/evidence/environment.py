@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,7 @@ def _git(checkout: Path, *arguments: str) -> str:
     return subprocess.run(command, env=env, capture_output=True, check=True, encoding="utf-8", errors="replace").stdout
 
 
+@cache
 def installation() -> dict[str, str]:
     """Which Python and which ptyint this process is, by the digest of its sources; and what computes in it."""
     digest = hashlib.sha256()

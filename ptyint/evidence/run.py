@@ -139,7 +139,7 @@ def run(
         manifest.write(working, content)
         bodies: dict[str, str] = {}
         try:
-            with _signals(_interrupt), closing(_executed(working, jobs, entries, on_progress, side_by_side)) as ended:
+            with signals(interrupt), closing(_executed(working, jobs, entries, on_progress, side_by_side)) as ended:
                 for number in ended:
                     content.errors += _summarise(working, jobs[number])
                     _judge(working, content)
@@ -150,7 +150,7 @@ def run(
             content.errors.append(f"The run was interrupted by {error}.")
         except OSError as error:
             content.errors.append(_lost(working, error))
-        with _signals(signal.SIG_IGN):
+        with signals(signal.SIG_IGN):
             content.end = now()
             final = _end(working, content, ledger, bodies)
     try:
@@ -363,14 +363,15 @@ def _finish(working: Path, content: Manifest, ledger: Path | None, bodies: Mappi
     return final
 
 
-def _interrupt(number: int, frame: FrameType | None) -> None:
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """Handle a signal: raise :class:`Interrupted`, once."""
     for one in STOPPING:  # a second one must not keep the first from leaving a run that says so
         signal.signal(one, signal.SIG_IGN)
     raise Interrupted(signal.Signals(number).name)
 
 
 @contextmanager
-def _signals(handler: Any) -> Iterator[None]:
+def signals(handler: Any) -> Iterator[None]:
     """Handle what stops a run with `handler`, in the main thread, where signals arrive; `nohup` keeps its word."""
     if threading.current_thread() is not threading.main_thread():
         yield

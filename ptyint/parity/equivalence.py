@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,6 +62,24 @@ class Equivalence:
         ends = (abs(self.low), abs(self.high))
         nearer = 0.0 if self.low <= 0 <= self.high else min(ends)
         return (max(ends) if self.equivalent else nearer) / self.margin
+
+    def power(self, n: int | None = None) -> float:
+        """Chance that `n` pairs (as many as there are) show equivalence, were mean and scatter as here (Phillips)."""
+        from scipy.stats import nct, t
+
+        n = self.n if n is None else n
+        if min(n, self.n) < 2 or not np.isfinite(self.high - self.low):
+            return float("nan")
+        error = (self.high - self.low) / 2 / t.ppf(1 - ALPHA, self.n - 1) * np.sqrt(self.n / n)
+        ends = np.clip(np.array([self.mean - self.margin, self.mean + self.margin]) / max(error, 1e-12), -30, 30)
+        low, high = nct.cdf(t.ppf([ALPHA, 1 - ALPHA], n - 1), n - 1, ends)
+        return max(0.0, float(low - high))
+
+    @property
+    def needed(self) -> int | None:
+        """Pairs for a power of 90 %, were mean and scatter as here; None: more than 1,000, or nobody knows."""
+        n = bisect_left(range(1001), 0.9, lo=2, key=self.power)
+        return n if n <= 1000 and self.power(n) >= 0.9 else None
 
     def __str__(self) -> str:
         return f"{self.mean:+.2g} [{self.low:+.2g}, {self.high:+.2g}], margin {self.margin:g}, n = {self.n}"
