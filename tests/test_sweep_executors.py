@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -76,30 +77,25 @@ VICTIMS = {
     "submitter on Slurm": (CLUSTER, "small_stage.py .* sweep s.toml"),
     "worker": (CLUSTER, "process_worker_pool.py"),
     "interchange": (CLUSTER, "interchange.py"),
-    "slurmd": (CLUSTER, "slurmstepd|slurmd"),
+    "slurmd": (CLUSTER, ""),
 }
 """What is killed (SIGKILL), by the executor and the pattern of its command."""
 
 
-def processes(pattern: str, below: Path) -> list[int]:
-    """Those of this test: whose command or working folder has to do with its folder, or Slurm's daemons."""
+def processes(pattern: str, folder: Path) -> list[int]:
+    """Those that belong to a test's folder, by their command or where they work."""
     found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True).stdout.split()
     mine = []
     for pid in map(int, found):
-        try:
-            command = Path(f"/proc/{pid}/cmdline").read_text() + str(Path(f"/proc/{pid}/cwd").resolve())
-        except OSError:
-            continue
-        if str(below) in command or "slurm" in pattern:
-            mine.append(pid)
+        with suppress(OSError):  # it has ended
+            said = Path(f"/proc/{pid}/cmdline").read_text() + str(Path(f"/proc/{pid}/cwd").resolve())
+            mine += [pid] * (str(folder) in said)
     return mine
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", VICTIMS)
-def test_whatever_is_killed_nothing_is_lost_or_counted_twice(
-    victim: str, slurm: Path, tmp_path: Path, seed: int = 0
-) -> None:
+def test_whatever_is_killed_nothing_is_lost_or_counted_twice(victim: str, slurm: Path, tmp_path: Path) -> None:
     executor, pattern = VICTIMS[victim]
     folder = asked(tmp_path, 4)
     options = {"SLURM_CONF": str(slurm), "PTYINT_TEST_PARSL": str(tmp_path / "parsl"), "PYTHONPATH": str(ROOT)}
@@ -109,18 +105,19 @@ def test_whatever_is_killed_nothing_is_lost_or_counted_twice(
         time.sleep(0.05)
         assert sweep.poll() is None
     time.sleep(random.uniform(0, 6))
-    killed = processes(pattern, tmp_path)
+    daemon = [int(slurm.with_name("slurmd.pid").read_text())]
+    killed = processes(pattern, tmp_path) if pattern else daemon
     for pid in killed:
         os.kill(pid, signal.SIGKILL)
     try:
         code = sweep.wait(HANGS)
     except subprocess.TimeoutExpired:
+        print(f"{victim}: the sweep still waits {HANGS:.0f} s after the kill")
         sweep.send_signal(signal.SIGINT)
         code = sweep.wait(HANGS)
     if victim == "slurmd":
         subprocess.run(["slurmd"], env={**os.environ, **options}, check=True)
-    before = green(folder)
-    assert killed and (code == 0) == all(verdict == "pass" for verdict, _ in before.values()) or "submitter" in victim
+    assert killed and (code != 0 or set(green(folder).values()) == {("pass", 3)})
     assert ptyint(folder, "sweep s.toml --retry", **options).returncode == 0
     assert list(green(folder).values()) == [("pass", 3)] * 4
     (judged, *_) = sorted((folder / "sweeps" / "s" / "reports").glob("2*"), reverse=True)

@@ -1,4 +1,4 @@
-"""What tests/test_sweep_executors.py gives to ``ptyint sweep --executor parsl:``: blocks of the Slurm that runs here."""
+"""For ``ptyint sweep --executor parsl:`` in tests/test_sweep_executors.py: a block of the Slurm that runs here."""
 
 import os
 import sys
