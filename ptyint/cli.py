@@ -153,9 +153,7 @@ def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile:
 @click.option("--retry", is_flag=True, help="Also run again what did not pass.")
 @click.option("--dry-run", is_flag=True, help="Only tell the trials, their number and the expected hours.")
 @click.pass_context
-def sweep(
-    ctx: click.Context, /, file: Path, folder: Path | None, executor: str, workers: int, retry: bool, dry_run: bool
-) -> int:
+def sweep(ctx: click.Context, /, file: Path, folder: Path | None, executor: str, workers: int, **given: bool) -> int:
     """Run many trials: the same evidence over scans, settings and seeds.
 
     Each trial is a run like any other, in the sweep's folder. Started again, it does only what is missing. The page is
@@ -164,13 +162,13 @@ def sweep(
     """
     planned = sweeps.Sweep.planned(file, folder or Path("sweeps") / file.stem, _declared)
     make = sweeps.executor_of(executor, workers)
-    if dry_run:
+    if given["dry_run"]:
         _say(*(shlex.join(["ptyint", *one.command]) for one in planned.trials), planned.expected())
         return 0
     threads = max(1, usable_cores() // workers) if executor == "local" and workers > 1 else 0
-    done = sweeps.run(planned, make, ["ptyint", *ctx.obj], retry=retry, threads=threads)
-    _say(*causes.lines(manifest.read(done.folder), CAUSES))
-    _say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / 'sweep.html'}")
+    done = sweeps.run(planned, make, ["ptyint", *ctx.obj], retry=given["retry"], threads=threads)
+    page = f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / 'sweep.html'}"
+    _say(*causes.lines(manifest.read(done.folder), CAUSES), page)
     return int(done.verdict != "pass")
 
 

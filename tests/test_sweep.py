@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from browser import Page, accessibility_problems
 from evidence_notebooks import write
@@ -20,6 +21,7 @@ from ptyint.errors import ConfigError
 from ptyint.evidence import manifest
 from ptyint.evidence.sweep import Plan, Sweep, executor_of, report
 from ptyint.evidence.verification import verify
+from ptyint.parity.equivalence import paired
 
 AXES = """
 [every]
@@ -64,7 +66,7 @@ def test_combinations_are_the_product_without_what_is_excluded_then_the_list() -
 REFUSED = {
     "": "asks for no trial",
     "[axis]\nseed = 2": "Did you mean 'axes'",
-    "[axes]\nseed = [1": "is no TOML",
+    "[axes]\nseed = [1": "s.toml: TOML: ",
     "[axes]\nstages = ['scam']": "Did you mean 'scan'",
     "[every]\nstages = 'scan'\n[axes]\nnepoch = [1, 2]": "Did you mean 'nepochs'",
     "[every]\nstages = 'scan'\n[axes]\nnepochs = [1, 0]": "nepochs is 0",
@@ -127,7 +129,7 @@ def test_the_page_links_each_verdict_and_holds_nothing_that_is_not_there(red, tm
     read = Page(page)
     trials = [link for link in read.links if link.startswith("../../trials")]
     assert len(trials) == 5 and all((page.parent / link).is_file() for link in trials)
-    assert "The worst trial (size 30, name a): ✗ fail, 2 of 3 checks. small: ✗ fail: size. measured 30" in read.text
+    assert "The worst trial (size 30, name a): ✗ fail. small: ✗ fail: size. measured 30" in read.text
     content = manifest.read(page.parent)
     assert "trials.csv" in content.artifacts and content.numbers["sweep: trials"] == 5
     assert accessibility_problems(page, tmp_path) == []
@@ -203,3 +205,15 @@ def test_two_sweeps_at_once_and_what_did_not_report_is_not_green(tmp_path: Path)
     said, _ = first.communicate()
     assert first.returncode == 1 and "○ not run: every trial reported. 1 did not report" in said
     assert [row.verdict for row in tables(folder).rows] == ["pass", "not run"]
+
+
+@pytest.mark.parametrize(("n", "scatter", "mean"), [(30, 0.03, 0.0), (30, 0.05, 0.002), (10, 0.01, 0.015)])
+def test_power_is_the_share_of_samples_that_show_equivalence(n: int, scatter: float, mean: float) -> None:
+    chance = np.random.default_rng(0)
+    sample = chance.normal(size=n)
+    one = paired((sample - sample.mean()) / sample.std(ddof=1) * scatter + mean, 0.02)
+    for pairs, power in ((n, one.power()), (one.needed, 0.9)):
+        shown = [paired(chance.normal(mean, scatter, pairs), 0.02).equivalent for _ in range(1000)]
+        assert abs(np.mean(shown) - power) < 0.04
+    assert paired([0.0], 0.02).needed is None and np.isnan(paired([0.0], 0.02).power())
+    assert paired([0.05, 0.06, 0.05], 0.02).needed is None

@@ -174,7 +174,7 @@ def _write_summary(folder: Path, manifest: Manifest, bodies: Mapping[str, str], 
     )  # fmt: skip
 
 
-def seconds(one: Notebook | Command) -> str:
+def seconds(one: Notebook | Command | Manifest) -> str:
     """How long it took, for a reader; a dash where it never ended."""
     start, end = one.start, one.end
     return f"{(datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds():.0f}" if end else "-"
