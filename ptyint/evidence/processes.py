@@ -24,6 +24,9 @@ PARENT_VARIABLE = "PTYINT_PARENT"
 PROGRESS_VARIABLE = "PTYINT_PROGRESS"
 """Environment variable: "text" makes progress bars plain text, which batch runs can show and keep."""
 
+SCRATCH_VARIABLE = "PTYINT_SCRATCH"
+"""Environment variable: a folder that ends with the run, for what is large or what one notebook leaves to another."""
+
 REPORT_VARIABLE = "PTYINT_TEST_REPORT"
 """Environment variable: the file that the pytest plugin appends to. Unset: the plugin does nothing."""
 

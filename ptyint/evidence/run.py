@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,7 +24,7 @@ from ptyint.evidence import execution, folder, history, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, worst
 from ptyint.evidence.environment import environment, git_state, installation, now, usable_cores
 from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, Notebook, Previous, Surroundings
-from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES
+from ptyint.evidence.processes import POLL_SECONDS, SCRATCH_VARIABLE, THREAD_VARIABLES
 from ptyint.evidence.record import merge
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,7 +58,7 @@ class Job:
     note : str
         What its reader must know before anything else.
     alone : bool
-        It uses every core itself, or times what it does: nothing else runs meanwhile.
+        Its processes use every core, or it times what it does: nothing else runs meanwhile.
     """
 
     stage: str
@@ -219,7 +220,7 @@ def _executed(
         job = jobs[number]
         return pool.submit(
             _in_a_loop_of_its_own, execution.execute, job.notebook, working / f"{job.name}.ipynb", job.parameters,
-            timeout=job.timeout, on_cell=partial(on_progress, job.name), env={} if job.alone else env, kernels=kernels,
+            timeout=job.timeout, on_cell=partial(on_progress, job.name), env=env, kernels=kernels,
         )  # fmt: skip
 
     def may_start(number: int) -> bool:
@@ -228,7 +229,8 @@ def _executed(
             return not running and awaited.isdisjoint(jobs[number].needs)
         return len(running) < side_by_side and awaited.isdisjoint(jobs[number].needs)
 
-    with ThreadPoolExecutor(side_by_side) as pool:
+    with tempfile.TemporaryDirectory(prefix="ptyint-run-") as scratch, ThreadPoolExecutor(side_by_side) as pool:
+        env[SCRATCH_VARIABLE] = scratch
         try:
             while waiting or running:
                 while (number := next(filter(may_start, waiting), None)) is not None:

@@ -18,15 +18,16 @@ from ptyint import backends
 from ptyint._atomic import write_arrays
 from ptyint.errors import ConfigError
 from ptyint.evidence.environment import now
-from ptyint.evidence.processes import run_group
+from ptyint.evidence.processes import SCRATCH_VARIABLE, run_group
 from ptyint.parity import reproducers
 from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import Arrays
 from ptyint.parity.configurations import FIXTURE
 from ptyint.parity.problems import Problems
 from ptyint.parity.reproducers import Disagreement
 from ptyint.parity.results import Judged, Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, trained, workflow
-from ptyint.parity.rungs.rung import Capture, Captured, Measured, stored
+from ptyint.parity.rungs.rung import Capture, Measured, stored
 from ptyint.parity.worker import OFFER, ONE_THREAD, Worker, give
 from ptyint.scans.fixtures import load_fixture
 
@@ -84,7 +85,7 @@ class Climb:
         self.problems = problems or Problems()
         self.datasets = {FIXTURE: load_fixture(FIXTURE).sha256}
         self.disagreements: list[Disagreement] = []
-        self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-")
+        self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-", dir=os.environ.get(SCRATCH_VARIABLE))
         self.scratch = Path(self._scratch.name)
         give(self.scratch, self.pair, self.problems)
         self._workers: dict[str, Worker] = {}  # by log
@@ -151,7 +152,7 @@ class Climb:
             self._workers[log] = Worker(side, self.scratch, self.folder / log, self.timeout)
         return self._workers[log]
 
-    def _read(self, side: str, name: str, part: str) -> Captured:
+    def _read(self, side: str, name: str, part: str) -> Arrays:
         """What was captured; in its place what went wrong, where a process died."""
         if name in CAPTURES and CAPTURES[name].on_demand and (side, name, part) not in self._done:
             self._submit_part(CAPTURES[name], part)
