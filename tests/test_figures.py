@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import io
 import json
 import re
 
 import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from PIL import Image
 from reconstructions import make
 
 from ptyint.evidence import pages
-from ptyint.evidence.display import checks_table
+from ptyint.evidence.display import DPI, checks_table
 from ptyint.evidence.record import MIME, Record
 from ptyint.images import figures
 from ptyint.images.comparison import Criteria, compare
@@ -33,6 +35,16 @@ def test_pictures_are_png_with_numbers_in_their_alt_text(comparison) -> None:
         assert data["image/png"].startswith(b"\x89PNG")
         assert metadata["image/png"]["alt"] == picture.alt
         assert re.search(r"\d", picture.alt) and len(picture.alt) > 40
+
+
+def test_a_picture_of_few_colours_is_small_and_looks_the_same(comparison) -> None:
+    picture = figures.side_by_side(comparison)
+    picture.png()  # the layout settles as it is drawn
+    drawn = io.BytesIO()
+    picture.figure.savefig(drawn, format="png", dpi=DPI)
+    every, few = (np.asarray(Image.open(png).convert("RGB"), int) for png in (drawn, io.BytesIO(picture.png())))
+    assert len(picture.png()) < len(drawn.getvalue()) / 2
+    assert np.abs(few - every).max() < 20 and (few[0, 0] == 255).all()
 
 
 def test_side_by_side_shows_truth_backends_and_difference_on_shared_limits(comparison) -> None:
