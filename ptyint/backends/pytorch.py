@@ -143,7 +143,7 @@ class PtychoNet:
     def block(self, prefix: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """Twice convolution and ReLU."""
         for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
-            x = tap(f"{name}.relu", F.relu(self.convolve(name, x, tap)))
+            x = tap(f"{name}.relu", F.relu(self.convolve(name, x, tap), inplace=True))
         return x
 
     def decode(self, head: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -247,6 +248,16 @@ class Adam:
             v.assign_sub(step_size * m / (tf.sqrt(s) / root + self.epsilon))
 
 
+def _compiled(function: Callable[..., Tensor], signature: tuple[Any, ...]) -> Callable[[int], Callable[..., Tensor]]:
+    """A function of a canvas size that gives `function` with it, traced once for batches of any size."""
+
+    @cache
+    def sized(n_canvas: int) -> Any:
+        return tf.function(partial(function, n_canvas=n_canvas), input_signature=signature, autograph=False)
+
+    return sized
+
+
 class TensorFlowNetwork:
     """A built network with its optimiser; see :class:`.protocol.Network`."""
 
@@ -257,8 +268,12 @@ class TensorFlowNetwork:
         self.model = PtychoNet(config.model, self.variables)
         self.trainable = canonical.trainable_names(config, list(weights))
         self.adam = Adam([self.variables[name] for name in self.trainable], config)
-        self._step = tf.function(self._step_eagerly, reduce_retracing=True, autograph=False)
-        self._predict = tf.function(self.model.object_patches, reduce_retracing=True, autograph=False)
+        C, N = config.model.n_channels, config.model.N
+        shapes = {"inputs": (None, C, N, N), "counts": (None, C, N, N), "offsets_px": (None, C, 2), "count_scale": ()}
+        specs = {name: tf.TensorSpec(shape, precision) for name, shape in shapes.items()}
+        number = specs["count_scale"]
+        self._step = _compiled(self._step_eagerly, (tuple(specs.values()), number, number))
+        self._predict = _compiled(self.model.object_patches, (specs["inputs"], specs["offsets_px"]))
 
     def _tensor(self, array: NDArray[Any] | float) -> Tensor:
         return tf.constant(array, self.precision)
@@ -291,11 +306,11 @@ class TensorFlowNetwork:
     def train_step(self, batch: Batch, learning_rate: float) -> float:
         """One Adam step; the loss before it."""
         step_size, root = self.adam.factors(learning_rate, self.precision)
-        return float(self._step(self._tensors(batch), step_size, root, batch.n_canvas))
+        return float(self._step(batch.n_canvas)(self._tensors(batch), step_size, root))
 
     def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
         """Object patches (B, C, N, N)."""
-        patches = self._predict(self._tensor(batch.inputs), self._tensor(batch.offsets_px), batch.n_canvas)
+        patches = self._predict(batch.n_canvas)(self._tensor(batch.inputs), self._tensor(batch.offsets_px))
         return np.asarray(patches.numpy())
 
     def reset(self, weights: Weights) -> None:

@@ -308,7 +308,7 @@ OWN = (
     Fault("P25", "bundle rounded to half precision", "persistence", "weights",
           lambda: wrapped("ptyint.backends.bundle", "save_bundle", _half_precision)),
     Fault("P26", "leaky ReLU", "forward", "encoder.0.conv1.relu",
-          lambda: wrapped(f"{TORCH}.F", "relu", lambda f, x: torch().nn.functional.leaky_relu(x, 1e-2))),
+          lambda: wrapped(f"{TORCH}.F", "relu", lambda f, x, **_: torch().nn.functional.leaky_relu(x, 1e-2))),
     Fault("P27", "prediction merges every group by the first one's offsets", "forward", "predicted",
           method("TorchNetwork", "predict", _first_offsets)),
     Fault("P28", "Adam's 0.9 and 0.999 passed through single precision", "step", "optimiser",
