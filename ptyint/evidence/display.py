@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,6 +118,54 @@ class Picture:
         """What Jupyter asks for: the PNG with the alt text in its metadata."""
         width = int(self.figure.get_figwidth() * 100)
         return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
+
+
+class Chooser:
+    """A function of choices that displays what it returns: with widgets in JupyterLab, else for the first choices.
+
+    Parameters
+    ----------
+    show : callable
+        Called with one of the options of each choice, by its name; what it returns displays itself.
+    **choices : mapping or tuple
+        A mapping gives a list of its keys, which begins with the first; a sequence and one of it, a slider there.
+    """
+
+    def __init__(self, show: Callable[..., Any], **choices: Mapping[str, Any] | tuple[Sequence[Any], Any]) -> None:
+        self.show, self.choices = show, choices
+
+    @property
+    def still(self) -> Any:
+        """What is shown before anybody chooses."""
+        begin = {n: next(iter(one.values())) if isinstance(one, Mapping) else one[1] for n, one in self.choices.items()}
+        shown = self.show(**begin)
+        return shown.still if isinstance(shown, Chooser) else shown
+
+    def _chosen(self, **choices: Any) -> Any:
+        return self.show(**choices)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        """The still; where somebody can choose, widgets in the same bundle."""
+        bundle = self.still._repr_mimebundle_()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        if find_spec("ipywidgets") and _is_live():
+            from ipywidgets import Dropdown, SelectionSlider, interactive
+
+            controls = {
+                name: Dropdown(options=one, description=name)
+                if isinstance(one, Mapping)
+                else SelectionSlider(options=one[0], value=one[1], description=name)
+                for name, one in self.choices.items()
+            }
+            data |= interactive(self._chosen, **controls)._repr_mimebundle_()
+        return data, metadata
+
+
+def _is_live() -> bool:
+    """Whether somebody sits before this kernel: papermill and nbconvert say that nobody can answer."""
+    from IPython import get_ipython
+
+    return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
 
 
 def _text(cell: Any) -> str:

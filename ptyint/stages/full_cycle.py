@@ -43,12 +43,7 @@ def jobs(request: Request) -> list[Job]:
     return [replace(one, needs=("compare", "star"))]
 
 
-STAGE = Stage(
-    "E2.D Parity",
-    "train, save, load, infer, stitch with both backends, and the difference",
-    jobs,
-    {"trained_dir": "it is the scan stage's"},
-)
+STAGE = Stage("E2.D Parity", "train, save, load, infer, stitch with both backends, and the difference", jobs)
 
 
 def artifacts() -> tuple[str, ...]:
