@@ -24,7 +24,7 @@ from ptyint.errors import ConfigError, LostRunError, PtyintError
 from ptyint.evidence import causes, ci, folder, history, manifest, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.checks import PLAIN, SIGNS, signed
-from ptyint.evidence.display import required
+from ptyint.evidence.display import Table, required
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.pages import SUMMARY, seconds
@@ -154,6 +154,20 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     else:
         _say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {signed(said.verdict)}")
     return 0 if said.green else 1
+
+
+@commands.command()
+@click.argument("before", type=FOLDER, metavar="RUN")
+@click.argument("now", type=FOLDER, metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each difference.")
+def diff(before: Path, now: Path, as_json: bool) -> None:
+    """Tell what differs between two runs: verdicts, bounds, parameters, numbers, environment.
+
+    Times aside. Exit code 0, whatever differs.
+    """
+    frame = history.difference(manifest.read(before), manifest.read(now))
+    caption = f"{now.resolve().name} against {before.resolve().name}: {len(frame) or 'nothing'} differs"
+    _say(frame.to_json(orient="records", lines=True).strip() if as_json else Table.of(frame, caption).markdown.strip())
 
 
 @commands.command()

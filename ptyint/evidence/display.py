@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from ptyint.evidence.record import MIME, Record
 if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
     from pandas import DataFrame
 
 DPI = 120
@@ -120,52 +121,34 @@ class Picture:
         return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
 
 
-class Chooser:
-    """A function of choices that displays what it returns: with widgets in JupyterLab, else for the first choices.
+class Glance:
+    """Mixed in: a short ``repr``, and facts with thumbnails in a notebook."""
 
-    Parameters
-    ----------
-    show : callable
-        Called with one of the options of each choice, by its name; what it returns displays itself.
-    **choices : mapping or tuple
-        A mapping gives a list of its keys, which begins with the first; a sequence and one of it, a slider there.
-    """
+    def _facts(self) -> Mapping[str, Any]:
+        """What there is to say in a few words, the most telling first; the ``repr`` has four."""
+        raise NotImplementedError
 
-    def __init__(self, show: Callable[..., Any], **choices: Mapping[str, Any] | tuple[Sequence[Any], Any]) -> None:
-        self.show, self.choices = show, choices
+    def _thumbnails(self) -> Mapping[str, NDArray[Any]]:
+        """Images (H, W) by caption; of complex ones the phase is shown."""
+        return {}
 
-    @property
-    def still(self) -> Any:
-        """What is shown before anybody chooses."""
-        begin = {n: next(iter(one.values())) if isinstance(one, Mapping) else one[1] for n, one in self.choices.items()}
-        shown = self.show(**begin)
-        return shown.still if isinstance(shown, Chooser) else shown
+    def __repr__(self) -> str:
+        facts = ", ".join(f"{name} {_text(value)}" for name, value in list(self._facts().items())[:4])
+        return f"<{type(self).__name__}: {facts}>"
 
-    def _chosen(self, **choices: Any) -> Any:
-        return self.show(**choices)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        """The still; where somebody can choose, widgets in the same bundle."""
-        bundle = self.still._repr_mimebundle_()
-        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
-        if find_spec("ipywidgets") and _is_live():
-            from ipywidgets import Dropdown, SelectionSlider, interactive
-
-            controls = {
-                name: Dropdown(options=one, description=name)
-                if isinstance(one, Mapping)
-                else SelectionSlider(options=one[0], value=one[1], description=name)
-                for name, one in self.choices.items()
-            }
-            data |= interactive(self._chosen, **controls)._repr_mimebundle_()
-        return data, metadata
+    def _repr_html_(self) -> str:
+        pictures = {name: thumbnail(image) for name, image in self._thumbnails().items()}
+        facts = {name: _text(value) for name, value in self._facts().items()}
+        return render("glance.html.j2", name=type(self).__name__, facts=facts, pictures=pictures)
 
 
-def _is_live() -> bool:
-    """Whether somebody sits before this kernel: papermill and nbconvert say that nobody can answer."""
-    from IPython import get_ipython
+def thumbnail(image: NDArray[Any]) -> str:
+    """An image (H, W) as a PNG in base64: values in grey, the phase of complex ones in a cyclic map."""
+    from matplotlib.image import imsave
 
-    return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
+    buffer, cyclic = io.BytesIO(), np.iscomplexobj(image)
+    imsave(buffer, np.angle(image) if cyclic else image, cmap="twilight_shifted" if cyclic else "gray")
+    return b64encode(buffer.getvalue()).decode()
 
 
 def _text(cell: Any) -> str:

@@ -92,7 +92,10 @@ def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str
     shown = shortened("\n".join(tail), LONGEST_LOG) if errors else ""
     files = [file for file in (*entry.artifacts, f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()]
     given = {"manifest": manifest, "entry": entry, "changes": since, "errors": errors, "log": shown, "body": body}
-    _write(folder / f"{name}.html", "notebook.html.j2", checks=manifest.of(name), files=files, **given)
+    contents = re.findall(r'<h2 id="([^"]+)">(.*?)(?:<a|</h2>)', body)
+    _write(
+        folder / f"{name}.html", "notebook.html.j2", checks=manifest.of(name), files=files, contents=contents, **given
+    )
 
 
 def notebook_body(path: Path) -> str:

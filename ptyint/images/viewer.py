@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ptyint.backends import title
-from ptyint.evidence.display import Chooser, Picture, number
+from ptyint.evidence.display import Picture, number
 from ptyint.images.figures import NO_TICKS, PHASE_MAP
 from ptyint.images.gauge import Mask, remove_gauge
 from ptyint.images.reconstruction import Reconstruction
@@ -19,6 +20,54 @@ from ptyint.images.reconstruction import Reconstruction
 PARTS = {"amplitude": np.abs, "phase": np.angle, "real part": np.real, "imaginary part": np.imag}
 LAST = 64
 """Planes that a slider offers, beside that of the worst element."""
+
+
+class Chooser:
+    """A function of choices that displays what it returns: with widgets in JupyterLab, else for the first choices.
+
+    Parameters
+    ----------
+    show : callable
+        Called with one of the options of each choice, by its name; what it returns displays itself.
+    **choices : mapping or tuple
+        A mapping gives a list of its keys, which begins with the first; a sequence and one of it, a slider there.
+    """
+
+    def __init__(self, show: Callable[..., Any], **choices: Mapping[str, Any] | tuple[Sequence[Any], Any]) -> None:
+        self.show, self.choices = show, choices
+
+    @property
+    def still(self) -> Any:
+        """What is shown before anybody chooses."""
+        begin = {n: next(iter(one.values())) if isinstance(one, Mapping) else one[1] for n, one in self.choices.items()}
+        shown = self.show(**begin)
+        return shown.still if isinstance(shown, Chooser) else shown
+
+    def _chosen(self, **choices: Any) -> Any:
+        return self.show(**choices)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        """The still; where somebody can choose, widgets in the same bundle."""
+        bundle = self.still._repr_mimebundle_()
+        data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
+        if find_spec("ipywidgets") and _is_live():
+            from ipywidgets import Dropdown, SelectionSlider, interactive
+
+            controls = {
+                name: Dropdown(options=one, description=name)
+                if isinstance(one, Mapping)
+                else SelectionSlider(options=one[0], value=one[1], description=name)
+                for name, one in self.choices.items()
+            }
+            data |= interactive(self._chosen, **controls)._repr_mimebundle_()
+        return data, metadata
+
+
+def _is_live() -> bool:
+    """Whether somebody sits before this kernel: papermill and nbconvert say that nobody can answer."""
+    from IPython import get_ipython
+
+    return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
 
 
 def arrays(reference: NDArray[Any], candidate: NDArray[Any], sides: tuple[str, str]) -> Chooser | Picture:

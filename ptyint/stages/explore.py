@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ptyint.evidence.display import Chooser, Fragment, Picture
+from ptyint.evidence.display import Fragment, Picture
 from ptyint.images import figures, viewer
 from ptyint.images.reconstruction import Reconstruction
+from ptyint.images.viewer import Chooser
 from ptyint.parity.arrays import Tap
 from ptyint.stages.request import BACKENDS
 from ptyint.stages.runs import Run
