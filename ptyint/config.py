@@ -15,8 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from ptyint._glance import Glance
 from ptyint.errors import ConfigError, did_you_mean, shown
-from ptyint.evidence.display import Glance
 
 PATTERN_SIZES = (64, 128, 256)
 """Edges N of a pattern that the network is built for."""

@@ -26,11 +26,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path, plain
+from ptyint._glance import Glance
 from ptyint.backends import version
 from ptyint.backends.weights import Weights, weight_shapes
 from ptyint.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
 from ptyint.errors import BundleError, ConfigError, PtyintError
-from ptyint.evidence.display import Glance
 
 NAME = "wts.h5.zip"
 FORMAT, VERSION = "ptyint-bundle", 1

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -20,7 +19,6 @@ from ptyint.evidence.record import MIME, Record
 if TYPE_CHECKING:
     from jinja2 import Environment
     from matplotlib.figure import Figure
-    from numpy.typing import NDArray
     from pandas import DataFrame
 
 DPI = 120
@@ -121,36 +119,6 @@ class Picture:
         return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
 
 
-class Glance:
-    """Mixed in: a short ``repr``, and facts with thumbnails in a notebook."""
-
-    def _facts(self) -> Mapping[str, Any]:
-        """What there is to say in a few words, the most telling first; the ``repr`` has four."""
-        raise NotImplementedError
-
-    def _thumbnails(self) -> Mapping[str, NDArray[Any]]:
-        """Images (H, W) by caption; of complex ones the phase is shown."""
-        return {}
-
-    def __repr__(self) -> str:
-        facts = ", ".join(f"{name} {_text(value)}" for name, value in list(self._facts().items())[:4])
-        return f"<{type(self).__name__}: {facts}>"
-
-    def _repr_html_(self) -> str:
-        pictures = {name: thumbnail(image) for name, image in self._thumbnails().items()}
-        facts = {name: _text(value) for name, value in self._facts().items()}
-        return render("glance.html.j2", name=type(self).__name__, facts=facts, pictures=pictures)
-
-
-def thumbnail(image: NDArray[Any]) -> str:
-    """An image (H, W) as a PNG in base64: values in grey, the phase of complex ones in a cyclic map."""
-    from matplotlib.image import imsave
-
-    buffer, cyclic = io.BytesIO(), np.iscomplexobj(image)
-    imsave(buffer, np.angle(image) if cyclic else image, cmap="twilight_shifted" if cyclic else "gray")
-    return b64encode(buffer.getvalue()).decode()
-
-
 def _text(cell: Any) -> str:
     """What stands in a cell of a table."""
     if cell is None:
@@ -160,9 +128,12 @@ def _text(cell: Any) -> str:
 
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
+    html = select_autoescape(("html.j2", "xml.j2", "md.j2"))
+    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined)
+    made.filters["repr"] = repr
+    return made
 
 
 def render(template: str, **values: Any) -> str:

@@ -196,27 +196,26 @@ def write_index(reports: Path) -> Path:
 
 def _run(path: Path) -> dict[str, Any]:
     name = folder.run_name(path)
-    empty: dict[str, Any] = {
-        "run": name, "folder": path.name, "state": "damaged", "verdict": None, "sequence": None, "start": None,
-        "end": None, "profile": None, "commit": None, "dirty": None, "stages": {}, "numbers": {}, "passed": 0,
-        "checks": 0, "manifest_sha256": None, "problem": "",
-    }  # fmt: skip
-    under_way = "running" if folder.is_busy(path) else "interrupted"
+    state = "running" if folder.is_busy(path) else "interrupted"
     try:
-        content = manifest.read(path)
+        content, problem = manifest.read(path), ""
     except EvidenceError as error:
-        return empty | {"state": "damaged" if path.name == name else under_way, "problem": str(error)}
-    state = content.state if path.name == name else under_way
-    over = state == "finished"
-    return empty | {
-        "state": state,
-        "verdict": content.verdict if over else None,
-        "sequence": content.sequence if over else None,
-        **content.model_dump(include={"start", "end", "profile", "numbers"}),
-        "commit": content.git.commit,
-        "dirty": content.git.dirty,
-        "stages": {entry.name: entry.verdict for entry in content.notebooks},
-        "passed": sum(check.verdict == "pass" for check in content.checks),
-        "checks": len(content.checks),
-        "manifest_sha256": manifest.sha256_of(path / manifest.NAME),
-    }
+        nothing = dict.fromkeys(
+            ("verdict", "sequence", "start", "end", "profile", "commit", "dirty", "manifest_sha256")
+        )
+        known: dict[str, Any] = {**nothing, "stages": {}, "numbers": {}, "passed": 0, "checks": 0}
+        state, problem = "damaged" if path.name == name else state, str(error)
+    else:
+        over = path.name == name and content.state == "finished"
+        state = content.state if path.name == name else state
+        known = content.model_dump(include={"start", "end", "profile", "numbers"}) | {
+            "verdict": content.verdict if over else None,
+            "sequence": content.sequence if over else None,
+            "commit": content.git.commit,
+            "dirty": content.git.dirty,
+            "stages": {entry.name: entry.verdict for entry in content.notebooks},
+            "passed": sum(check.verdict == "pass" for check in content.checks),
+            "checks": len(content.checks),
+            "manifest_sha256": manifest.sha256_of(path / manifest.NAME),
+        }
+    return {"run": name, "folder": path.name, "state": state, "problem": problem, **known}

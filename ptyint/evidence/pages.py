@@ -16,7 +16,7 @@ from typing import Any
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError, shortened
 from ptyint.evidence.causes import causes
-from ptyint.evidence.checks import SIGNS, from_json
+from ptyint.evidence.checks import SIGNS
 from ptyint.evidence.display import TEMPLATES, number, printable, render
 from ptyint.evidence.execution import read_executed, read_notebook
 from ptyint.evidence.manifest import Command, Manifest, Notebook
@@ -196,7 +196,7 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     names = dict.fromkeys(name for run in finished for name in run["numbers"])
     main = ([name for name in names if name.startswith(f"{notebook}: ")][:NUMBERS_ON_TOP] for notebook in MAIN)
     series = {
-        name: [from_json(run["numbers"].get(name, "nan")) for run in finished[::-1]] for group in main for name in group
+        name: [float(run["numbers"].get(name, "nan")) for run in finished[::-1]] for group in main for name in group
     }
     last = next(iter(finished), None)
     _write(path, "history.html.j2", runs=runs, last=last, changes=since, series=series, finite=math.isfinite)

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import indent
 from typing import TYPE_CHECKING, Any, Literal
 
 from ptyint._atomic import PACKAGE, shipped

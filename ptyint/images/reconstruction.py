@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from ptyint import backends, dispatcher
 from ptyint._atomic import atomic_path, plain
+from ptyint._glance import Glance
 from ptyint.backends import bundle
 from ptyint.backends.protocol import OnEpoch
 from ptyint.backends.weights import scan_units
 from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
-from ptyint.evidence.display import Glance
 from ptyint.images.gauge import bounding_box
 from ptyint.images.stitch import Stitched, stitch, synchronise_phases
 from ptyint.scans.forward import probe_mask

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint._glance import Glance
 from ptyint.config import PATTERN_SIZES
 from ptyint.errors import ScanError
-from ptyint.evidence.display import Glance
 from ptyint.scans.fields import Shape, fits, layout
 
 MIN_SPAN_PX = 4

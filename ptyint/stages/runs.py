@@ -9,10 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptyint._glance import Glance
 from ptyint.evidence import folder as folders
 from ptyint.evidence import manifest as manifests
 from ptyint.evidence.checks import signed
-from ptyint.evidence.display import Table
 from ptyint.evidence.manifest import Manifest
 from ptyint.images.reconstruction import NAME as RECONSTRUCTION
 from ptyint.images.reconstruction import Reconstruction
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Run:
+class Run(Glance):
     """A run folder, read when it is asked for.
 
     Attributes
@@ -78,14 +78,11 @@ class Run:
         """Name to text."""
         return {path.name: path.read_text("utf-8", "replace") for path in sorted(self.folder.glob("*.log"))}
 
-    def __repr__(self) -> str:
+    def _facts(self) -> dict[str, Any]:
         passed = sum(check.verdict == "pass" for check in self.manifest.checks)
-        return f"<run {self.manifest.run}: {self.manifest.verdict}, {passed} of {len(self.manifest.checks)} checks>"
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        rows = [(one.title, signed(one.verdict), one.compared or "-") for one in self.manifest.notebooks]
-        caption = f"Run {self.manifest.run}: {signed(self.manifest.verdict)}"
-        return Table(caption, ("stage", "verdict", "what was compared"), rows)._repr_mimebundle_()
+        whole = {"name": self.manifest.run, "verdict": self.manifest.verdict, "profile": self.manifest.profile}
+        stages = {one.title: f"{signed(one.verdict)}. {one.compared}" for one in self.manifest.notebooks}
+        return {**whole, "passed": f"{passed} of {len(self.manifest.checks)} checks", **stages}
 
 
 def runs(reports: str | os.PathLike[str] = "reports") -> list[Run]:
