@@ -31,14 +31,14 @@ class Glance:
         return {}
 
     def __repr__(self) -> str:
-        facts = ", ".join(f"{name} {_said(value)}" for name, value in list(self._facts().items())[:4])
+        facts = ", ".join(f"{name} {said(value)}" for name, value in list(self._facts().items())[:4])
         return f"<{type(self).__name__}: {facts}>"
 
     def _repr_html_(self) -> str:
         from jinja2 import Template
 
         pictures = {name: thumbnail(image) for name, image in self._thumbnails().items()}
-        facts = {name: _said(value) for name, value in self._facts().items()}
+        facts = {name: said(value) for name, value in self._facts().items()}
         return str(Template(HTML, autoescape=True).render(name=type(self).__name__, facts=facts, pictures=pictures))
 
 
@@ -51,5 +51,8 @@ def thumbnail(image: NDArray[Any]) -> str:
     return b64encode(buffer.getvalue()).decode()
 
 
-def _said(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def said(value: Any) -> str:
+    """A value for a reader: four significant digits of a number that is no count, a dash for None."""
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, (float, np.floating)) else str(value)

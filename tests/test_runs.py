@@ -35,7 +35,7 @@ def test_runs_are_listed_and_loaded(two: Path) -> None:
     assert again.checks.query("name == 'size'")["verdict"].item() == "pass"
     assert again.findings.empty and again.arrays == [] and dict(again.reconstructions) == {}
     assert "small.log" in again.logs
-    assert repr(newest) == f"<Run: name {newest.manifest.run}, verdict fail, profile quick, passed 3 of 4 checks>"
+    assert repr(newest) == f"<Run: name {newest.manifest.run}, verdict fail, profile quick, passed 2 of 3 checks>"
     assert "✗ fail. " in newest._repr_html_()
     assert ptyint.runs(two / "nowhere") == []
 
@@ -75,6 +75,11 @@ def test_arrays_of_red_taps_are_kept_and_read(tmp_path: Path) -> None:
     assert isinstance(shown, viewer.Chooser)
     assert "plane 1: worst at (2, 1): reference, candidate, difference are 21, 26, 5" in shown.still.alt
     assert "image/png" in shown._repr_mimebundle_()[0]
+
+
+@pytest.mark.parametrize("odd", [np.ones((4, 4)), np.full((4, 4), np.nan), np.array([1.0, np.inf, 2.0]), np.array(3j)])
+def test_odd_arrays_are_drawn_too(odd: np.ndarray) -> None:
+    assert "worst at" in viewer.arrays(odd, odd + 1, ("a", "b")).still.alt
 
 
 def test_arrays_of_unlike_shapes_are_a_sentence() -> None:

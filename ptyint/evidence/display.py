@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ptyint._glance import said
 from ptyint.errors import shortened
 from ptyint.evidence.checks import VERDICTS, Check, signed
 from ptyint.evidence.record import MIME, Record
@@ -82,7 +81,7 @@ class Table:
     @classmethod
     def of(cls, frame: DataFrame, caption: str, record: Record | None = None) -> Table:
         """A data frame without its index; floats in four significant digits, None as a dash."""
-        rows = [tuple(map(_text, row)) for row in frame.itertuples(index=False, name=None)]
+        rows = [tuple(map(said, row)) for row in frame.itertuples(index=False, name=None)]
         return cls(caption, tuple(map(str, frame.columns)), rows, record)
 
     @property
@@ -119,21 +118,11 @@ class Picture:
         return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
 
 
-def _text(cell: Any) -> str:
-    """What stands in a cell of a table."""
-    if cell is None:
-        return "-"
-    return number(float(cell)) if isinstance(cell, (float, np.floating)) else str(cell)
-
-
 @cache
 def _environment() -> Environment:
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    html = select_autoescape(("html.j2", "xml.j2", "md.j2"))
-    made = Environment(loader=FileSystemLoader(TEMPLATES), autoescape=html, undefined=StrictUndefined)
-    made.filters["repr"] = repr
-    return made
+    return Environment(loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined)
 
 
 def render(template: str, **values: Any) -> str:

@@ -88,8 +88,8 @@ def _sentences(moved: Mapping[Place, tuple[Any, Any]], notebook: str) -> list[st
     for (kind, where, name), (before, now) in moved.items():
         if where == notebook and kind != NUMBERS:
             kinds.setdefault(kind, []).append(f"{name} {before} → {now}")
-    more = {kind: f" and {len(things) - MOST} more" * (len(things) > MOST) for kind, things in kinds.items()}
-    return [f"{kind}: {', '.join(things[:MOST])}{more[kind]}" for kind, things in kinds.items()]
+    told = {k: [*some[:MOST], *[f"and {len(some) - MOST} more"] * (len(some) > MOST)] for k, some in kinds.items()}
+    return [f"{kind}: {', '.join(some)}" for kind, some in told.items()]
 
 
 def difference(before: Manifest, now: Manifest) -> DataFrame:

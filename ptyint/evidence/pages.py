@@ -198,8 +198,7 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     series = {
         name: [float(run["numbers"].get(name, "nan")) for run in finished[::-1]] for group in main for name in group
     }
-    last = next(iter(finished), None)
-    _write(path, "history.html.j2", runs=runs, last=last, changes=since, series=series, finite=math.isfinite)
+    _write(path, "history.html.j2", runs=runs, finished=finished, changes=since, series=series, finite=math.isfinite)
 
 
 def _first_picture(path: Path) -> dict[str, str] | None:

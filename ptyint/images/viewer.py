@@ -43,8 +43,10 @@ class Chooser:
         shown = self.show(**begin)
         return shown.still if isinstance(shown, Chooser) else shown
 
-    def _chosen(self, **choices: Any) -> Any:
-        return self.show(**choices)
+    def _chosen(self, **choices: Any) -> None:
+        from IPython.display import display
+
+        display(self.show(**choices))
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The still; where somebody can choose, widgets in the same bundle."""
@@ -80,6 +82,7 @@ def arrays(reference: NDArray[Any], candidate: NDArray[Any], sides: tuple[str, s
     return Chooser(partial(_pair, reference, candidate), part=parts, plane=plane, zoom=zoom)
 
 
+@np.errstate(invalid="ignore")  # of what is not finite
 def _pair(reference: Any, candidate: Any, part: Any, plane: int | str, zoom: int) -> Picture:
     a, b = (part(np.atleast_2d(one)).reshape(-1, *np.atleast_2d(one).shape[-2:]) for one in (reference, candidate))
     apart = np.nan_to_num(abs(b - a), nan=np.inf)
@@ -88,6 +91,7 @@ def _pair(reference: Any, candidate: Any, part: Any, plane: int | str, zoom: int
     return pair(a[index], b[index], (int(worst[0]), int(worst[1])), index, zoom)
 
 
+@np.errstate(invalid="ignore")
 def pair(a: NDArray[Any], b: NDArray[Any], worst: tuple[int, int], index: int = 0, zoom: int = 1) -> Picture:
     """Reference, candidate and signed difference (H, W), its histogram, and the line through the worst pixel.
 
@@ -99,8 +103,8 @@ def pair(a: NDArray[Any], b: NDArray[Any], worst: tuple[int, int], index: int = 
     )
     difference, figure = b - a, Figure(figsize=(11, 6.2), layout="constrained")
     axes = figure.subplots(2, 3)
-    low, high = np.nanmin([a, b]), np.nanmax([a, b])
-    span = float(np.nanmax(abs(difference))) or 1.0
+    values, apart = (one[np.isfinite(one)] for one in (np.stack([a, b]), difference))
+    low, high, span = values.min(initial=0), values.max(initial=0), float(abs(apart).max(initial=0)) or 1.0
     extent = (box[1].start - 0.5, box[1].stop - 0.5, box[0].stop - 0.5, box[0].start - 0.5)
     limits = [("reference", a, "gray", low, high), ("candidate", b, "gray", low, high)]
     for ax, (name, image, cmap, bottom, top) in zip(
@@ -110,7 +114,7 @@ def pair(a: NDArray[Any], b: NDArray[Any], worst: tuple[int, int], index: int = 
         ax.plot(worst[1], worst[0], "o", mfc="none", mec="#d00", ms=12)
         ax.set_title(name)
         figure.colorbar(drawn, ax=ax)
-    axes[1, 0].hist(difference[np.isfinite(difference)].ravel(), bins=64, log=True, color="#1f5fa8")
+    axes[1, 0].hist(apart, bins=64, range=(-span, span), log=True, color="#1f5fa8")
     axes[1, 0].set_title("histogram of the difference")
     for ax, row, name in ((axes[1, 1], worst[0], f"row {worst[0]}"), (axes[1, 2], worst[1], f"column {worst[1]}")):
         lines = (a[row], b[row]) if name.startswith("row") else (a[:, row], b[:, row])

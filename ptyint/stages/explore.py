@@ -12,8 +12,6 @@ from ptyint.parity.arrays import Tap
 from ptyint.stages.request import BACKENDS
 from ptyint.stages.runs import Run
 
-Pair = tuple[Reconstruction, Reconstruction]
-
 
 def taps(run: Run) -> Chooser | Fragment:
     """The red taps of a run, rung by rung."""
@@ -40,5 +38,5 @@ def reconstructions(run: Run) -> Chooser | Fragment:
     return Chooser(_of_pair, pair=pairs, view=views) if pairs else Fragment.of(f"{run!r} has no two to compare.")
 
 
-def _of_pair(pair: Pair, view: Callable[..., Chooser | Picture]) -> Chooser | Picture:
+def _of_pair(pair: tuple[Reconstruction, Reconstruction], view: Callable[..., Chooser | Picture]) -> Chooser | Picture:
     return view(*pair)

@@ -80,10 +80,8 @@ class Cycles:
         """
         comparison = self.comparisons[gridsize]
         if comparison is None:
-            raise EvidenceError(
-                f"There is nothing to compare at gridsize {gridsize}: a backend left no reconstruction; see "
-                f"{' and '.join(LOGS.values())}."
-            )
+            logs = " and ".join(LOGS.values())
+            raise EvidenceError(f"At gridsize {gridsize} a backend left no reconstruction to compare; see {logs}.")
         return comparison
 
     def checks(self) -> list[Check]:

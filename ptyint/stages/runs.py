@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +67,7 @@ class Run(Glance):
         return arrays.load(self.folder / arrays.NAME)
 
     @cached_property
-    def reconstructions(self) -> Mapping[str, Reconstruction]:
+    def reconstructions(self) -> dict[str, Reconstruction]:
         """Folder, such as ``star/pytorch``, to what was reconstructed there."""
         files = sorted(self.folder.rglob(RECONSTRUCTION))
         return {path.parent.relative_to(self.folder).as_posix(): Reconstruction.load(path) for path in files}
