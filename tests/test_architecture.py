@@ -17,20 +17,21 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 FLOORS = ("config", "scans", "backends", "dispatcher", "images", "parity", "stages", "cli")
 """Each may import those before it."""
 
-GROUND = {"errors", "_atomic"}
+GROUND = {"errors", "_atomic", "_glance"}
 BESIDE = {"evidence": GROUND, "ptychodus": {*GROUND, *FLOORS[:5], "evidence"}}
 """What stands beside the floors, and all that it may import."""
 
 MAY_IMPORT = {
     "errors": set(),
     "_atomic": {"errors"},
+    "_glance": set(),
     **{name: {*GROUND, *FLOORS[:floor], "evidence"} for floor, name in enumerate(FLOORS)},
     **BESIDE,
 }
 MAY_IMPORT["stages"] |= {"ptychodus"}
 MAY_IMPORT["cli"] |= {"ptychodus"}
 
-TOP = {"__init__.py", "cli.py", "config.py", "dispatcher.py", "errors.py", "_atomic.py", "py.typed"} | {
+TOP = {"__init__.py", "cli.py", "config.py", "dispatcher.py", "errors.py", "_atomic.py", "_glance.py", "py.typed"} | {
     "scans", "backends", "images", "parity", "evidence", "stages", "ptychodus"
 }  # fmt: skip
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,9 +80,13 @@ def test_checks_display_as_a_table_and_report_themselves() -> None:
     assert Record.from_mapping(json.loads(json.dumps(bundle[MIME]))).checks == tuple(bad.checks)
 
 
-def test_the_trend_shows_each_number_over_the_runs_and_gaps() -> None:
-    runs = [{"numbers": {"a": 0.5}}, {"numbers": {"b": 1.0}}, {"numbers": {"a": 0.75, "b": "nan"}}]
-    picture = pages.trend(runs, ["a", "b"])
-    assert picture is not None and picture.alt == "a: 0.5 first, 0.75 last; b: 1 first, 1 last."
-    np.testing.assert_array_equal(picture.figure.axes[0].lines[0].get_ydata(), [0.5, np.nan, 0.75])
-    assert pages.trend(runs, []) is None
+def test_the_trend_shows_each_number_over_the_runs_and_gaps(tmp_path: Path) -> None:
+    values = [{"ladder: a": 0.5}, {"ladder: b": 1.0}, {"ladder: a": 0.75, "ladder: b": "nan"}]
+    empty = {"verdict": "pass", "run": "r", "folder": "r", "state": "finished", "passed": 1, "checks": 1, "stages": {}}
+    runs = [{**empty, "profile": "quick", "commit": None, "dirty": None, "numbers": one} for one in values[::-1]]
+    pages.write_history(tmp_path / "index.html", runs, [])
+    text = (tmp_path / "index.html").read_text()
+    assert 'aria-label="ladder: a: 0.5 first, 0.75 last, over 3 runs"' in text and text.count("<circle") == 3
+    assert 'd=" M54.0 62.0 M246.0 8.0"' in text, "a gap is not bridged"
+    pages.write_history(tmp_path / "index.html", [], [])
+    assert "<svg" not in (tmp_path / "index.html").read_text()

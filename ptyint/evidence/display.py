@@ -10,9 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from PIL import Image
 
+from ptyint._glance import said
 from ptyint.errors import shortened
 from ptyint.evidence.checks import VERDICTS, Check, signed
 from ptyint.evidence.record import MIME, Record
@@ -83,7 +83,7 @@ class Table:
     @classmethod
     def of(cls, frame: DataFrame, caption: str, record: Record | None = None) -> Table:
         """A data frame without its index; floats in four significant digits, None as a dash."""
-        rows = [tuple(map(_text, row)) for row in frame.itertuples(index=False, name=None)]
+        rows = [tuple(map(said, row)) for row in frame.itertuples(index=False, name=None)]
         return cls(caption, tuple(map(str, frame.columns)), rows, record)
 
     @property
@@ -120,13 +120,6 @@ class Picture:
         """What Jupyter asks for: the PNG with the alt text in its metadata."""
         width = int(self.figure.get_figwidth() * 100)
         return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
-
-
-def _text(cell: Any) -> str:
-    """What stands in a cell of a table."""
-    if cell is None:
-        return "-"
-    return number(float(cell)) if isinstance(cell, (float, np.floating)) else str(cell)
 
 
 @cache

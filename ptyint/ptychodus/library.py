@@ -29,8 +29,8 @@ from ptychodus.api.settings import SettingsRegistry
 from ptyint._atomic import atomic_path
 from ptyint.config import TrainingConfig
 from ptyint.errors import BundleError, ScanError
-from ptyint.evidence.processes import stream
 from ptyint.ptychodus import child, settings
+from ptyint.ptychodus.processes import stream
 from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
 from ptyint.scans.files import write_scan
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
