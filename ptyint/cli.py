@@ -22,7 +22,7 @@ import click
 import yaml
 
 from ptyint._atomic import shipped
-from ptyint.errors import ConfigError, LostRunError, PtyintError
+from ptyint.errors import ConfigError, LostRunError, PtyintError, shortened
 from ptyint.evidence import causes, ci, folder, history, manifest, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.checks import PLAIN, SIGNS, signed
@@ -149,7 +149,7 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     said = verification.verify(folder, beside, alone=alone)
     _say(*(f"{SIGNS['fail']} {problem}" for problem in said.problems))
     if said.verdict is None or said.problems:
-        _say(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
+        _say(f"{SIGNS['fail']} {shortened(said.run, 100)} is not the evidence that a run left.")
     else:
         _say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {signed(said.verdict)}")
     return 0 if said.green else 1
@@ -269,10 +269,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(commands.main(list(chain(*words)), prog_name="ptyint", standalone_mode=False, obj=given) or 0)
     except click.ClickException as error:
-        error.show(sys.stderr)
+        error.show(told := io.StringIO())
+        _say(shortened(told.getvalue().rstrip()), to="stderr")
         return error.exit_code
     except (PtyintError, OSError) as error:
-        _say(f"ptyint: {error}", to="stderr")
+        _say(f"ptyint: {shortened(str(error))}", to="stderr")
         return 1 if isinstance(error, LostRunError) else 2
     except click.Abort:
         return 130
@@ -333,7 +334,7 @@ def _value(text: str) -> Any:
     """A parameter from the command line: a Python literal, else YAML's true, false, null, list or map, else text."""
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return ast.literal_eval(text)
-    with suppress(yaml.YAMLError, RecursionError):
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
         return yaml.safe_load(text) if text in ("true", "false", "null") or text[:1] in ("[", "{") else text
     return text
 

@@ -71,6 +71,16 @@ def test_parameters_are_literals_and_documented() -> None:
     assert parameter_defaults(notebook_path("reconstruct"))["learning_rate"] == 1e-3
 
 
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "9" * 5000, float("inf"), 10**400, 1e300])
+def test_no_parameter_is_infinite_whatever_its_default(value: object) -> None:
+    """Plain papermill hands text on as it is; text stays text where the default is."""
+    notebook = read_notebook(notebook_path("reconstruct"))
+    for name in ("nphotons", "learning_rate"):
+        with pytest.raises(ConfigError, match=rf"reconstruct.ipynb: {name} is .*must be a "):
+            check_parameters(notebook, {name: value}, "reconstruct.ipynb")
+    assert check_parameters(notebook, {"fixture": "nan", "nphotons": "many"}, "")["fixture"] == "nan"
+
+
 PLAIN = {
     "reconstruct": "-p fixture tiny-64 -p nepochs 1 -p backend pytorch -p output_dir here -p n_groups 4",
     "e2a_fixtures": "-p fixtures tiny-64 -p nepochs 2",

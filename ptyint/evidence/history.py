@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, plain
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder, manifest, pages
 from ptyint.evidence.checks import signed, to_json
@@ -139,7 +139,7 @@ def append(ledger: Path, entry: str, place: Callable[[], None] = lambda: None) -
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(ledger.with_name(f".{ledger.name}.lock")):
-        before = ledger.read_bytes() if ledger.exists() else HEADER.encode()
+        before = plain(ledger).read_bytes() if ledger.exists() else HEADER.encode()
         gap = b"\n" if before.endswith(b"\n") else b"\n\n"
         with atomic_path(ledger) as temporary:
             temporary.write_bytes(before + gap + printable(entry).strip().encode() + b"\n")
