@@ -15,7 +15,7 @@ test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m 'not slow' $(ARGS)
 
 lab: $(VENV)/.ready
-	$(BIN)/jupyter lab notebooks
+	$(BIN)/ptyint lab
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ The names below are the public interface. Importing them loads no framework: the
 configuration names, when it is called.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from ptyint.backends.bundle import load_bundle, save_bundle
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig, update_legacy_dict
 from ptyint.dispatcher import infer, train
@@ -25,6 +27,9 @@ from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.fixtures import fixture_info, fixture_names, load_fixture
 from ptyint.scans.scan import Scan, validate_scan
 
+if TYPE_CHECKING:
+    from ptyint.stages.runs import Run, runs
+
 __all__ = [
     "BackendUnavailableError",
     "BundleError",
@@ -38,6 +43,7 @@ __all__ = [
     "ModelConfig",
     "PtyintError",
     "Reconstruction",
+    "Run",
     "Scan",
     "ScanError",
     "TrainingConfig",
@@ -51,9 +57,19 @@ __all__ = [
     "load_fixture",
     "read_scan",
     "reconstruct",
+    "runs",
     "save_bundle",
     "train",
     "update_legacy_dict",
     "validate_scan",
     "write_scan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What brings the stages and the manifest's models with it, which takes a second."""
+    if name not in ("Run", "runs"):
+        raise AttributeError(f"module 'ptyint' has no attribute {name!r}")
+    from ptyint.stages import runs
+
+    return getattr(runs, name)

@@ -28,15 +28,20 @@ def shipped(kind: str = "") -> Path:
 
 
 SPECIAL = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+SPECIAL |= {stat.S_IFLNK: "a link"}
+
+
+def special(path: str | os.PathLike[str], *, follow: bool = False) -> str:
+    """What a path is that is neither file nor folder; empty for these, and where nothing can be found out."""
+    try:
+        return SPECIAL.get(stat.S_IFMT(os.stat(path, follow_symlinks=follow).st_mode), "")
+    except (OSError, ValueError):  # whoever reads it says so
+        return ""
 
 
 def plain(path: str | os.PathLike[str]) -> Path:
     """The path; an OSError where it is neither file nor folder, and reading from it may never end."""
-    try:
-        kind = SPECIAL.get(stat.S_IFMT(os.stat(path).st_mode))
-    except (OSError, ValueError):  # whoever reads it says so
-        kind = None
-    if kind:
+    if kind := special(path, follow=True):
         raise OSError(f"{path} is {kind}; allowed: a file")
     return Path(path)
 

@@ -8,12 +8,14 @@ import io
 import os
 import shlex
 import shutil
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from importlib.util import find_spec
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +23,12 @@ import click
 import yaml
 
 from ptyint._atomic import shipped
-from ptyint.errors import ConfigError, LostRunError, PtyintError
+from ptyint.errors import ConfigError, LostRunError, PtyintError, shortened
 from ptyint.evidence import causes, ci, folder, history, manifest, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence import sweep as sweeps
 from ptyint.evidence.checks import PLAIN, SIGNS, signed
-from ptyint.evidence.display import required
+from ptyint.evidence.display import Table, render, required
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.pages import SUMMARY, seconds
@@ -69,6 +71,7 @@ def commands() -> None:
       ptyint run --dry-run       what would be run and checked, and how long it takes
       ptyint run                 run it; then read the page that the last lines name
       ptyint run scan --scan my.npz -p nepochs 30    your own scan through both backends
+      ptyint lab                 look into runs, red taps and scans in JupyterLab
       ptyint verify reports/...  is a run folder what its run left, and did it pass?
     """  # noqa: D301 (click keeps the lines below \b as they are)
 
@@ -134,12 +137,8 @@ def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile:
     """What a run would do; how long each notebook took when it last ran in this profile."""
     ran = {one.name: one for run in reversed(earlier) if run.profile == profile for one in run.notebooks if one.end}
     took = {one.name: float(seconds(ran[one.name])) / 60 for one in entries if one.name in ran}
-    for one in entries:
-        minutes = f"{took[one.name]:.1f} minutes" if one.name in took else "never ran here"
-        _say(f"{one.stage}: {one.title} ({one.notebook}, {minutes})")
-        _say(*(f"    -p {name} {value!r}" for name, value in one.asked.items()))
-        checks = [(check.name, required(check)) for check in manifest.declare(one)]
-        _say(*(f"  {name}" if bound == "== 1" else f"  {name}: {bound}" for name, bound in checks))
+    shown = [(one, manifest.declare(one), took.get(one.name)) for one in entries]
+    _say(render("plan.txt.j2", entries=shown, required=required).rstrip())
     n, some = sum(len(manifest.declare(one)) for one in entries), f", {sum(took.values()):.0f} minutes" if took else ""
     _say(f"{len(entries)} notebooks, {n} checks{some}; nothing was run.")
     return 0
@@ -194,10 +193,24 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     said = verification.verify(folder, beside, alone=alone)
     _say(*(f"{SIGNS['fail']} {problem}" for problem in said.problems))
     if said.verdict is None or said.problems:
-        _say(f"{SIGNS['fail']} {said.run} is not the evidence that a run left.")
+        _say(f"{SIGNS['fail']} {shortened(said.run, 100)} is not the evidence that a run left.")
     else:
         _say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {signed(said.verdict)}")
     return 0 if said.green else 1
+
+
+@commands.command()
+@click.argument("before", type=FOLDER, metavar="RUN")
+@click.argument("now", type=FOLDER, metavar="RUN")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each difference.")
+def diff(before: Path, now: Path, as_json: bool) -> None:
+    """Tell what differs between two runs: verdicts, bounds, parameters, numbers, environment.
+
+    Times aside. Exit code 0, whatever differs.
+    """
+    frame = history.difference(manifest.read(before), manifest.read(now))
+    caption = f"{now.resolve().name} against {before.resolve().name}: {len(frame) or 'nothing'} differs"
+    _say(frame.to_json(orient="records", lines=True).strip() if as_json else Table.of(frame, caption).markdown.strip())
 
 
 @commands.command()
@@ -270,6 +283,21 @@ def notebooks(folder: Path) -> None:
     _say(*(shutil.copyfile(source, folder / source.name) for source in sources))
 
 
+@commands.command()
+@click.argument("folder", type=FOLDER, metavar="[DIR]", default=Path("notebooks"))
+@click.pass_context
+def lab(ctx: click.Context, /, folder: Path) -> int:
+    """Open DIR/explore.ipynb in JupyterLab: runs, red taps, reconstructions, scans.
+
+    DIR is `notebooks` where it is not given; where it has no explore.ipynb, the project's notebooks are copied there.
+    """
+    if not find_spec("jupyterlab"):
+        raise ConfigError("JupyterLab is not installed; pip install 'ptyint[lab]'.")
+    if not (folder / "explore.ipynb").exists():
+        ctx.invoke(notebooks, folder=folder)
+    return subprocess.call([sys.executable, "-m", "jupyterlab", str(folder / "explore.ipynb")])
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code: 0 only when everything passed, 2 where the request cannot be."""
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -286,10 +314,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(commands.main(list(chain(*words)), prog_name="ptyint", standalone_mode=False, obj=given) or 0)
     except click.ClickException as error:
-        error.show(sys.stderr)
+        error.show(told := io.StringIO())
+        _say(shortened(told.getvalue().rstrip()), to="stderr")
         return error.exit_code
     except (PtyintError, OSError) as error:
-        _say(f"ptyint: {error}", to="stderr")
+        _say(f"ptyint: {shortened(str(error))}", to="stderr")
         return 1 if isinstance(error, LostRunError) else 2
     except click.Abort:
         return 130
@@ -314,18 +343,19 @@ def _progress(total: int) -> Iterator[runner.OnProgress]:
     from tqdm import tqdm
 
     bar, start, lock = tqdm(total=total, unit="notebook", disable=None), time.monotonic(), threading.Lock()
-    running, ended = dict[str, str](), list[str]()
+    running, ended = dict[str, str](), count(1)
 
     def show(name: str, done: int, cells: int) -> None:
         with lock, suppress(OSError, ValueError):  # the terminal is gone
             running[name] = f"{done}/{cells}"
             if done == cells:
                 del running[name]
-                ended.append(name)
                 bar.update()
                 if bar.disable:
-                    seconds = time.monotonic() - start
-                    _say(f"{name} has ended, {len(ended)} of {total}, after {seconds:.0f} s", to="stderr")
+                    _say(
+                        f"{name} has ended, {next(ended)} of {total}, after {time.monotonic() - start:.0f} s",
+                        to="stderr",
+                    )
             bar.set_postfix(running)
 
     try:
@@ -349,7 +379,7 @@ def _value(text: str) -> Any:
     """A parameter from the command line: a Python literal, else YAML's true, false, null, list or map, else text."""
     with suppress(ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return ast.literal_eval(text)
-    with suppress(yaml.YAMLError, RecursionError):
+    with suppress(yaml.YAMLError, ValueError, RecursionError):
         return yaml.safe_load(text) if text in ("true", "false", "null") or text[:1] in ("[", "{") else text
     return text
 

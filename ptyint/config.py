@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
+from ptyint._glance import Glance
 from ptyint.errors import ConfigError, did_you_mean, shown
 
 PATTERN_SIZES = (64, 128, 256)
@@ -81,9 +82,21 @@ def check_value(name: str, value: Any, rule: Rule | None = None) -> None:
         raise ConfigError(f"{name} is {shown(value)}; must be {allowed}.{hint}")
 
 
-@dataclass(frozen=True)
-class _Validated:
-    """A configuration that is checked when it is made."""
+@dataclass(frozen=True, repr=False)
+class _Validated(Glance):
+    """A configuration that is checked when it is made; its ``repr`` has what differs from the defaults."""
+
+    def _facts(self) -> dict[str, Any]:
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
+
+    def __repr__(self) -> str:
+        said = []
+        for one in dataclasses.fields(self):
+            made = one.default_factory
+            default = one.default if made is dataclasses.MISSING else made()
+            if (value := getattr(self, one.name)) != default:
+                said.append(f"{one.name}={value!r}")
+        return f"{type(self).__name__}({', '.join(said)})"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for the first field that breaks its rule; None is allowed where it is the default."""
@@ -93,7 +106,7 @@ class _Validated:
                 check_value(one.name, value)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelConfig(_Validated):
     """The network and the physics around it.
 
@@ -148,7 +161,7 @@ class ModelConfig(_Validated):
         return self.gridsize**2
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TrainingConfig(_Validated):
     """How a model is trained.
 
@@ -237,7 +250,7 @@ class TrainingConfig(_Validated):
         return InferenceConfig(**{**shared, **settings})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InferenceConfig(_Validated):
     """How a trained model is applied to a scan.
 

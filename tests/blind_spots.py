@@ -122,7 +122,7 @@ FAULTS: dict[str, tuple[str, str, Context]] = {
     "a wide layer 8 % off": ("forward", "default settings", at_tap(
         "amplitude.outer.up", lambda x: x * 1.08 if x.shape[1] == 64 else x)),
     "activations cut at 6": ("forward", BRIGHT, lambda: wrapped(
-        "ptyint.backends.pytorch.F", "relu", lambda f, x: f(x).clamp(max=6))),
+        "ptyint.backends.pytorch.F", "relu", lambda f, x, **_: f(x).clamp(max=6))),
     "counts cut at 65535": ("loss", BRIGHT, method("TorchNetwork", "_loss", lambda f, s, batch, *rest: f(
         s, replace(batch, counts=np.minimum(batch.counts, 65535)), *rest))),
     "TF32 allowed": ("contract", "", tf32),

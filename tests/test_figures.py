@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+import io
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 from IPython.core.formatters import DisplayFormatter
+from PIL import Image
 from reconstructions import make
 
 from ptyint.evidence import pages
-from ptyint.evidence.display import checks_table
+from ptyint.evidence.display import DPI, checks_table
 from ptyint.evidence.record import MIME, Record
 from ptyint.images import figures
 from ptyint.images.comparison import Criteria, compare
@@ -33,6 +36,16 @@ def test_pictures_are_png_with_numbers_in_their_alt_text(comparison) -> None:
         assert data["image/png"].startswith(b"\x89PNG")
         assert metadata["image/png"]["alt"] == picture.alt
         assert re.search(r"\d", picture.alt) and len(picture.alt) > 40
+
+
+def test_a_picture_of_few_colours_is_small_and_looks_the_same(comparison) -> None:
+    picture = figures.side_by_side(comparison)
+    picture.png()  # the layout settles as it is drawn
+    drawn = io.BytesIO()
+    picture.figure.savefig(drawn, format="png", dpi=DPI)
+    every, few = (np.asarray(Image.open(png).convert("RGB"), int) for png in (drawn, io.BytesIO(picture.png())))
+    assert len(picture.png()) < len(drawn.getvalue()) / 2
+    assert np.abs(few - every).max() < 20 and (few[0, 0] == 255).all()
 
 
 def test_side_by_side_shows_truth_backends_and_difference_on_shared_limits(comparison) -> None:
@@ -67,9 +80,13 @@ def test_checks_display_as_a_table_and_report_themselves() -> None:
     assert Record.from_mapping(json.loads(json.dumps(bundle[MIME]))).checks == tuple(bad.checks)
 
 
-def test_the_trend_shows_each_number_over_the_runs_and_gaps() -> None:
-    runs = [{"numbers": {"a": 0.5}}, {"numbers": {"b": 1.0}}, {"numbers": {"a": 0.75, "b": "nan"}}]
-    picture = pages.trend(runs, ["a", "b"])
-    assert picture is not None and picture.alt == "a: 0.5 first, 0.75 last; b: 1 first, 1 last."
-    np.testing.assert_array_equal(picture.figure.axes[0].lines[0].get_ydata(), [0.5, np.nan, 0.75])
-    assert pages.trend(runs, []) is None
+def test_the_trend_shows_each_number_over_the_runs_and_gaps(tmp_path: Path) -> None:
+    values = [{"ladder: a": 0.5}, {"ladder: b": 1.0}, {"ladder: a": 0.75, "ladder: b": "nan"}]
+    empty = {"verdict": "pass", "run": "r", "folder": "r", "state": "finished", "passed": 1, "checks": 1, "stages": {}}
+    runs = [{**empty, "profile": "quick", "commit": None, "dirty": None, "numbers": one} for one in values[::-1]]
+    pages.write_history(tmp_path / "index.html", runs, [])
+    text = (tmp_path / "index.html").read_text()
+    assert 'aria-label="ladder: a: 0.5 first, 0.75 last, over 3 runs"' in text and text.count("<circle") == 3
+    assert 'd=" M54.0 62.0 M246.0 8.0"' in text, "a gap is not bridged"
+    pages.write_history(tmp_path / "index.html", [], [])
+    assert "<svg" not in (tmp_path / "index.html").read_text()

@@ -29,7 +29,7 @@ def code(path: Path) -> list[nbformat.NotebookNode]:
 
 def test_there_are_notebooks() -> None:
     assert {path.stem for path in NOTEBOOKS} == {
-        "reconstruct", "compare", "e2a_fixtures", "e2b_red", "e2c_green", "e2d_parity", "ladder",
+        "reconstruct", "compare", "e2a_fixtures", "e2b_red", "e2c_green", "e2d_parity", "explore", "ladder",
         "ptychodus", "sensitivity", "sweep",
     }  # fmt: skip
 
@@ -69,6 +69,16 @@ def test_parameters_are_literals_and_documented() -> None:
     for path in NOTEBOOKS:
         assert check_parameters(read_notebook(path), {}, path.name) == parameter_defaults(path) != {}
     assert parameter_defaults(notebook_path("reconstruct"))["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "9" * 5000, float("inf"), 10**400, 1e300])
+def test_no_parameter_is_infinite_whatever_its_default(value: object) -> None:
+    """Plain papermill hands text on as it is; text stays text where the default is."""
+    notebook = read_notebook(notebook_path("reconstruct"))
+    for name in ("nphotons", "learning_rate"):
+        with pytest.raises(ConfigError, match=rf"reconstruct.ipynb: {name} is .*must be a "):
+            check_parameters(notebook, {name: value}, "reconstruct.ipynb")
+    assert check_parameters(notebook, {"fixture": "nan", "nphotons": "many"}, "")["fixture"] == "nan"
 
 
 PLAIN = {

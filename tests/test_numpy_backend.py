@@ -65,9 +65,9 @@ def elsewhere(value: Any) -> Any:
 def test_the_gradient_of_every_weight_is_the_slope_of_the_loss(case: str) -> None:
     _, batch, weights, good = given(case)
     for kind, direction in numpy_network.directions(weights).items():
-        slope = numpy_network.slope(weights, direction, batch, CASES[case].config.model, good)
+        slopes = numpy_network.slopes(weights, direction, batch, CASES[case].config.model, good)
         by_hand = sum(along(traced(case)[f"gradient/{name}"], move) for name, move in direction.items())
-        assert by_hand == pytest.approx(slope, rel=1e-4), kind
+        assert np.abs(slopes / by_hand - 1).min() < 1e-3, kind
 
 
 @pytest.mark.parametrize("case", list(CASES)[1:])

@@ -15,17 +15,50 @@ from ptyint.config import TrainingConfig
 from ptyint.errors import ComparisonError, ConfigError
 from ptyint.parity import operands, problems
 from ptyint.parity.capabilities import Offer
-from ptyint.parity.compare import Finding, difference
+from ptyint.parity.compare import Finding, Place, difference
 from ptyint.parity.configurations import CASES, PROFILES, inputs_of, trainings
 from ptyint.parity.equivalence import independent, paired
 from ptyint.parity.problems import Budget, Problems
 from ptyint.parity.results import Ladder, criteria
 from ptyint.parity.rungs import RUNGS, contract, cost, optimiser, training
-from ptyint.parity.rungs.forward import refereed
+from ptyint.parity.rungs.forward import allowed, moves, refereed
 from ptyint.parity.rungs.gradient import cancelling
 from ptyint.parity.rungs.rung import Measured
-from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, Tolerance
+from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, ULPS, Tolerance
 from ptyint.scans import forward
+
+# --- what rounding makes of a tap ---
+
+
+@pytest.mark.parametrize(
+    ("case", "seed", "key"),
+    [("pairs 6", 106, "gradient/amplitude.outer.last.kernel"), ("pairs 10", 105, "amplitude.head")],
+)
+def test_a_tap_that_amplifies_rounding_is_allowed_what_moves_of_the_weights_do_there(
+    case: str, seed: int, key: str
+) -> None:
+    """Both were red once without a fault, at 1.7 and 1.3 times the fixed tolerance."""
+    batch, weights, good = inputs_of(CASES[case], "float64", seed)
+    right = numpy_network.BACKEND.build(CASES[case].config, weights, good, "float64").trace(batch)[key]
+    noise = np.random.default_rng(0).normal(size=right.shape)
+    noise *= np.finfo(np.float64).eps * moves(case, seed)[key] / np.linalg.norm(noise)
+    rung, _, tap = key.rpartition("/")
+    where = Place(rung or "forward", case, "float64", tap)
+    fixed = TOLERANCES[where.rung].at("float64") * np.linalg.norm(right) / np.linalg.norm(noise)
+    assert fixed < ULPS  # it does amplify
+    for times, holds in ((0.9 * fixed, True), (ULPS - 1, True), (ULPS + 1, False)):
+        sides = ({key: right + times * noise}, {key: right})
+        assert allowed(where, ("pytorch", "tensorflow"), sides, (key, key), None, seed).holds is holds
+
+
+@pytest.mark.parametrize("case", ["gridsize 1", "fresh", "pairs 2", "pairs 9", "pairs 13"])
+def test_moves_of_the_weights_change_sides_of_no_kink(case: str) -> None:
+    """Dark and equal pixels are full of ties: a change of sides would be a change of 1e9 epsilons."""
+    batch, weights, good = inputs_of(CASES[case], "float64", 3)
+    right = numpy_network.BACKEND.build(CASES[case].config, weights, good, "float64").trace(batch)
+    relative = {key: moves(case, 3)[key] / (np.linalg.norm(array) or 1) for key, array in right.items()}
+    assert max(relative.values()) < 1e5
+
 
 # --- arrays ---
 

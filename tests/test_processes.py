@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from ptyint.errors import BundleError, ChildError
-from ptyint.evidence.processes import stream
+from ptyint.ptychodus.processes import stream
 
 Send = Callable[[Any], None]
 

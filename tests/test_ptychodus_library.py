@@ -156,7 +156,7 @@ def test_several_layers_are_refused() -> None:
 
 def test_an_object_on_another_grid_is_not_handed_to_ptychodus() -> None:
     product = runs.truth()
-    inferred = child.Inferred(np.ones((104, 115), np.complex64), product.probes.get_array()[0], [])
+    inferred = np.ones((104, 115), np.complex64), product.probes.get_array()[0], []
     with pytest.raises(ScanError, match=r"object is \(104, 115\); the input's is \(104, 116\)"):
         _product(product, inferred)
 

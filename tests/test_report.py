@@ -246,7 +246,9 @@ def test_verify_on_the_command_line(scan_run, capsys: pytest.CaptureFixture[str]
     assert "it is not a run folder" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["run", "verify", "index", "clean", "backends", "check-backend", "fixtures"])
+@pytest.mark.parametrize(
+    "command", ["run", "verify", "diff", "lab", "index", "clean", "backends", "check-backend", "fixtures"]
+)
 def test_every_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--help"]) == 0
     assert capsys.readouterr().out.startswith(f"Usage: ptyint {command}")

@@ -246,6 +246,9 @@ class Scalar:
     def get_weights(self) -> Any:
         return {"weight": np.array(self.weight)}
 
+    def reset(self, weights: Any) -> None:
+        self.resets = getattr(self, "resets", 0) + 1
+
     def trace(self, batch: Batch) -> Any:
         return {"counts": batch.counts}
 
@@ -357,6 +360,9 @@ def test_inference_keeps_the_order_of_the_groups_whatever_the_batches() -> None:
         patches = backend.infer(data, {}, InferenceConfig(batch_size=batch_size))
         assert patches.shape == (11, 1, N, N) and patches.dtype == np.complex64
         np.testing.assert_allclose(patches[:, 0, 0, 0], np.arange(1, 12) * (1 + 2j), rtol=1e-6)
+    assert len(backend.built) == 1 and backend.network.resets == 2, "built once, and started over for each call"
+    backend.infer(data, {"weight": np.zeros(1)}, InferenceConfig())
+    assert len(backend.built) == 2, "other weights, another network"
 
 
 @pytest.mark.parametrize("choice", ["", "text"])

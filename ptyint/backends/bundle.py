@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path, plain
+from ptyint._glance import Glance
 from ptyint.backends import version
 from ptyint.backends.weights import Weights, weight_shapes
 from ptyint.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
@@ -46,13 +47,18 @@ DATASET_ROOM, FILE_ROOM = 2**12, 2**16
 ADVICE = "Train and save the model again, or give another bundle."
 
 
-@dataclass(frozen=True, eq=False)
-class Bundle:
+@dataclass(frozen=True, eq=False, repr=False)
+class Bundle(Glance):
     """A model read back: its weights, the configuration that trained it, and the whole manifest."""
 
     weights: Weights
     config: TrainingConfig
     manifest: dict[str, Any]
+
+    def _facts(self) -> dict[str, Any]:
+        size = sum(weight.size for weight in self.weights.values())
+        facts = {"backend": self.manifest["backend"], "weights": size, "epochs": len(self.losses)}
+        return {**facts, "config": self.config, "versions": self.manifest.get("versions", "-")}
 
     @property
     def losses(self) -> list[float]:

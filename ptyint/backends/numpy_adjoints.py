@@ -200,14 +200,9 @@ def illuminated(probe: Node, patches: Node) -> Node:
     )
 
 
-def inverse(far_field: Array) -> Array:
-    """The wave whose far field it is."""
-    return np.fft.ifft2(np.fft.ifftshift(far_field, axes=(-2, -1)), norm="ortho")
-
-
 def propagated(wave: Node) -> Node:
     """`propagate`; the adjoint of the orthonormal FFT is its inverse."""
-    return Node(propagate(wave.value), (wave, inverse))
+    return Node(propagate(wave.value), (wave, lambda g: np.fft.ifft2(np.fft.ifftshift(g, axes=(-2, -1)), norm="ortho")))
 
 
 def expected_intensity(far_field: Node, log_scale: Node) -> Node:

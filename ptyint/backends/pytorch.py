@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptyint.backends import protocol
 from ptyint.backends import weights as canonical
@@ -130,37 +130,20 @@ def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor
     return nll.sum() / (good_pixels.sum() * (counts.numel() // good_pixels.numel()))
 
 
-class PtychoNet(nn.Module):
-    """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
+class PtychoNet:
+    """Amplitudes of C patterns in, their object patches and diffraction patterns out; weights by canonical name."""
 
-    def __init__(self, config: ModelConfig, n_modes: int) -> None:
-        super().__init__()
-        self.config = config
-        self.convolutions = nn.ModuleDict()
-        for name, (_, _, n_in, n_out) in canonical.convolution_shapes(config).items():
-            self.convolutions[name.replace(".", "/")] = nn.Conv2d(n_in, n_out, 3, padding=1)
-        N = config.N
-        self.probe_real = nn.Parameter(torch.zeros(n_modes, N, N))
-        self.probe_imag = nn.Parameter(torch.zeros(n_modes, N, N))
-        self.log_intensity_scale = nn.Parameter(torch.zeros(()))
-
-    def canonical(self) -> dict[str, nn.Parameter]:
-        """Every parameter under its canonical name, in data-flow order."""
-        named: dict[str, nn.Parameter] = {}
-        for name in canonical.convolution_shapes(self.config):
-            layer = self.convolutions[name.replace(".", "/")]
-            named[f"{name}.kernel"], named[f"{name}.bias"] = layer.weight, layer.bias  # type: ignore[assignment]
-        physics = {PROBE[0]: self.probe_real, PROBE[1]: self.probe_imag, INTENSITY_SCALE: self.log_intensity_scale}
-        return named | physics
+    def __init__(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+        self.config, self.weights = config, weights
 
     def convolve(self, name: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """The convolution `name`, without activation."""
-        return tap(name, self.convolutions[name.replace(".", "/")](x))
+        return tap(name, F.conv2d(x, self.weights[f"{name}.kernel"], self.weights[f"{name}.bias"], padding=1))
 
     def block(self, prefix: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """Twice convolution and ReLU."""
         for name in (f"{prefix}.conv1", f"{prefix}.conv2"):
-            x = tap(f"{name}.relu", F.relu(self.convolve(name, x, tap)))
+            x = tap(f"{name}.relu", F.relu(self.convolve(name, x, tap), inplace=True))
         return x
 
     def decode(self, head: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
@@ -197,12 +180,13 @@ class PtychoNet(nn.Module):
     def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap[Tensor] = untapped) -> Tensor:
         """Expected intensities (B, C, N, N), in squared units of the inputs."""
         patches = self.object_patches(inputs, offsets_px, n_canvas, tap)
-        probe = torch.complex(self.probe_real, self.probe_imag)
+        real, imag = (self.weights[name] for name in PROBE)
+        probe = torch.complex(real, imag)
         if self.config.probe_mask:
-            probe = probe * probe_mask(self.config.N, self.probe_real)
+            probe = probe * probe_mask(self.config.N, real)
         exit_wave = tap("exit_wave", illuminate(tap("probe", probe), patches))
         wave = tap("far_field", propagate(exit_wave))
-        return tap("expected_intensity", expected_intensity(wave, self.log_intensity_scale))
+        return tap("expected_intensity", expected_intensity(wave, self.weights[INTENSITY_SCALE]))
 
 
 class Recorder(protocol.Recorder):
@@ -242,16 +226,14 @@ class TorchNetwork:
     """A built network with its optimiser; see :class:`.protocol.Network`."""
 
     def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Good, precision: str) -> None:
-        self.dtype = getattr(torch, precision)
-        self.device = device()
-        self.model = PtychoNet(config.model, len(weights["probe.real"]))
-        self.model.to(self.device, self.dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.dtype, self.device = getattr(torch, precision), device()
         self.good_pixels = self._tensor(good_pixels)
-        self.parameters = self.model.canonical()
-        self.set_weights(weights)
-        self.trainable = canonical.trainable_names(config, list(self.parameters))
-        for name, parameter in self.parameters.items():
-            parameter.requires_grad_(name in self.trainable)
+        self.trainable = canonical.trainable_names(config, list(weights))
+        self.parameters = {
+            name: self._from_canonical(array).clone().requires_grad_(name in self.trainable)
+            for name, array in weights.items()
+        }
+        self.model = PtychoNet(config.model, self.parameters)
         moving = [self.parameters[name] for name in self.trainable]
         betas = (config.adam_beta1, config.adam_beta2)
         self.optimizer = torch.optim.Adam(moving, config.learning_rate, betas, config.adam_epsilon, fused=True)
@@ -259,24 +241,28 @@ class TorchNetwork:
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.asarray(array, order="C")).to(device=self.device, dtype=self.dtype)
 
-    def set_weights(self, weights: Weights) -> None:
-        """Copy canonical weights in."""
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                array = np.asarray(weights[name])
-                parameter.copy_(self._tensor(array.transpose(3, 2, 0, 1) if array.ndim == 4 else array))
-
-    def get_weights(self) -> Weights:
-        """Copy canonical weights out."""
-        return {name: self._canonical(parameter) for name, parameter in self.parameters.items()}
+    def _from_canonical(self, array: NDArray[Any]) -> Tensor:
+        if array.ndim != 4:
+            return self._tensor(array)
+        return self._tensor(array.transpose(3, 2, 0, 1)).to(memory_format=torch.channels_last)
 
     @staticmethod
     def _canonical(tensor: Tensor) -> NDArray[Any]:
         array = tensor.detach().cpu().numpy()
         return np.array(array.transpose(2, 3, 1, 0) if array.ndim == 4 else array, order="C")
 
+    def set_weights(self, weights: Weights) -> None:
+        """Copy canonical weights in."""
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self._from_canonical(weights[name]))
+
+    def get_weights(self) -> Weights:
+        """Copy canonical weights out."""
+        return {name: self._canonical(parameter) for name, parameter in self.parameters.items()}
+
     def _loss(self, batch: Batch, inputs: Tensor, tap: Tap[Tensor] = untapped) -> Tensor:
-        expected = self.model(inputs, self._tensor(batch.offsets_px), batch.n_canvas, tap)
+        expected = self.model.forward(inputs, self._tensor(batch.offsets_px), batch.n_canvas, tap)
         counts = tap("expected_counts", batch.count_scale * expected)
         return tap("loss", poisson_nll(self._tensor(batch.counts), counts, self.good_pixels))
 

@@ -1,16 +1,15 @@
-"""The network and its physics in TensorFlow, with Keras 3 layers."""
+"""The network and its physics in TensorFlow."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
-import keras
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
@@ -24,9 +23,6 @@ from ptyint.backends.weights import INTENSITY_SCALE, OUTER_CHANNELS, PROBE, Weig
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.scans.batches import Batch
 
-keras.config.set_image_data_format("channels_last")  # whatever the user's keras.json says
-keras.config.set_floatx("float32")
-keras.config.set_epsilon(1e-7)
 tf.config.experimental.enable_tensor_float_32_execution(False)  # float32 means float32, on a GPU too
 
 BORDER_WEIGHT = 1e-2
@@ -128,33 +124,16 @@ def poisson_nll(counts: Tensor, expected: Tensor, good_pixels: Tensor) -> Tensor
     return tf.reduce_mean(per_pattern) / tf.reduce_sum(good_pixels)
 
 
-class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
-    """Amplitudes of C patterns in, their object patches and diffraction patterns out."""
+class PtychoNet:
+    """Amplitudes of C patterns in, their object patches and diffraction patterns out; weights by canonical name."""
 
-    def __init__(self, config: ModelConfig, n_modes: int, precision: str) -> None:
-        super().__init__(dtype=precision)
-        self.config = config
-        self.convolutions = {}
-        for name, (_, _, n_in, n_out) in canonical.convolution_shapes(config).items():
-            self.convolutions[name] = keras.layers.Conv2D(n_out, 3, padding="same", dtype=precision)
-            self.convolutions[name].build((None, None, None, n_in))
-        N = config.N
-        self.probe_real = self.add_weight(shape=(n_modes, N, N), initializer="zeros", name="probe_real")
-        self.probe_imag = self.add_weight(shape=(n_modes, N, N), initializer="zeros", name="probe_imag")
-        self.log_intensity_scale = self.add_weight(shape=(), initializer="zeros", name=INTENSITY_SCALE)
-
-    def canonical(self) -> dict[str, tf.Variable]:
-        """Every variable under its canonical name, in data-flow order."""
-        named = {}
-        for name, layer in self.convolutions.items():
-            named[f"{name}.kernel"], named[f"{name}.bias"] = layer.kernel.value, layer.bias.value
-        named[PROBE[0]], named[PROBE[1]] = self.probe_real.value, self.probe_imag.value
-        named[INTENSITY_SCALE] = self.log_intensity_scale.value
-        return named
+    def __init__(self, config: ModelConfig, weights: Mapping[str, tf.Variable]) -> None:
+        self.config, self.weights = config, weights
 
     def convolve(self, name: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """The convolution `name`, without activation."""
-        return tap(name, self.convolutions[name](x), channels_last=True)
+        product = tf.nn.conv2d(x, self.weights[f"{name}.kernel"], 1, "SAME")
+        return tap(name, tf.nn.bias_add(product, self.weights[f"{name}.bias"]), channels_last=True)
 
     def block(self, prefix: str, x: Tensor, tap: Tap[Tensor]) -> Tensor:
         """Twice convolution and ReLU."""
@@ -193,15 +172,16 @@ class PtychoNet(keras.layers.Layer):  # type: ignore[misc]
             patches = cut_patches(tap("region", region), offsets_px, self.config.N)
         return tap("object_patches", patches)
 
-    def call(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap[Tensor] = untapped) -> Tensor:
+    def forward(self, inputs: Tensor, offsets_px: Tensor, n_canvas: int, tap: Tap[Tensor] = untapped) -> Tensor:
         """Expected intensities (B, C, N, N), in squared units of the inputs."""
         patches = self.object_patches(inputs, offsets_px, n_canvas, tap)
-        probe = tf.complex(tf.convert_to_tensor(self.probe_real), tf.convert_to_tensor(self.probe_imag))
+        real, imag = (self.weights[name] for name in PROBE)
+        probe = tf.complex(real, imag)
         if self.config.probe_mask:
-            probe *= tf.cast(probe_mask(self.config.N, self.probe_real.dtype), probe.dtype)
+            probe *= tf.cast(probe_mask(self.config.N, real.dtype), probe.dtype)
         exit_wave = tap("exit_wave", illuminate(tap("probe", probe), patches))
         wave = tap("far_field", propagate(exit_wave))
-        return tap("expected_intensity", expected_intensity(wave, tf.convert_to_tensor(self.log_intensity_scale)))
+        return tap("expected_intensity", expected_intensity(wave, self.weights[INTENSITY_SCALE]))
 
 
 class Recorder(protocol.Recorder):
@@ -268,27 +248,35 @@ class Adam:
             v.assign_sub(step_size * m / (tf.sqrt(s) / root + self.epsilon))
 
 
-class KerasNetwork:
+def _compiled(function: Callable[..., Tensor], signature: tuple[Any, ...]) -> Callable[[int], Callable[..., Tensor]]:
+    """A function of a canvas size that gives `function` with it, traced once for batches of any size."""
+
+    @cache
+    def sized(n_canvas: int) -> Any:
+        return tf.function(partial(function, n_canvas=n_canvas), input_signature=signature, autograph=False)
+
+    return sized
+
+
+class TensorFlowNetwork:
     """A built network with its optimiser; see :class:`.protocol.Network`."""
 
     def __init__(self, config: TrainingConfig, weights: Weights, good_pixels: Good, precision: str) -> None:
         self.precision = precision
-        self.model = PtychoNet(config.model, len(weights["probe.real"]), precision)
         self.good_pixels = self._tensor(good_pixels)
-        self.variables = self.model.canonical()
-        self.set_weights(weights)
-        self.trainable = canonical.trainable_names(config, list(self.variables))
+        self.variables = {name: tf.Variable(self._tensor(array)) for name, array in weights.items()}
+        self.model = PtychoNet(config.model, self.variables)
+        self.trainable = canonical.trainable_names(config, list(weights))
         self.adam = Adam([self.variables[name] for name in self.trainable], config)
-        self._step = tf.function(self._step_eagerly, reduce_retracing=True, autograph=False)
-        self._predict = tf.function(self.model.object_patches, reduce_retracing=True, autograph=False)
+        C, N = config.model.n_channels, config.model.N
+        shapes = {"inputs": (None, C, N, N), "counts": (None, C, N, N), "offsets_px": (None, C, 2), "count_scale": ()}
+        specs = {name: tf.TensorSpec(shape, precision) for name, shape in shapes.items()}
+        number = specs["count_scale"]
+        self._step = _compiled(self._step_eagerly, (tuple(specs.values()), number, number))
+        self._predict = _compiled(self.model.object_patches, (specs["inputs"], specs["offsets_px"]))
 
     def _tensor(self, array: NDArray[Any] | float) -> Tensor:
         return tf.constant(array, self.precision)
-
-    def set_weights(self, weights: Weights) -> None:
-        """Copy canonical weights in."""
-        for name, variable in self.variables.items():
-            variable.assign(self._tensor(weights[name]))
 
     def get_weights(self) -> Weights:
         """Copy canonical weights out."""
@@ -306,7 +294,7 @@ class KerasNetwork:
         inputs, counts, offsets_px, count_scale = tensors
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
-            expected = tap("expected_counts", count_scale * self.model.call(inputs, offsets_px, n_canvas, tap))
+            expected = tap("expected_counts", count_scale * self.model.forward(inputs, offsets_px, n_canvas, tap))
             loss = tap("loss", poisson_nll(counts, expected, self.good_pixels))
         return loss, list(tape.gradient(loss, sources, unconnected_gradients="zero"))
 
@@ -318,16 +306,17 @@ class KerasNetwork:
     def train_step(self, batch: Batch, learning_rate: float) -> float:
         """One Adam step; the loss before it."""
         step_size, root = self.adam.factors(learning_rate, self.precision)
-        return float(self._step(self._tensors(batch), step_size, root, batch.n_canvas))
+        return float(self._step(batch.n_canvas)(self._tensors(batch), step_size, root))
 
     def predict(self, batch: Batch) -> NDArray[np.complexfloating]:
         """Object patches (B, C, N, N)."""
-        patches = self._predict(self._tensor(batch.inputs), self._tensor(batch.offsets_px), batch.n_canvas)
+        patches = self._predict(batch.n_canvas)(self._tensor(batch.inputs), self._tensor(batch.offsets_px))
         return np.asarray(patches.numpy())
 
     def reset(self, weights: Weights) -> None:
         """Start over from `weights`: as just built."""
-        self.set_weights(weights)
+        for name, variable in self.variables.items():
+            variable.assign(self._tensor(weights[name]))
         self.adam.reset()
 
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
@@ -343,7 +332,7 @@ class TensorFlowBackend(NetworkBackend):
 
     name = "tensorflow"
     frameworks = ("tensorflow",)
-    network = KerasNetwork
+    network = TensorFlowNetwork
 
     def operators(self, precision: str = "float64") -> dict[str, Operator]:
         """See :meth:`.protocol.Operators.operators`."""
@@ -363,21 +352,18 @@ class TensorFlowBackend(NetworkBackend):
         }
 
     def describe(self) -> dict[str, Any]:
-        """Versions, device, threads, determinism."""
+        """Version, device, threads, determinism."""
         gpus = tf.config.list_physical_devices("GPU")
         name = tf.config.experimental.get_device_details(gpus[0]).get("device_name", "gpu") if gpus else "cpu"
         threads = tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count()
-        version = f"{tf.__version__} (Keras {keras.__version__})"
         grappler = tf.config.optimizer.get_experimental_options()
         return self.description(
-            version,
+            tf.__version__,
             name,
             threads,
             is_op_determinism_enabled(),
             TF32=tf.config.experimental.tensor_float_32_execution_enabled(),
             autocast=any("auto_mixed" in key and on for key, on in grappler.items()),
-            mixed_precision=keras.config.dtype_policy().compute_dtype != "float32",
-            another_default_dtype=keras.config.floatx() != "float32",
         )
 
 

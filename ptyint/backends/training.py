@@ -12,6 +12,7 @@ import os
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -189,8 +190,19 @@ class NetworkBackend(ABC):
         history = fit(network, data, config, self.name, on_epoch)
         return {name: array.astype(np.float32) for name, array in network.get_weights().items()}, history
 
+    @cached_property
+    def _idle(self) -> dict[Any, Network]:
+        """The network of the last inference, for the next one of its kind: it is built and traced once."""
+        return {}
+
     def infer(self, data: GroupedScan, weights: Weights, config: InferenceConfig) -> NDArray[np.complex64]:
         """See :meth:`.protocol.Trainable.infer`."""
-        network = self.build(TrainingConfig(model=config.model), weights, data.scan.good_pixels)
+        key = config.model, *((name, array.shape) for name, array in weights.items())
+        if network := self._idle.pop(key, None):
+            network.reset(weights)
+        else:
+            network = self.build(TrainingConfig(model=config.model), weights, data.scan.good_pixels)
         patches = [network.predict(batch) for batch in data.batches(config.batch_size)]
+        self._idle.clear()
+        self._idle[key] = network
         return np.concatenate(patches).astype(np.complex64)

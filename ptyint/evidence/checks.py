@@ -166,11 +166,6 @@ def to_json(value: float) -> float | str:
     return float(value) if math.isfinite(value) else str(float(value))
 
 
-def from_json(value: float | str) -> float:
-    """A number, or the name of one that is not finite."""
-    return float(value)
-
-
 def signed(verdict: Verdict) -> str:
     """A verdict after its sign."""
     return f"{SIGNS[verdict]} {verdict}"

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
-from xml.etree.ElementTree import Element, SubElement, tostring
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import LostRunError
 from ptyint.evidence.causes import lines
 from ptyint.evidence.checks import SIGNS, Check, signed
-from ptyint.evidence.display import Table, printable, required
+from ptyint.evidence.display import Table, printable, render, required
 from ptyint.evidence.manifest import Judged, Manifest
 
-COUNTED = {"tests": "testcase", "failures": "failure", "errors": "error", "skipped": "skipped"}
 CAUSES = 20
 """How many the summary names."""
 
@@ -25,18 +21,7 @@ def junit(content: Manifest) -> str:
     """A suite for each notebook and one for the run, a case for each check; neither passed nor failed is an error."""
     itself = Check.fact("no errors of its own", not content.errors, "\n".join(content.errors))
     own = Judged(stage="run", notebook="run", verdict=itself.verdict, **asdict(itself))
-    root = Element("testsuites", name=f"ptyint run {content.run}")
-    for notebook, checks in groupby([*content.checks, own], attrgetter("notebook")):
-        suite = SubElement(root, "testsuite", name=notebook, timestamp=content.start[:19])
-        for one in checks:
-            names = {"classname": f"{one.stage}.{notebook}", "name": printable(one.name)}
-            case = SubElement(suite, "testcase", names, time="0")
-            if one.verdict != "pass":
-                said = printable(f"measured {one.measured}, required {required(one)}. {one.note}").strip()
-                SubElement(case, "failure" if one.verdict == "fail" else "error", message=said, type=one.verdict)
-    for one in (root, *root):
-        one.attrib.update({name: str(len(one.findall(f".//{tag}"))) for name, tag in COUNTED.items()})
-    return str(tostring(root, encoding="unicode"))
+    return printable(render("junit.xml.j2", run=content, checks=[*content.checks, own], required=required))
 
 
 def json_lines(content: Manifest) -> list[str]:

@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from PIL import Image
 
+from ptyint._glance import said
 from ptyint.errors import shortened
 from ptyint.evidence.checks import VERDICTS, Check, signed
 from ptyint.evidence.record import MIME, Record
@@ -82,7 +83,7 @@ class Table:
     @classmethod
     def of(cls, frame: DataFrame, caption: str, record: Record | None = None) -> Table:
         """A data frame without its index; floats in four significant digits, None as a dash."""
-        rows = [tuple(map(_text, row)) for row in frame.itertuples(index=False, name=None)]
+        rows = [tuple(map(said, row)) for row in frame.itertuples(index=False, name=None)]
         return cls(caption, tuple(map(str, frame.columns)), rows, record)
 
     @property
@@ -108,22 +109,17 @@ class Picture:
     alt: str
 
     def png(self) -> bytes:
-        """The figure as a PNG."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI)
-        return buffer.getvalue()
+        """The figure as a PNG of 256 colours: a quarter of the size, no colour off by more than some 5 %."""
+        drawn, kept = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=DPI)
+        few = Image.open(drawn).convert("RGB").quantize(256, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+        few.save(kept, "png", optimize=True)
+        return kept.getvalue()
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
         """What Jupyter asks for: the PNG with the alt text in its metadata."""
         width = int(self.figure.get_figwidth() * 100)
         return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt, "width": width}}
-
-
-def _text(cell: Any) -> str:
-    """What stands in a cell of a table."""
-    if cell is None:
-        return "-"
-    return number(float(cell)) if isinstance(cell, (float, np.floating)) else str(cell)
 
 
 @cache

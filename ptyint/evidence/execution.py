@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ptyint._atomic import shipped
+from ptyint._atomic import plain, shipped
 from ptyint.errors import ConfigError, EvidenceError, did_you_mean, shortened, shown
 from ptyint.evidence.display import Table
 from ptyint.evidence.environment import installation, now
@@ -77,7 +77,7 @@ def read_notebook(path: Path) -> Any:
     import nbformat
 
     try:
-        return nbformat.read(path, as_version=4)
+        return nbformat.read(plain(path), as_version=4)
     except (OSError, ValueError, AttributeError, nbformat.reader.NotJSONError) as error:
         raise ConfigError(f"{path.name} is not a readable notebook ({error}).") from error
 
@@ -114,7 +114,7 @@ def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) ->
             hint = did_you_mean(key, defaults) or f" It has {sorted(defaults)}."
             raise ConfigError(f"{name} has no parameter {key!r}.{hint}")
         default = defaults[key]
-        if isinstance(value, (int, float)) and not abs(value) < LARGEST:
+        if (default is None or not isinstance(value, str)) and not _finite(value):
             raise ConfigError(f"{name}: {key} is {shown(value)}; must be a finite number below {LARGEST:g}.")
         if not _fits(value, default):
             raise ConfigError(
@@ -147,6 +147,16 @@ def _defaults(notebook: Any, name: str) -> dict[str, Any]:
                 "after this one and computes nothing again."
             ) from None
     return defaults
+
+
+def _finite(value: Any) -> bool:
+    """Whether a number, also one in text, is below `LARGEST`; what is no number is."""
+    try:
+        return abs(float(value)) < LARGEST
+    except OverflowError:
+        return False
+    except (TypeError, ValueError):
+        return True
 
 
 def _fits(value: Any, default: Any) -> bool:

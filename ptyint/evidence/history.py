@@ -9,20 +9,32 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, plain
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder, manifest, pages
-from ptyint.evidence.checks import signed
+from ptyint.evidence.checks import signed, to_json
 from ptyint.evidence.display import one_line, printable, render
-from ptyint.evidence.manifest import Manifest, Notebook
+from ptyint.evidence.manifest import Manifest
 from ptyint.evidence.record import TOLERANCE
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Place = tuple[str, str, str]
+"""Kind of a fact, the notebook that it is of (empty: of the run), and its name."""
+
+NUMBERS = "numbers"
+"""The kind that moves from run to run and is no news."""
 
 MOST = 5
 """How many things of one kind a sentence names."""
+
+MACHINE = ("python", "platform", "cpu", "threads")
+"""What is compared of the surroundings."""
 
 JSON, PAGE = "index.json", "index.html"
 VERSION = 1
@@ -52,65 +64,69 @@ def changes(now: Manifest, earlier: Sequence[Manifest]) -> dict[str, list[str]]:
         Notebook to sentences about it, against the last run that had this notebook; under ``""`` the sentences about
         the run as a whole, against the last run of the same notebooks in the same profile.
     """
-    by_notebook = {entry.name: _notebook(now, entry, earlier) for entry in now.notebooks}
+    by_notebook = {entry.name: _notebook(now, entry.name, earlier) for entry in now.notebooks}
     same = (one for one in earlier if one.profile == now.profile and {e.name for e in one.notebooks} == {*by_notebook})
     last = next(same, None)
     whole = [f"compared with {last.run}" if last else "this is the first run of these stages in this profile"]
-    whole += _surroundings(now, last) if last else []
+    whole += _sentences(_moved(last, now), "") if last else []
     for name, (against, *sentences) in by_notebook.items():
         where = f"{name}, {against}" if sentences and against != whole[0] else name
         whole += [f"{where}: {sentence}" for sentence in sentences]
     return {"": whole if len(whole) > 1 or not last else [f"nothing but times, {whole[0]}"], **by_notebook}
 
 
-def _notebook(now: Manifest, entry: Notebook, earlier: Sequence[Manifest]) -> list[str]:
-    pairs = ((last, old) for last in earlier for old in last.notebooks if old.name == entry.name)
-    last, before = next(pairs, (None, None))
-    if last is None or before is None:
+def _notebook(now: Manifest, name: str, earlier: Sequence[Manifest]) -> list[str]:
+    last = next((one for one in earlier if any(entry.name == name for entry in one.notebooks)), None)
+    if last is None:
         return ["it ran for the first time"]
-    old, new = ({check.name: check.verdict for check in one.of(entry.name)} for one in (last, now))
-    bounds = [{c.name: c.bound for c in one.of(entry.name) if c.measured is not None} for one in (last, now)]
-    tolerances = [
-        {name.removeprefix(TOLERANCE): value for name, value in one.numbers.items() if name.startswith(TOLERANCE)}
-        for one in (before, entry)
-    ]
-    asked = [{name: repr(value) for name, value in one.asked.items()} for one in (before, entry)]
-    turned = [f"{name} ({old[name]} → {new[name]})" for name in new if old.get(name, new[name]) != new[name]]
-    sentences = [
-        f"compared with {last.run}",
-        *_some("{} now", turned),
-        *_some("new checks: {}", sorted(new.keys() - old.keys())),
-        *_some("checks that are gone: {}", sorted(old.keys() - new.keys())),
-        *_some("bounds moved: {}", _moved(*bounds)),
-        *_some("tolerances moved: {}", _moved(*tolerances)),
-        *_some("parameters: {}", _moved({name: "None" for name in asked[1]} | asked[0], asked[1])),
-    ]
-    return sentences + ["the notebook itself was edited"] * (entry.source_sha256 != before.source_sha256)
+    return [f"compared with {last.run}", *_sentences(_moved(last, now), name)]
 
 
-def _moved(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What is in both, with another value."""
-    return [f"{name} {before[name]} → {now[name]}" for name in now if before.get(name, now[name]) != now[name]]
+def _sentences(moved: Mapping[Place, tuple[Any, Any]], notebook: str) -> list[str]:
+    """What moved in a notebook, or without a name around all of them: a sentence for each kind."""
+    kinds: dict[str, list[str]] = {}
+    for (kind, where, name), (before, now) in moved.items():
+        if where == notebook and kind != NUMBERS:
+            kinds.setdefault(kind, []).append(f"{name} {before} → {now}")
+    told = {k: [*some[:MOST], *[f"and {len(some) - MOST} more"] * (len(some) > MOST)] for k, some in kinds.items()}
+    return [f"{kind}: {', '.join(some)}" for kind, some in told.items()]
 
 
-def _surroundings(now: Manifest, last: Manifest) -> list[str]:
-    sentences = _moved(*({"verdict": one.verdict, "commit": str(one.git.commit)[:10]} for one in (last, now)))
-    sentences += _some("uncommitted changes in {}", now.git.changed if now.git.dirty else [])
-    old, new = last.environment, now.environment
-    absent = dict.fromkeys(sorted(old.packages.keys() | new.packages.keys()), "none")
-    sentences += _some("packages: {}", _moved(absent | old.packages, absent | new.packages))
-    facts = ("python", "platform", "cpu", "threads", "variables")
-    sentences += _moved(*({fact: getattr(one, fact) for fact in facts} for one in (old, new)))
-    for name, said in new.backends.items():
-        differs = [key for key in said if said[key] != old.backends.get(name, {}).get(key)]
-        sentences += _some(f"{name} says something else of {{}}", differs)
-    return sentences
+def difference(before: Manifest, now: Manifest) -> DataFrame:
+    """What differs between two runs, times aside, a row each: kind, what, before, now; None where a run lacks it."""
+    import pandas as pd
+
+    rows = [(kind, ": ".join(filter(None, where)), *pair) for (kind, *where), pair in _moved(before, now).items()]
+    return pd.DataFrame(rows, columns=["kind", "what", "before", "now"], dtype=object)
 
 
-def _some(sentence: str, things: Sequence[str]) -> list[str]:
-    """`sentence` about the first few `things`, or nothing."""
-    more = f" and {len(things) - MOST} more" if len(things) > MOST else ""
-    return [sentence.format(", ".join(things[:MOST]) + more)] if things else []
+def _moved(before: Manifest, now: Manifest) -> dict[Place, tuple[Any, Any]]:
+    old, new = _facts(before), _facts(now)
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+
+
+def _facts(run: Manifest) -> dict[Place, Any]:
+    """What can be compared between runs."""
+    git, machine = run.git, run.environment
+    kinds: dict[tuple[str, str], Mapping[str, Any]] = {
+        ("run", ""): {"verdict": run.verdict, "commit": str(git.commit)[:10], "uncommitted": ", ".join(git.changed)},
+        ("packages", ""): machine.packages,
+        ("environment", ""): {name: getattr(machine, name) for name in MACHINE} | machine.variables,
+        ("datasets", ""): {name: digest[:12] for name, digest in run.datasets.items()},
+    }
+    kinds |= {("backends", name): facts for name, facts in machine.backends.items()}
+    for one in run.notebooks:
+        numbers = {name: to_json(value) for name, value in one.numbers.items()}
+        tolerances = {name.removeprefix(TOLERANCE): n for name, n in numbers.items() if name.startswith(TOLERANCE)}
+        kinds |= {
+            ("verdicts", one.name): {check.name: check.verdict for check in run.of(one.name)},
+            ("bounds", one.name): {check.name: to_json(check.bound) for check in run.of(one.name)},
+            ("tolerances", one.name): tolerances,
+            ("parameters", one.name): one.asked,
+            ("notebook", one.name): {"source": one.source_sha256[:12]},
+            (NUMBERS, one.name): {name: n for name, n in numbers.items() if not name.startswith(TOLERANCE)},
+        }
+    return {(*kind, name): value for kind, facts in kinds.items() for name, value in facts.items()}
 
 
 # The ledger
@@ -123,7 +139,7 @@ def append(ledger: Path, entry: str, place: Callable[[], None] = lambda: None) -
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(ledger.with_name(f".{ledger.name}.lock")):
-        before = ledger.read_bytes() if ledger.exists() else HEADER.encode()
+        before = plain(ledger).read_bytes() if ledger.exists() else HEADER.encode()
         gap = b"\n" if before.endswith(b"\n") else b"\n\n"
         with atomic_path(ledger) as temporary:
             temporary.write_bytes(before + gap + printable(entry).strip().encode() + b"\n")
@@ -180,27 +196,26 @@ def write_index(reports: Path) -> Path:
 
 def _run(path: Path) -> dict[str, Any]:
     name = folder.run_name(path)
-    empty: dict[str, Any] = {
-        "run": name, "folder": path.name, "state": "damaged", "verdict": None, "sequence": None, "start": None,
-        "end": None, "profile": None, "commit": None, "dirty": None, "stages": {}, "numbers": {}, "passed": 0,
-        "checks": 0, "manifest_sha256": None, "problem": "",
-    }  # fmt: skip
-    under_way = "running" if folder.is_busy(path) else "interrupted"
+    state = "running" if folder.is_busy(path) else "interrupted"
     try:
-        content = manifest.read(path)
+        content, problem = manifest.read(path), ""
     except EvidenceError as error:
-        return empty | {"state": "damaged" if path.name == name else under_way, "problem": str(error)}
-    state = content.state if path.name == name else under_way
-    over = state == "finished"
-    return empty | {
-        "state": state,
-        "verdict": content.verdict if over else None,
-        "sequence": content.sequence if over else None,
-        **content.model_dump(include={"start", "end", "profile", "numbers"}),
-        "commit": content.git.commit,
-        "dirty": content.git.dirty,
-        "stages": {entry.name: entry.verdict for entry in content.notebooks},
-        "passed": sum(check.verdict == "pass" for check in content.checks),
-        "checks": len(content.checks),
-        "manifest_sha256": manifest.sha256_of(path / manifest.NAME),
-    }
+        nothing = dict.fromkeys(
+            ("verdict", "sequence", "start", "end", "profile", "commit", "dirty", "manifest_sha256")
+        )
+        known: dict[str, Any] = {**nothing, "stages": {}, "numbers": {}, "passed": 0, "checks": 0}
+        state, problem = "damaged" if path.name == name else state, str(error)
+    else:
+        over = path.name == name and content.state == "finished"
+        state = content.state if path.name == name else state
+        known = content.model_dump(include={"start", "end", "profile", "numbers"}) | {
+            "verdict": content.verdict if over else None,
+            "sequence": content.sequence if over else None,
+            "commit": content.git.commit,
+            "dirty": content.git.dirty,
+            "stages": {entry.name: entry.verdict for entry in content.notebooks},
+            "passed": sum(check.verdict == "pass" for check in content.checks),
+            "checks": len(content.checks),
+            "manifest_sha256": manifest.sha256_of(path / manifest.NAME),
+        }
+    return {"run": name, "folder": path.name, "state": state, "problem": problem, **known}

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError, model_validator
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import atomic_path, plain
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Check, Criterion, Relation, Verdict, to_json, worst
 from ptyint.evidence.execution import read_notebook, same_values, unfinished
@@ -356,7 +356,7 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        return parse(path.read_bytes())
+        return parse(plain(path).read_bytes())
     except FileNotFoundError:
         raise EvidenceError(f"{folder} has no {NAME}: it is not a run folder, or its run never began.") from None
     except OSError as error:

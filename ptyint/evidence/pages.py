@@ -8,18 +8,16 @@ from __future__ import annotations
 import math
 import re
 import shlex
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from textwrap import wrap
 from typing import Any
 
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError, shortened
 from ptyint.evidence.causes import causes
-from ptyint.evidence.checks import SIGNS, from_json
-from ptyint.evidence.display import TEMPLATES, Picture, number, printable, render
+from ptyint.evidence.checks import SIGNS
+from ptyint.evidence.display import TEMPLATES, number, printable, render
 from ptyint.evidence.execution import read_executed, read_notebook
 from ptyint.evidence.manifest import Command, Manifest, Notebook
 from ptyint.evidence.record import MIME
@@ -94,7 +92,10 @@ def _write_notebook(folder: Path, manifest: Manifest, entry: Notebook, body: str
     shown = shortened("\n".join(tail), LONGEST_LOG) if errors else ""
     files = [file for file in (*entry.artifacts, f"{name}.ipynb", f"{name}.log") if (folder / file).is_file()]
     given = {"manifest": manifest, "entry": entry, "changes": since, "errors": errors, "log": shown, "body": body}
-    _write(folder / f"{name}.html", "notebook.html.j2", checks=manifest.of(name), files=files, **given)
+    contents = re.findall(r'<h2 id="([^"]+)">(.*?)(?:<a|</h2>)', body)
+    _write(
+        folder / f"{name}.html", "notebook.html.j2", checks=manifest.of(name), files=files, contents=contents, **given
+    )
 
 
 def notebook_body(path: Path) -> str:
@@ -191,42 +192,13 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     since : list of str
         What changed between the last two finished runs.
     """
-    from matplotlib import style
-
     finished = [run for run in runs if run["state"] == "finished"]
     names = dict.fromkeys(name for run in finished for name in run["numbers"])
     main = ([name for name in names if name.startswith(f"{notebook}: ")][:NUMBERS_ON_TOP] for notebook in MAIN)
-    with style.context("default"):  # whatever the user's matplotlibrc says
-        picture = trend(finished[::-1], [name for group in main for name in group])
-        shown = None if picture is None else {"png": b64encode(picture.png()).decode(), "alt": picture.alt}
-        _write(path, "history.html.j2", runs=runs, last=next(iter(finished), None), changes=since, picture=shown)
-
-
-def trend(runs: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Picture | None:
-    """How `names` among the runs' ``numbers`` went, the oldest run first; None where there is nothing to show."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    series = {name: [from_json(run["numbers"].get(name, "nan")) for run in runs] for name in names}
-    if not series:
-        return None
-    rows = -(-len(series) // 3)
-    figure = Figure(figsize=(10.8, 2.3 * rows + 0.3), layout="constrained")
-    axes = figure.subplots(rows, 3, squeeze=False).ravel()
-    alts = []
-    for ax, (name, values) in zip(axes, series.items(), strict=False):
-        ax.plot(range(1, len(runs) + 1), values, "o-", color="#1f5fa8", markersize=4)
-        ax.set_title("\n".join(wrap(name, 44)), fontsize=9)
-        ax.set_xlim(0.5, len(runs) + 0.5)
-        ax.xaxis.set_major_locator(MaxNLocator(nbins=min(len(runs), 8), integer=True, min_n_ticks=1))
-        ax.ticklabel_format(axis="y", useOffset=False)
-        ax.grid(alpha=0.3)
-        finite = [value for value in values if math.isfinite(value)]
-        alts.append(f"{name}: " + (f"{finite[0]:.4g} first, {finite[-1]:.4g} last" if finite else "never measured"))
-    for ax in axes[len(series) :]:
-        ax.set_axis_off()
-    figure.supxlabel(f"run, oldest to newest ({len(runs)})", fontsize=9)
-    return Picture(figure, "; ".join(alts) + ".")
+    series = {
+        name: [float(run["numbers"].get(name, "nan")) for run in finished[::-1]] for group in main for name in group
+    }
+    _write(path, "history.html.j2", runs=runs, finished=finished, changes=since, series=series, finite=math.isfinite)
 
 
 def _first_picture(path: Path) -> dict[str, str] | None:

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from textwrap import indent
 from typing import TYPE_CHECKING, Any, Literal
 
 from ptyint._atomic import PACKAGE, shipped
 from ptyint.errors import ConfigError
+from ptyint.evidence.display import render
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import REPORT_VARIABLE, run_group
 
@@ -205,16 +205,11 @@ def log_tails(runs: Sequence[TestRun], lines: int = 15) -> Markdown:
     """Of each run the command, how it ended, a link to its log and the log's last lines."""
     from IPython.display import Markdown
 
-    parts = []
-    for run in runs:
-        sections = run.log.read_text(encoding="utf-8", errors="replace").split("=== state: ")
-        section = next((part for part in sections if part.startswith(f"{run.state}\n")), sections[-1])
-        parts.append(
-            f"## {run.log.name}: {run.state}\n\nExit code {run.exit_code}; "
-            f"[the whole log, {run.log.name}]({run.log.name}); its last lines:\n\n"
-            + indent("\n".join(section.rstrip().splitlines()[-lines:]), "    ", lambda line: True)
-        )
-    return Markdown("\n\n".join(parts))
+    texts = [run.log.read_text(encoding="utf-8", errors="replace").split("=== state: ") for run in runs]
+    starts = [f"{run.state}\n" for run in runs]
+    own = [next((s for s in some if s.startswith(start)), some[-1]) for some, start in zip(texts, starts, strict=True)]
+    tails = [(run, text.rstrip().splitlines()[-lines:]) for run, text in zip(runs, own, strict=True)]
+    return Markdown(render("log_tails.md.j2", tails=tails))
 
 
 def collect_tests(arguments: Sequence[str], log: Path) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -23,7 +24,8 @@ from ptyint.evidence import execution, folder, history, manifest, pages
 from ptyint.evidence.checks import Criterion, Verdict, worst
 from ptyint.evidence.environment import environment, git_state, installation, now, usable_cores
 from ptyint.evidence.manifest import Command, Declared, Git, Judged, Manifest, Notebook, Previous, Surroundings
-from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES
+from ptyint.evidence.privacy import make_private, private
+from ptyint.evidence.processes import POLL_SECONDS, SCRATCH_VARIABLE, THREAD_VARIABLES
 from ptyint.evidence.record import merge
 
 STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -57,7 +59,7 @@ class Job:
     note : str
         What its reader must know before anything else.
     alone : bool
-        It uses every core itself, or times what it does: nothing else runs meanwhile.
+        Its processes use every core, or it times what it does: nothing else runs meanwhile.
     """
 
     stage: str
@@ -136,6 +138,8 @@ def run(
             environment=surroundings, notebooks=entries,
             checks=[Judged.of(entry, check) for entry in entries for check in manifest.declare(entry)],
         )  # fmt: skip
+        content = manifest.parse(private(content.model_dump_json(by_alias=True)))
+        entries = content.notebooks
         manifest.write(working, content)
         bodies: dict[str, str] = {}
         try:
@@ -219,7 +223,7 @@ def _executed(
         job = jobs[number]
         return pool.submit(
             _in_a_loop_of_its_own, execution.execute, job.notebook, working / f"{job.name}.ipynb", job.parameters,
-            timeout=job.timeout, on_cell=partial(on_progress, job.name), env={} if job.alone else env, kernels=kernels,
+            timeout=job.timeout, on_cell=partial(on_progress, job.name), env=env, kernels=kernels,
         )  # fmt: skip
 
     def may_start(number: int) -> bool:
@@ -228,7 +232,8 @@ def _executed(
             return not running and awaited.isdisjoint(jobs[number].needs)
         return len(running) < side_by_side and awaited.isdisjoint(jobs[number].needs)
 
-    with ThreadPoolExecutor(side_by_side) as pool:
+    with tempfile.TemporaryDirectory(prefix="ptyint-run-") as scratch, ThreadPoolExecutor(side_by_side) as pool:
+        env[SCRATCH_VARIABLE] = scratch
         try:
             while waiting or running:
                 while (number := next(filter(may_start, waiting), None)) is not None:
@@ -261,9 +266,11 @@ def _in_a_loop_of_its_own(execute: Callable[..., execution.Execution], *argument
 
 
 def _ended(working: Path, entry: Notebook, done: execution.Execution) -> None:
-    entry.argv = [argument.replace(str(working) + os.sep, "") for argument in done.argv]
+    entry.argv = [private(argument.replace(str(working) + os.sep, "")) for argument in done.argv]
     entry.start, entry.end = done.start, done.end
-    entry.exit_code, entry.stopped = done.exit_code, done.stopped
+    entry.exit_code, entry.stopped = done.exit_code, private(done.stopped)
+    with suppress(OSError):  # whoever writes next says so
+        make_private(working, f"{entry.name}.ipynb", f"{entry.name}.log")
 
 
 def _summarise(working: Path, job: Job) -> list[str]:
@@ -334,7 +341,7 @@ def _finish(working: Path, content: Manifest, ledger: Path | None, bodies: Mappi
             content.errors.append(f"The name {content.run} was taken while the run went on; run again.")
             content.run = folder.free_name(root)
         shown, problems = ({}, {}) if bodies is None else pages.bodies(working, content, bodies)
-        content.errors = list(dict.fromkeys([*content.errors, *problems.values()]))
+        content.errors = [private(error) for error in dict.fromkeys([*content.errors, *problems.values()])]
         for entry in content.notebooks:
             entry.verdict = worst([entry.verdict, "fail"]) if entry.name in problems else entry.verdict
         content.verdict = content.decide()
@@ -343,6 +350,8 @@ def _finish(working: Path, content: Manifest, ledger: Path | None, bodies: Mappi
         pages.write_run(working, content, shown, since)
         for link in [path for path in working.rglob("*") if path.is_symlink()]:
             link.unlink()
+        if bodies is not None:  # else there is no room
+            make_private(working)
         content.artifacts = manifest.hash_artifacts(working)
         content.state = "finished"
         digest = manifest.write(working, content)

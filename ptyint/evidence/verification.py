@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptyint._atomic import plain, special
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Verdict, worst
 from ptyint.evidence.manifest import NAME, RUN_NAME, SEAL, Judged, Manifest, hash_artifacts, judge, read, sha256_of
@@ -71,8 +72,8 @@ def _files(folder: Path, manifest: Manifest) -> list[str]:
         for name in sorted(there.keys() & promised.keys())
         if there[name] != promised[name]
     ]
-    links = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink())
-    return problems + [f"{name} is a link; a run folder holds its own files." for name in sorted(links)]
+    odd = {path.relative_to(folder).as_posix(): what for path in folder.rglob("*") if (what := special(path))}
+    return problems + [f"{name} is {odd[name]}; a run folder holds its own files." for name in sorted(odd)]
 
 
 def _checks(folder: Path, manifest: Manifest) -> list[str]:
@@ -103,7 +104,7 @@ def _checks(folder: Path, manifest: Manifest) -> list[str]:
 
 def _in_ledger(ledger: Path, run: str, digest: str) -> list[str]:
     try:
-        text = ledger.read_text(encoding="utf-8", errors="replace")
+        text = plain(ledger).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         return [f"The ledger {ledger.name} cannot be read: {error}."]
     entries = re.findall(rf"^- manifest of {re.escape(run)}: sha256 `([0-9a-f]+)`$", text, re.MULTILINE)

@@ -15,23 +15,28 @@ from numpy.typing import NDArray
 
 from ptyint import backends, dispatcher
 from ptyint._atomic import atomic_path, plain
+from ptyint._glance import Glance
 from ptyint.backends import bundle
 from ptyint.backends.protocol import OnEpoch
 from ptyint.backends.weights import scan_units
 from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
+from ptyint.images.gauge import bounding_box
 from ptyint.images.stitch import Stitched, stitch, synchronise_phases
 from ptyint.scans.forward import probe_mask
 from ptyint.scans.scan import Scan, validate_scan
 
 NAME = "reconstruction.h5"
 
+SHOWN = ("scan", "n_patterns", "n_groups", "ended", "training_seconds", "scan_sha256", "initial_weights_sha256")
+"""Facts that a notebook shows at a glance."""
+
 BEAM_REACH_PX = 5
 """How far beyond the outermost positions the beam, some 20 px wide, still lights the object well."""
 
 
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Reconstruction(Glance):
     """What a backend made of a scan.
 
     Attributes
@@ -83,6 +88,15 @@ class Reconstruction:
     def backend(self) -> str:
         """Name of the backend that ran."""
         return str(self.facts["backend"])
+
+    def _facts(self) -> dict[str, Any]:
+        height, width = self.object_.shape
+        own = {"pixels": f"{height} x {width}", "epochs": len(self.losses), "last loss": float(self.losses[-1])}
+        return {"backend": self.backend, **own, **{name: self.facts.get(name, "-") for name in SHOWN}}
+
+    def _thumbnails(self) -> dict[str, NDArray[Any]]:
+        seen = bounding_box(self.scanned)
+        return {"amplitude": abs(self.object_[seen]), "phase": self.object_[seen], "probe": abs(self.probe[0])}
 
     @property
     def costs(self) -> dict[str, float]:

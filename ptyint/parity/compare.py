@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.evidence.checks import Verdict, to_json
+from ptyint.parity.arrays import Tap, keep
 from ptyint.parity.tolerances import Tolerance
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -253,7 +254,10 @@ def compare(
     if sides[1] == REFEREE:  # always double precision: only a backend's dtype is compared with a backend's
         candidate = candidate.astype(np.result_type(candidate, reference))
     apart = difference(candidate, reference, scale)
-    return Finding(*where, *sides, apart.norm, bound, apart.ratio(tolerance, where.precision), apart.note)
+    finding = Finding(*where, *sides, apart.norm, bound, apart.ratio(tolerance, where.precision), apart.note)
+    if finding.red:
+        keep(Tap(where.rung, finding.place, *sides, candidate, reference))
+    return finding
 
 
 def bounded(where: Place, sides: tuple[str, str], error: float, bound: float, note: str = "") -> Finding:

@@ -18,15 +18,16 @@ from ptyint import backends
 from ptyint._atomic import write_arrays
 from ptyint.errors import ConfigError
 from ptyint.evidence.environment import now
-from ptyint.evidence.processes import run_group
-from ptyint.parity import reproducers
+from ptyint.evidence.processes import SCRATCH_VARIABLE, run_group
+from ptyint.parity import arrays, reproducers
 from ptyint.parity.capabilities import Offer
+from ptyint.parity.compare import Arrays
 from ptyint.parity.configurations import FIXTURE
 from ptyint.parity.problems import Problems
 from ptyint.parity.reproducers import Disagreement
 from ptyint.parity.results import Judged, Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, trained, workflow
-from ptyint.parity.rungs.rung import Capture, Captured, Measured, stored
+from ptyint.parity.rungs.rung import Capture, Measured, stored
 from ptyint.parity.worker import OFFER, ONE_THREAD, Worker, give
 from ptyint.scans.fixtures import load_fixture
 
@@ -51,8 +52,8 @@ class Climb:
     Parameters
     ----------
     folder : path-like
-        Gets ``ladder.json`` and a log of each process; for backends that cannot be traced, ``disagreements.json``
-        and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
+        Gets ``ladder.json``, ``red_taps.h5`` and a log of each process; for backends that cannot be traced,
+        ``disagreements.json`` and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
     reference, candidate : str
         Names of backends.
     problems : Problems
@@ -84,7 +85,7 @@ class Climb:
         self.problems = problems or Problems()
         self.datasets = {FIXTURE: load_fixture(FIXTURE).sha256}
         self.disagreements: list[Disagreement] = []
-        self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-")
+        self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-", dir=os.environ.get(SCRATCH_VARIABLE))
         self.scratch = Path(self._scratch.name)
         give(self.scratch, self.pair, self.problems)
         self._workers: dict[str, Worker] = {}  # by log
@@ -93,6 +94,7 @@ class Climb:
         self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
         self._done: dict[tuple[str, str, str], Future[str]] = {}  # by side, capture and part
         self._judged: dict[str, Judged] = {}
+        self._red: list[arrays.Tap] = []
         self._measured: Measured | None = None
         self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
 
@@ -151,7 +153,7 @@ class Climb:
             self._workers[log] = Worker(side, self.scratch, self.folder / log, self.timeout)
         return self._workers[log]
 
-    def _read(self, side: str, name: str, part: str) -> Captured:
+    def _read(self, side: str, name: str, part: str) -> Arrays:
         """What was captured; in its place what went wrong, where a process died."""
         if name in CAPTURES and CAPTURES[name].on_demand and (side, name, part) not in self._done:
             self._submit_part(CAPTURES[name], part)
@@ -200,7 +202,8 @@ class Climb:
             self._measured = None
         names = {capture.name for capture in rung.captures}
         wait([future for (_, capture, _), future in self._done.items() if capture in names])
-        judged = Judged(rung, tuple(rung.judge(self.measured, problems or self.problems)))
+        with arrays.keeping([] if problems else self._red):
+            judged = Judged(rung, tuple(rung.judge(self.measured, problems or self.problems)))
         if problems is None:
             self._judged[name] = judged
         return judged
@@ -233,6 +236,8 @@ class Climb:
             self.disagreements = reproducers.write(self.scratch, self.folder, rows, *given)
         ladder = Ladder(*self.pair, self.problems.profile, rows, cost.numbers(measured), cost.about(measured))
         ladder.save(self.folder / "ladder.json")
+        if self._red:
+            arrays.save(self.folder / arrays.NAME, self._red)
         return ladder
 
     def close(self) -> None:

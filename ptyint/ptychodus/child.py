@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,23 +23,10 @@ from ptyint.scans.scan import Scan, validate_scan
 Send = Callable[[Any], None]
 
 
-@dataclass(frozen=True, eq=False)
-class Inferred:
-    """What :func:`infer` sends.
-
-    Attributes
-    ----------
-    object_ : ndarray of complex64, (H, W)
-        On the grid of the scan's object; 0 where no patch reached.
-    probe : ndarray of complex64, (modes, N, N)
-        ``|propagate(probe * object_patch)|**2`` are the expected counts.
-    losses : list of float
-        Of the epochs in which the model was trained.
-    """
-
-    object_: NDArray[np.complex64]
-    probe: NDArray[np.complex64]
-    losses: list[float]
+Inferred = tuple[NDArray[np.complex64], NDArray[np.complex64], list[float]]
+"""What :func:`infer` sends: the object on the grid of the scan's, (H, W), 0 where no patch reached; the probe
+(modes, N, N), such that ``|propagate(probe * object_patch)|**2`` are the expected counts; the losses of the training.
+"""
 
 
 def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> None:
@@ -54,14 +41,14 @@ def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> Non
 
 
 def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> None:
-    """Apply the bundle `model_path` to the scan in the folder `source`; send one :class:`Inferred`.
+    """Apply the bundle `model_path` to the scan in the folder `source`; send one `Inferred`.
 
     The network, its groups and its seed are those that the bundle was trained with, by whichever backend.
     """
     bundle = load_bundle(model_path)
     config = bundle.config.applied(model_path=model_path, M=M, backend=backend)
     result = assemble(dispatcher.infer(valid_scan(source), config, bundle.weights))
-    send(Inferred(result.object_.astype(np.complex64), result.probe, bundle.losses))
+    send((result.object_.astype(np.complex64), result.probe, bundle.losses))
 
 
 def find_scan(folder: Path) -> Path:

@@ -29,8 +29,8 @@ from ptychodus.api.settings import SettingsRegistry
 from ptyint._atomic import atomic_path
 from ptyint.config import TrainingConfig
 from ptyint.errors import BundleError, ScanError
-from ptyint.evidence.processes import stream
 from ptyint.ptychodus import child, settings
+from ptyint.ptychodus.processes import stream
 from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
 from ptyint.scans.files import write_scan
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
@@ -188,20 +188,22 @@ def _files(parameters: ReconstructInput) -> Iterator[Path]:
 
 def _product(given: Product, inferred: child.Inferred) -> Product:
     """The input with its object, probe and losses replaced; Ptychodus would take an object of any shape."""
+    object_, probe, losses = inferred
     geometry = given.object_.get_geometry()
-    if inferred.object_.shape != (geometry.height_px, geometry.width_px):
+    shape = geometry.height_px, geometry.width_px
+    if object_.shape != shape:
         raise ScanError(
-            f"The reconstructed object is {inferred.object_.shape}; the input's is "
-            f"{(geometry.height_px, geometry.width_px)}, and they must be equal. Report this with the scan."
+            f"The reconstructed object is {object_.shape}; the input's is {shape}, and they must be equal. Report this "
+            "with the scan."
         )
     return replace(
         given,
-        probes=ProbeSequence(inferred.probe, opr_weights=None, pixel_geometry=given.probes.get_pixel_geometry()),
+        probes=ProbeSequence(probe, opr_weights=None, pixel_geometry=given.probes.get_pixel_geometry()),
         object_=Object(
-            inferred.object_,
+            object_,
             pixel_geometry=given.object_.get_pixel_geometry(),
             center=given.object_.get_center(),
             layer_spacing_m=given.object_.layer_spacing_m,
         ),
-        losses=[LossValue(number, loss) for number, loss in enumerate(inferred.losses, 1)],
+        losses=[LossValue(number, loss) for number, loss in enumerate(losses, 1)],
     )

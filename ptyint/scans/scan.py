@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint._glance import Glance
 from ptyint.config import PATTERN_SIZES
 from ptyint.errors import ScanError
 from ptyint.scans.fields import Shape, fits, layout
@@ -53,8 +54,8 @@ class PatternSource(Protocol):
         """Patterns at `index` along the first axis."""
 
 
-@dataclass(frozen=True, eq=False)
-class Scan:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scan(Glance):
     """One ptychographic acquisition.
 
     Attributes
@@ -117,6 +118,19 @@ class Scan:
     def N(self) -> int:
         """Edge of a diffraction pattern in pixels."""
         return int(self.diffraction_patterns.shape[-1])
+
+    def _facts(self) -> dict[str, Any]:
+        size = f"{self.N} x {self.N}"
+        facts = {"name": self.name, "patterns": self.n, "pixels": size, "modes of the probe": len(self.probe)}
+        optional = {name: getattr(self, name) for name in PLAUSIBLE_M if getattr(self, name) is not None}
+        object_ = {} if self.object_ is None else {"object": f"{self.object_.shape}, truth: {self.object_is_truth}"}
+        return {**facts, **object_, **optional, "notes": "; ".join(self.notes) or "none"}
+
+    def _thumbnails(self) -> dict[str, NDArray[Any]]:
+        y, x = self.probe_positions_px.T
+        places, _, _ = np.histogram2d(y, x, bins=64)
+        images = {"pattern 0, log": np.log1p(self.counts([0])[0]), "probe": abs(self.probe[0]), "positions": places}
+        return images if self.object_ is None else {**images, "object, phase": self.object_}
 
     @cached_property
     def sha256(self) -> str:

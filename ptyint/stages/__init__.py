@@ -18,8 +18,13 @@ PROFILES = {
 }
 """Profile to its stages, in the order in which they run."""
 
-DECIDED = {"output_dir": "--reports says where"}
-"""Notebook parameters that every run sets itself, and what is there instead; a stage has more."""
+DECIDED = {
+    "output_dir": "--reports says where", "backend": "both run", "profile": "--profile is for that",
+    "scan_file": "--scan is for that", "scan.fixture": "--fixture is for that", "star.fixture": f"it is {scan.STAR}",
+    "reference_dir": "it is TensorFlow's", "candidate_dir": "it is PyTorch's",
+    "red_file": "it is the red stage's", "trained_dir": "it is the scan stage's",
+}  # fmt: skip
+"""Notebook parameters, of every stage or as ``stage.name``, that a run sets itself, and what is there instead."""
 
 
 def jobs_of(request: Request) -> list[Job]:
@@ -42,8 +47,8 @@ def jobs_of(request: Request) -> list[Job]:
     defaults = {job.name: parameter_defaults(notebook_path(job.notebook)) for job in jobs}
     for name in request.parameters:
         stages, own = _addressed(request, name)
-        decided = {one for stage in stages for one in _decided(stage)}
-        known = sorted({one for job in jobs if job.stage in stages for one in defaults[job.name]} - decided)
+        names = ({one: f"{job.stage}.{one}" for one in defaults[job.name]} for job in jobs if job.stage in stages)
+        known = sorted({one for some in names for one, full in some.items() if not DECIDED.keys() & {one, full}})
         if own not in known:
             hint = did_you_mean(own, known) or f" They have {known}."
             asked = ", ".join(dict.fromkeys(stages))
@@ -62,18 +67,13 @@ def _addressed(request: Request, name: str) -> tuple[tuple[str, ...], str]:
     return ((stage,) if stage else request.stages), own
 
 
-def _decided(stage: str) -> dict[str, str]:
-    return {**DECIDED, **STAGES[stage].decided}
-
-
 def _refuse_values(request: Request) -> None:
     """Refuse what a run decides itself, and what no notebook can take."""
     for name, value in request.parameters.items():
         stages, own = _addressed(request, name)
-        for stage in stages:
-            if instead := _decided(stage).get(own):
-                raise ConfigError(f"-p {name} cannot be given to a run: {instead}.")
         for key in (own, *(f"{stage}.{own}" for stage in stages)):
+            if key in DECIDED:
+                raise ConfigError(f"-p {name} cannot be given to a run: {DECIDED[key]}.")
             if key in ALLOWED and value is not None:  # None is told by its type
                 ALLOWED[key](value)
         if isinstance(value, (int, float)) and value < 0:

@@ -56,7 +56,8 @@ def skipped_test() -> str:
 
 def _jobs(request: Request) -> list[Job]:
     expects = criteria(chosen(str(request.given("faults").get("faults", ""))))
-    return [Job("faults", "faults", STAGE.title, "sensitivity", expects=expects, artifacts=(NAME,), alone=True)]
+    names, artifacts = ("faults", "faults", STAGE.title, "sensitivity"), (NAME,)
+    return [Job(*names, expects=expects, artifacts=artifacts, needs=("ladder",), alone=True)]
 
 
 STAGE = Stage("Seeded faults", "real porting faults, put in: does the ladder go red, and where", _jobs)

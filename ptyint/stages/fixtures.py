@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ptyint import backends
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import ConfigError, FixtureError
@@ -25,7 +23,8 @@ from ptyint.evidence.run import Job
 from ptyint.images.reconstruction import Reconstruction, reconstruct
 from ptyint.scans.fixtures import ARRAYS, Fixture, fixture_info, fixture_names, load_fixture, missing
 from ptyint.scans.groups import group_positions
-from ptyint.scans.scan import Scan, pattern_slices
+from ptyint.scans.measures import measure
+from ptyint.scans.scan import Scan
 from ptyint.stages.request import BACKENDS, Request, Stage
 
 NAME = "phase_e_fixture_sync.md"
@@ -136,34 +135,6 @@ def _examine(fixture: Fixture) -> Examined:
         return Examined(fixture, seconds, scan, measure(scan))
     except Exception as error:  # whatever it is, it is the finding
         return Examined(fixture, time.perf_counter() - start, error=f"{type(error).__name__}: {error}")
-
-
-def measure(scan: Scan) -> dict[str, float]:
-    """What a scan does not say of itself, from its arrays; patterns are read by slices.
-
-    Returns
-    -------
-    dict of str to float
-        ``mean_counts`` per pattern and ``bad_pixels``, which it leaves out; ``step_px``, the median over the positions
-        of the mean distance to the four nearest others; ``probe_diameter_px``, of the disk as large as the area where
-        the probe's modulus is at least half its maximum; ``overlap_ratio``, ``1 - step / probe diameter``, at most 0
-        where neighbouring beams do not touch.
-    """
-    from scipy.spatial import cKDTree
-
-    positions = scan.probe_positions_px
-    distances, _ = cKDTree(positions).query(positions, k=min(5, scan.n))
-    modulus = np.sqrt((np.abs(scan.probe) ** 2).sum(axis=0))
-    lit = np.count_nonzero(modulus >= modulus.max() / 2)
-    total = sum(scan.counts(rows).sum(dtype=np.float64) for rows in pattern_slices(scan.diffraction_patterns))
-    step_px, diameter_px = float(np.median(distances[:, 1:].mean(axis=1))), float(2 * np.sqrt(lit / np.pi))
-    return {
-        "mean_counts": float(total / scan.n),
-        "bad_pixels": 0 if scan.good_pixels is None else int((~scan.good_pixels).sum()),
-        "step_px": step_px,
-        "probe_diameter_px": diameter_px,
-        "overlap_ratio": 1 - step_px / diameter_px,
-    }
 
 
 # Runtime

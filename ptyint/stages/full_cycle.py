@@ -43,12 +43,7 @@ def jobs(request: Request) -> list[Job]:
     return [replace(one, needs=("compare", "star"))]
 
 
-STAGE = Stage(
-    "E2.D Parity",
-    "train, save, load, infer, stitch with both backends, and the difference",
-    jobs,
-    {"trained_dir": "it is the scan stage's"},
-)
+STAGE = Stage("E2.D Parity", "train, save, load, infer, stitch with both backends, and the difference", jobs)
 
 
 def artifacts() -> tuple[str, ...]:
@@ -85,10 +80,8 @@ class Cycles:
         """
         comparison = self.comparisons[gridsize]
         if comparison is None:
-            raise EvidenceError(
-                f"There is nothing to compare at gridsize {gridsize}: a backend left no reconstruction; see "
-                f"{' and '.join(LOGS.values())}."
-            )
+            logs = " and ".join(LOGS.values())
+            raise EvidenceError(f"At gridsize {gridsize} a backend left no reconstruction to compare; see {logs}.")
         return comparison
 
     def checks(self) -> list[Check]:

@@ -17,9 +17,4 @@ def _jobs(request: Request) -> list[Job]:
     return [Job("ladder", "ladder", STAGE.title, "ladder", parameters, expects, ("ladder.json",), alone=True)]
 
 
-STAGE = Stage(
-    "Parity ladder",
-    "operators, layers, gradients, steps: each rung within its tolerance",
-    _jobs,
-    {"profile": "--profile is for that"},
-)
+STAGE = Stage("Parity ladder", "operators, layers, gradients, steps: each rung within its tolerance", _jobs)

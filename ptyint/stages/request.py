@@ -89,11 +89,8 @@ class Stage:
         Its name, and what it answers.
     jobs : callable
         Its notebooks for a request.
-    decided : dict of str to str
-        Notebook parameters that a run sets itself, and what is there instead.
     """
 
     title: str
     about: str
     jobs: Callable[[Request], list[Job]]
-    decided: Mapping[str, str] = field(default_factory=dict)

@@ -96,6 +96,23 @@ def gate(config: Any) -> Any:
     return params
 
 
+class Adapter:
+    """What both adapters say and do in the same words; see :class:`.protocol.Workflow`."""
+
+    side: str
+    capabilities = frozenset({"operators", "workflow"})
+    precisions = ("float32",)
+
+    def configure(self, config: TrainingConfig) -> dict[str, Any]:
+        """See :class:`.protocol.Workflow`."""
+        return dict(gate(their_config(config, self.side)).cfg)
+
+    def given(self, scan_file: Path, config: TrainingConfig, folder: Path) -> tuple[Any, Any]:
+        """The scan as its workflows want it, and its configuration."""
+        theirs = their_config(config, self.side, train_data_file=scan_file, output_dir=folder)
+        return interface("ptycho.workflows.components", "load_data").load_data(str(scan_file)), theirs
+
+
 def local_offsets(offsets_px: NDArray[Any]) -> NDArray[np.float32]:
     """Positions ``(y, x)`` (groups, C, 2) as PtychoPINN holds them, (groups, 1, 2, C): by its own function."""
     raw_data = interface("ptycho.raw_data", "get_relative_coords")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ptyint._atomic import write_arrays
 from ptyint.backends import ptychopinn
 from ptyint.backends.protocol import Operator, by_name
-from ptyint.backends.ptychopinn import fit, interface, local_offsets, predicted
+from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
 from ptyint.backends.weights import Weights, layers_apart
 from ptyint.config import ModelConfig, TrainingConfig
 
@@ -35,7 +35,6 @@ inference = interface("ptycho_torch.inference", "_run_inference_and_reconstruct"
 model = interface("ptycho_torch.model", "Amplitude_activation", "ProbeIllumination", "Tanh_custom_act")
 settings = interface("ptycho_torch.config_params", "DataConfig", "ModelConfig")
 masks = interface("ptycho_torch.probe_mask", "resolve_probe_mask_np")
-legacy = interface("ptycho.workflows.components", "load_data")
 raw_data = interface("ptycho.raw_data", "RawData")
 their = interface("ptycho.config.config", "PyTorchExecutionConfig")
 
@@ -45,12 +44,10 @@ COMMAND_LINE = "[command line]"
 ACTIVATIONS = {"sigmoid": "sigmoid", "swish": "silu", "softplus": "softplus", "relu": "relu"}
 
 
-class PtychoPINNPyTorch:
+class PtychoPINNPyTorch(Adapter):
     """See :class:`.protocol.Workflow`."""
 
-    name = "ptychopinn-pytorch"
-    capabilities = frozenset({"operators", "workflow"})
-    precisions = ("float32",)
+    name, side = "ptychopinn-pytorch", "pytorch"
     frameworks = ("tensorflow", "torch")
 
     def describe(self) -> dict[str, Any]:
@@ -84,14 +81,9 @@ class PtychoPINNPyTorch:
         apart = layers_apart(self.initial_weights(config), weights)
         raise NotImplementedError(apart or "the kernels fit by now: teach ptyint/backends/ptychopinn to carry them")
 
-    def configure(self, config: TrainingConfig) -> dict[str, Any]:
-        """See :class:`.protocol.Workflow`."""
-        return dict(ptychopinn.gate(ptychopinn.their_config(config, "pytorch")).cfg)
-
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`run_cdi_example_torch` with stitching; it saves the bundle itself."""
-        theirs = ptychopinn.their_config(config, "pytorch", train_data_file=scan_file, output_dir=folder)
-        data = legacy.load_data(str(scan_file))
+        data, theirs = self.given(scan_file, config, folder)
         with ptychopinn.inside(folder), watched() as seen:
             amplitude, phase, results = components.run_cdi_example_torch(
                 data, data, theirs, do_stitching=True, execution_config=_execution()
@@ -101,10 +93,8 @@ class PtychoPINNPyTorch:
     def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`load_inference_bundle_torch`, then the stitching of `run_cdi_example_torch` with what it loaded."""
         models, _ = components.load_inference_bundle_torch(folder)
-        theirs = ptychopinn.their_config(config, "pytorch", train_data_file=scan_file, output_dir=folder)
-        data = legacy.load_data(str(scan_file))
-        results = {"models": models}
-        found = components._reassemble_cdi_image_torch(data, theirs, False, False, False, 20, train_results=results)
+        given, results = self.given(scan_file, config, folder), {"models": models}
+        found = components._reassemble_cdi_image_torch(*given, False, False, False, 20, train_results=results)
         return predicted(*found)
 
 

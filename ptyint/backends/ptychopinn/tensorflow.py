@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 from ptyint.backends import ptychopinn
 from ptyint.backends.protocol import Operator, by_name
-from ptyint.backends.ptychopinn import fit, interface, local_offsets, predicted
+from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
 from ptyint.backends.weights import HEADS, Weights, convolution_shapes
 from ptyint.config import ModelConfig, TrainingConfig
 
 components = interface(
     "ptycho.workflows.components",
-    "run_cdi_example", "load_data", "load_inference_bundle", "create_ptycho_data_container", "reassemble_cdi_image",
+    "run_cdi_example", "load_inference_bundle", "create_ptycho_data_container", "reassemble_cdi_image",
 )  # fmt: skip
 helper = interface(
     "ptycho.tf_helper", "translate", "extract_patches_position", "pad_and_diffract", "pad_obj", "reassemble_position"
@@ -36,12 +36,10 @@ import tensorflow as tf  # what PtychoPINN has just imported
 NO_XLA = "[use_xla_translate=False]"
 
 
-class PtychoPINNTensorFlow:
+class PtychoPINNTensorFlow(Adapter):
     """See :class:`.protocol.Workflow`."""
 
-    name = "ptychopinn-tensorflow"
-    capabilities = frozenset({"operators", "workflow"})
-    precisions = ("float32",)
+    name, side = "ptychopinn-tensorflow", "tensorflow"
     frameworks = ("tensorflow",)
 
     def describe(self) -> dict[str, Any]:
@@ -84,18 +82,13 @@ class PtychoPINNTensorFlow:
         positions = tf.zeros((len(inputs), 1, 2, inputs.shape[1]))
         return _first(patches([_last(inputs), positions])).astype(np.complex64)
 
-    def configure(self, config: TrainingConfig) -> dict[str, Any]:
-        """See :class:`.protocol.Workflow`."""
-        return dict(ptychopinn.gate(ptychopinn.their_config(config, "tensorflow")).cfg)
-
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`run_cdi_example` with stitching, then `model_manager.save`."""
         tf.keras.utils.set_random_seed(config.seed)
         for name in ("intensity_scale", "probe"):
             params.cfg.pop(name, None)
         model._lazy_cache.clear()
-        theirs = ptychopinn.their_config(config, "tensorflow", train_data_file=scan_file, output_dir=folder)
-        data = components.load_data(str(scan_file))
+        data, theirs = self.given(scan_file, config, folder)
         with ptychopinn.inside(folder):
             amplitude, phase, results = components.run_cdi_example(data, data, theirs, do_stitching=True)
             manager.save(str(folder))
@@ -109,10 +102,8 @@ class PtychoPINNTensorFlow:
     def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`load_inference_bundle`, then `reassemble_cdi_image` with what it loaded."""
         network, _ = components.load_inference_bundle(folder)
-        theirs = ptychopinn.their_config(config, "tensorflow", train_data_file=scan_file, output_dir=folder)
-        data = components.load_data(str(scan_file))
         model.diffraction_to_obj = network  # type: ignore[attr-defined]
-        return predicted(*components.reassemble_cdi_image(data, theirs))
+        return predicted(*components.reassemble_cdi_image(*self.given(scan_file, config, folder)))
 
 
 def _network(config: TrainingConfig) -> Any:

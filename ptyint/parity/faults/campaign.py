@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +20,24 @@ import pandas as pd
 from ptyint._atomic import atomic_path
 from ptyint.errors import ConfigError
 from ptyint.evidence.checks import to_json
+from ptyint.evidence.processes import SCRATCH_VARIABLE
 from ptyint.parity.compare import plain
+from ptyint.parity.configurations import SAVED
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.faults.injection import SIDE
 from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome
-from ptyint.parity.ladder import run_module
-from ptyint.parity.rungs import CAPTURES, NUMBERS
+from ptyint.parity.ladder import Climb, run_module
+from ptyint.parity.rungs import CAPTURES, NUMBERS, training
+from ptyint.parity.rungs.rung import file_name
 from ptyint.parity.worker import Worker, give
 
 NAME = "sensitivity.json"
 
 CAPTURED = ((SIDE, "training", "long"), (REFERENCE, "trace", "optimiser", "training"))
 """Backend and what it measures, in a process each, before the first trial."""
+
+LEFT = "captured"
+"""Folder of a run where the ladder leaves that, if it has it."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +151,24 @@ def chosen(ids: str = "") -> tuple[Fault, ...]:
     return tuple(fault for fault in CATALOGUE.values() if not names or fault.id in names)
 
 
+def leave(climb: Climb) -> None:
+    """Leave to the notebooks that follow in a run what the trials are held against, if the ladder captured the same."""
+    scratch = os.environ.get(SCRATCH_VARIABLE)
+    if scratch and (*climb.pair, climb.problems.seed) == (REFERENCE, SIDE, PROBLEMS.seed):
+        left = Path(scratch) / LEFT
+        left.mkdir(exist_ok=True)
+        bundles = [training.file_name(side, name) for side in climb.pair for name in SAVED]
+        for name in [*bundles, *(file_name(*one) for asked in CAPTURED for one in _parts(asked))]:
+            if (climb.scratch / name).is_file():
+                shutil.copy(climb.scratch / name, left)
+
+
+def _parts(asked: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    """Backend, capture and part of all that is asked of a backend."""
+    backend, *captures = asked
+    return [(backend, name, part) for name in captures for part in CAPTURES[name].parts(PROBLEMS)]
+
+
 def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", timeout: float = 1200.0) -> Campaign:
     """Seed every fault (or those of `ids`), climb, and count.
 
@@ -166,9 +192,11 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
         scratch = Path(name)
         give(scratch, (REFERENCE, SIDE), PROBLEMS)
+        for file in (Path(os.environ.get(SCRATCH_VARIABLE, name)) / LEFT).glob("*"):
+            (scratch / file.name).symlink_to(file)
         shares = _shares(faults)
         with ThreadPoolExecutor(2) as pool:
-            commands = list(pool.map(partial(captured, scratch, target, timeout), CAPTURED))
+            commands = list(chain(*pool.map(partial(captured, scratch, target, timeout), CAPTURED)))
             commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
         written = [_written(scratch, share) for share in shares]
     tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
@@ -191,15 +219,16 @@ def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
     return shares
 
 
-def captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> dict[str, Any]:
-    """Have a backend measure; what a run's record keeps of that."""
-    backend, *captures = asked
-    worker = Worker(backend, scratch, target / f"sensitivity.{backend}.{captures[0]}.log", timeout)
-    for name in captures:
-        for part in CAPTURES[name].parts(PROBLEMS):
-            worker.measure(name, part)
+def captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Have a backend measure what is not there yet; what a run's record keeps of that."""
+    missing = [one for one in _parts(asked) if not (scratch / file_name(*one)).is_file()]
+    if not missing:
+        return []
+    worker = Worker(asked[0], scratch, target / f"sensitivity.{asked[0]}.{asked[1]}.log", timeout)
+    for _, name, part in missing:
+        worker.measure(name, part)
     worker.close()
-    return worker.command()
+    return [worker.command()]
 
 
 def _tried(scratch: Path, target: Path, timeout: float, name: str, options: Sequence[str]) -> dict[str, Any]:

@@ -141,14 +141,14 @@ def _nan(x: Any) -> Any:
 def _layout_of_kernels() -> AbstractContextManager[None]:
     """Height and width of the kernels exchanged, on the way in and on the way out: a round trip hides it."""
 
-    def put(original: Any, self: Any, weights: Any) -> None:
-        original(self, {n: w.transpose(1, 0, 2, 3) if w.ndim == 4 else w for n, w in weights.items()})
+    def put(original: Any, self: Any, array: Any) -> Any:
+        return original(self, array.transpose(1, 0, 2, 3) if array.ndim == 4 else array)
 
     def get(original: Any, tensor: Any) -> Any:
         found = original(tensor)
         return np.ascontiguousarray(found.transpose(1, 0, 2, 3)) if torch().as_tensor(tensor).ndim == 4 else found
 
-    return together(method("TorchNetwork", "set_weights", put), method("TorchNetwork", "_canonical", get))
+    return together(method("TorchNetwork", "_from_canonical", put), method("TorchNetwork", "_canonical", get))
 
 
 def _stale_moments() -> AbstractContextManager[None]:
@@ -202,10 +202,8 @@ def _half_precision(original: Any, path: Any, weights: Any, config: Any, *rest: 
     return original(path, rounded, config, *rest)
 
 
-def _reflecting(network: Any) -> None:
-    for layer in network.convolutions.values():
-        layer.padding_mode = "reflect"
-        layer._reversed_padding_repeated_twice = (1, 1, 1, 1)
+def _reflecting(original: Any, x: Any, kernel: Any, bias: Any, padding: int) -> Any:
+    return original(torch().nn.functional.pad(x, 4 * (padding,), mode="reflect"), kernel, bias)
 
 
 def _border_everywhere(original: Any, self: Any, *arguments: Any) -> Any:
@@ -276,7 +274,8 @@ OWN = (
                 lambda f, x: torch().nn.functional.avg_pool2d(x, 2)),
     in_operator("P04", "bilinear up-sampling for nearest", "upsample",
                 lambda f, x: torch().nn.functional.interpolate(x, scale_factor=2, mode="bilinear")),
-    Fault("P05", "convolutions pad by reflection", "forward", "encoder.0.conv2", after_init("PtychoNet", _reflecting)),
+    Fault("P05", "convolutions pad by reflection", "forward", "encoder.0.conv2",
+          lambda: wrapped(f"{TORCH}.F", "conv2d", _reflecting)),
     in_operator("P06", "phase head spans half the range", "phase_head", lambda f, x: f(x) / 2),
     Fault("P07", "gradient stopped behind the phase", "gradient", "phase", at_tap("phase", lambda x: x.detach())),
     Fault("P08", "partial last batch dropped in training", "step", "losses by hand", _train_with(_without_last_batch)),
@@ -309,7 +308,7 @@ OWN = (
     Fault("P25", "bundle rounded to half precision", "persistence", "weights",
           lambda: wrapped("ptyint.backends.bundle", "save_bundle", _half_precision)),
     Fault("P26", "leaky ReLU", "forward", "encoder.0.conv1.relu",
-          lambda: wrapped(f"{TORCH}.F", "relu", lambda f, x: torch().nn.functional.leaky_relu(x, 1e-2))),
+          lambda: wrapped(f"{TORCH}.F", "relu", lambda f, x, **_: torch().nn.functional.leaky_relu(x, 1e-2))),
     Fault("P27", "prediction merges every group by the first one's offsets", "forward", "predicted",
           method("TorchNetwork", "predict", _first_offsets)),
     Fault("P28", "Adam's 0.9 and 0.999 passed through single precision", "step", "optimiser",

@@ -29,10 +29,9 @@ from ptyint import backends
 from ptyint._atomic import atomic_path
 from ptyint.backends.weights import Weights
 from ptyint.evidence.processes import follow_parent
-from ptyint.images.reconstruction import assemble
 from ptyint.parity import problems as given
 from ptyint.parity.capabilities import Offer
-from ptyint.parity.compare import Finding
+from ptyint.parity.compare import Arrays, Finding
 from ptyint.parity.configurations import TRAININGS
 from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
 from ptyint.parity.faults.injection import SEEN, SIDE, Context, wrapped
@@ -40,7 +39,7 @@ from ptyint.parity.problems import Problems
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS
 from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
-from ptyint.parity.rungs.training import train_and_apply
+from ptyint.parity.rungs.training import trained
 from ptyint.parity.tolerances import PRECISIONS
 
 REFERENCE, CONTROL, ALONE = "tensorflow", "control", "alone"
@@ -156,7 +155,7 @@ class Trial:
                     yield [one for one in rows if one.side == SIDE and one.against != self.skipped]
 
 
-def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Captured:
+def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Arrays:
     """The candidate's arrays under the fault; what the reference wrote before."""
     if side != SIDE:
         return bench.stored(side, capture, part)
@@ -203,9 +202,9 @@ def change(folder: Path, applied: Context) -> float:
     for name in ("gridsize 1", "gridsize 2"):
         one = TRAININGS[name]
         with applied():
-            _, inferred = train_and_apply(one.scan(), replace(one.plain, backend=SIDE))
+            stitched = trained(one.scan(), replace(one.plain, backend=SIDE))["stitched"]
         right = control[f"{name}/stitched"]
-        changes.append(float(np.linalg.norm(assemble(inferred).object_ - right) / np.linalg.norm(right)))
+        changes.append(float(np.linalg.norm(stitched - right) / np.linalg.norm(right)))
     return max(changes)
 
 

@@ -77,10 +77,10 @@ def costs(measured: Measured) -> dict[str, dict[str, float]]:
 
 
 def _costs(measured: Measured, side: str) -> dict[str, float]:
-    arrays = measured.of(side, "long") | measured.of(side, "training") | measured.of(side, "cost")
+    held = [measured.of(side, capture) for capture in ("long", "training", "cost")]
     spent = {}
     for what, (_, ending, _) in COSTS.items():
-        if medians := [np.median(array) for name, array in arrays.items() if name.endswith(ending)]:
+        if medians := [np.median(one[name]) for one in held for name in one if name.endswith(ending)]:
             spent[what] = float(np.mean(medians)) / (2**30 if what == "memory" else 1)
     return spent
 

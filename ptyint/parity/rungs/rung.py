@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from ptyint.evidence.checks import Check, Criterion
 from ptyint.parity.capabilities import Offer, lacking
-from ptyint.parity.compare import REFEREE, Finding, Place
+from ptyint.parity.compare import REFEREE, Arrays, Finding, Place
 from ptyint.parity.problems import Problems
 from ptyint.parity.tolerances import PRECISIONS
 
@@ -58,7 +58,7 @@ class Bench:
         """Of the backend."""
         return str(self.backend.name)
 
-    def stored(self, side: str, capture: str, part: str = "") -> Captured:
+    def stored(self, side: str, capture: str, part: str = "") -> Arrays:
         """What a side wrote before; see :func:`stored`."""
         return stored(self.folder, side, capture, part)
 
@@ -110,7 +110,7 @@ class Measured:
     """
 
     def __init__(
-        self, offers: Mapping[str, Offer], read: Callable[[str, str, str], Captured], keep: int | None = 8
+        self, offers: Mapping[str, Offer], read: Callable[[str, str, str], Arrays], keep: int | None = 8
     ) -> None:
         self.offers = offers
         self._read = lru_cache(maxsize=keep)(read)
@@ -121,11 +121,11 @@ class Measured:
         reference, candidate = self.offers
         return candidate, reference
 
-    def of(self, side: str, capture: str, part: str = "") -> Captured:
+    def of(self, side: str, capture: str, part: str = "") -> Arrays:
         """Arrays of one side."""
         return self._read(side, capture, part)
 
-    def both(self, capture: str, part: str = "") -> dict[str, Captured]:
+    def both(self, capture: str, part: str = "") -> dict[str, Arrays]:
         """Arrays of every side by its name, reference first."""
         return {side: self.of(side, capture, part) for side in self.offers}
 
@@ -284,10 +284,7 @@ def file_name(side: str, capture: str, part: str = "") -> str:
     return ".".join(filter(None, (side, capture, slug, "npz")))
 
 
-def stored(folder: Path, side: str, capture: str, part: str = "") -> Captured:
-    """What a side wrote of a capture; empty where nothing was."""
+def stored(folder: Path, side: str, capture: str, part: str = "") -> Arrays:
+    """What a side wrote of a capture, each array read when it is asked for; empty where nothing was."""
     path = folder / file_name(side, capture, part)
-    if not path.is_file():
-        return {}
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+    return np.load(path, allow_pickle=False) if path.is_file() else {}

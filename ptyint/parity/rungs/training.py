@@ -10,7 +10,6 @@ import numpy as np
 
 from ptyint import dispatcher
 from ptyint.backends import bundle
-from ptyint.backends.protocol import OnEpoch
 from ptyint.backends.training import Schedule
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
 from ptyint.config import TrainingConfig
@@ -47,7 +46,7 @@ def measure(bench: Bench, part: str = "") -> Captured:
     for name, one in bench.problems.trainings.items():
         config, scan = replace(one.config(bench.problems.seed), backend=bench.name), one.scan()
         with noted(arrays, name):
-            outcome = trained(scan, config)
+            outcome = trained(scan, config, applied=name in SAVED)
             if name in SAVED:
                 weights = {key.removeprefix("weights/"): w for key, w in outcome.items() if key.startswith("weights/")}
                 bundle.save_bundle(bench.folder / file_name(bench.name, name), weights, config, bench.name)
@@ -70,28 +69,21 @@ def _applied(config: TrainingConfig, **settings: Any) -> Any:
     return config.applied(**{"batch_size": 7, "n_groups": config.n_groups, **settings})
 
 
-def trained(scan: Scan, config: TrainingConfig) -> Captured:
-    """What a training and an inference through the dispatcher leave."""
-    rates: list[float] = []
-    result, inferred = train_and_apply(scan, config, lambda epoch: rates.append(epoch.learning_rate))
-    image = assemble(inferred)
-    return {
+def trained(scan: Scan, config: TrainingConfig, applied: bool = True) -> Captured:
+    """What a training leaves, and an inference with its weights, through the dispatcher."""
+    result = dispatcher.train(scan, config)
+    arrays = {
         "backend": np.array(result.backend),
         "losses": result.history.losses,
-        "rates": np.array(rates),
-        "patches": image.object_patches,
-        "stitched": image.object_,
-        "inference seconds": np.array(inferred.seconds / inferred.data.groups.n_groups),
+        "rates": np.array([epoch.learning_rate for epoch in result.history.epochs]),
         **{f"weights/{name}": w for name, w in result.weights.items()},
     }
-
-
-def train_and_apply(
-    scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None
-) -> tuple[dispatcher.TrainingResult, dispatcher.InferenceResult]:
-    """Train through the dispatcher; infer with what came of it."""
-    result = dispatcher.train(scan, config, on_epoch)
-    return result, dispatcher.infer(scan, _applied(config), result.weights)
+    if applied:
+        inferred = dispatcher.infer(scan, _applied(config), result.weights)
+        image = assemble(inferred)
+        arrays |= {"patches": image.object_patches, "stitched": image.object_}
+        arrays["inference seconds"] = np.array(inferred.seconds / inferred.data.groups.n_groups)
+    return arrays
 
 
 def _by_hand(backend: Any, scan: Scan, config: TrainingConfig) -> Captured:

@@ -1,0 +1,42 @@
+"""What ``notebooks/explore.ipynb`` lets one choose from a run: only what is there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ptyint.evidence.display import Fragment, Picture
+from ptyint.images import figures, viewer
+from ptyint.images.reconstruction import Reconstruction
+from ptyint.images.viewer import Chooser
+from ptyint.parity.arrays import Tap
+from ptyint.stages.request import BACKENDS
+from ptyint.stages.runs import Run
+
+
+def taps(run: Run) -> Chooser | Fragment:
+    """The red taps of a run, rung by rung."""
+    rungs: dict[str, dict[str, Tap]] = {}
+    for one in run.arrays:
+        rungs.setdefault(one.rung, {})[f"{one.place}: {one.side} against {one.against}"] = one
+    return Chooser(_of_rung, rung=rungs) if rungs else Fragment.of(f"{run!r} has no arrays of red taps.")
+
+
+def _of_rung(rung: Mapping[str, Tap]) -> Chooser:
+    return Chooser(_tap, tap=rung)
+
+
+def _tap(tap: Tap) -> Chooser | Picture:
+    return viewer.arrays(tap.reference, tap.candidate, (tap.against, tap.side))
+
+
+def reconstructions(run: Run) -> Chooser | Fragment:
+    """Pairs of reconstructions by both backends: overlaid, with a row through both, and their losses."""
+    made, (reference, candidate) = run.reconstructions, BACKENDS
+    names = {name: name.replace(reference, candidate) for name in made if reference in name}
+    pairs = {f"{a} and {b}": (made[a], made[b]) for a, b in names.items() if b in made}
+    views = {"overlaid": viewer.blink, "losses": figures.loss_curves, "probes": figures.probes}
+    return Chooser(_of_pair, pair=pairs, view=views) if pairs else Fragment.of(f"{run!r} has no two to compare.")
+
+
+def _of_pair(pair: tuple[Reconstruction, Reconstruction], view: Callable[..., Chooser | Picture]) -> Chooser | Picture:
+    return view(*pair)
