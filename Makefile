@@ -12,7 +12,7 @@ report: $(VENV)/.ready
 
 # Without the tests marked slow: `make test ARGS='-m slow'` runs those, and CI both. A file's tests stay in one process.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfile -m 'not slow' $(ARGS)
 
 lab: $(VENV)/.ready
 	$(BIN)/ptyint lab

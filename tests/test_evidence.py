@@ -24,6 +24,7 @@ from ptyint.evidence import environment, folder, history, manifest, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence.history import changes
 from ptyint.evidence.manifest import Manifest
+from ptyint.evidence.privacy import private
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,7 +69,8 @@ def test_the_manifest_says_what_ran_where_with_what(original: Path) -> None:
     assert facts.packages["papermill"] and facts.python.startswith("CPython 3") and facts.threads >= 1
     assert facts.backends == {}
     (entry,) = content.notebooks
-    assert entry.argv[:2] == ["papermill", str(original / "n.ipynb")] and entry.argv[-3:] == ["-p", "size", "3"]
+    assert entry.argv[:2] == ["papermill", private(str(original / "n.ipynb"))]
+    assert entry.argv[-3:] == ["-p", "size", "3"]
     assert entry.asked == entry.echoed == {"size": 3, "name": "a"} and entry.exit_code == 0
     files = {"small.ipynb", "small.html", "small.log", "made.txt", "index.html"}
     assert set(content.artifacts) == files

@@ -105,6 +105,30 @@ assert fault_free.divergence is None and len(fault_free.findings) > 50
     subprocess.run([sys.executable, "-c", code, tmp_path], check=True)
 
 
+def test_no_network_outlives_its_fault() -> None:
+    """A backend keeps the network of its last inference, and what was built under a fault is faulty for good."""
+    code = """
+import numpy as np
+from ptyint import backends
+from ptyint.backends.weights import initial_weights
+from ptyint.config import InferenceConfig, ModelConfig
+from ptyint.parity.faults.injection import after_init
+from ptyint.parity.faults.trial import under
+from ptyint.scans.batches import GroupedScan
+from ptyint.scans.fixtures import load_fixture
+
+scan, config = load_fixture("tiny-64"), InferenceConfig(ModelConfig(n_filters_scale=1), batch_size=4)
+data, weights = GroupedScan.from_config(scan, config), initial_weights(config.model, scan.probe, 0)
+backend = backends.load("pytorch")
+dark = after_init("TorchNetwork", lambda network: setattr(network, "predict", lambda batch: 0 * batch.inputs))
+right = backend.infer(data, weights, config)
+with under(dark):
+    assert not backend.infer(data, weights, config).any()
+assert np.array_equal(backend.infer(data, weights, config), right)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_production_modules_know_no_fault() -> None:
     """Only the fault machinery itself imports it."""
     faults, stages = ROOT / "ptyint" / "parity" / "faults", ROOT / "ptyint" / "stages"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from ptyint._atomic import shipped
 from ptyint.errors import LONGEST_MESSAGE, ScanError
 from ptyint.scans.files import OPTIONS, read_scan, write_scan
+from ptyint.scans.fixtures import load_fixture
 from ptyint.scans.forward import diffraction_amplitudes
 from ptyint.scans.scan import Scan, validate_scan
 
@@ -589,3 +593,71 @@ def test_the_notebook_offers_every_option() -> None:
     source = (shipped("notebooks") / "reconstruct.ipynb").read_text(encoding="utf-8")
     for name in set(OPTIONS) - {"product"}:
         assert f"{name} = None" in source and f"{name}={name}" in source
+
+
+# --- a network file system that goes away ---
+
+GONE = r"""
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+static int gone(int fd, off_t end) {
+    char link[64], name[512];
+    snprintf(link, 64, "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(link, name, 511);
+    if (n < 0) return 0;
+    name[n] = 0;
+    if (!strstr(name, ".gone.") || end <= atol(getenv("GONE_AFTER"))) return 0;
+    errno = atoi(getenv("GONE_ERRNO"));
+    return 1;
+}
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+ssize_t read(int fd, void *to, size_t n) { return gone(fd, lseek(fd, 0, SEEK_CUR) + n) ? -1 : REAL(read)(fd, to, n); }
+ssize_t pread(int fd, void *to, size_t n, off_t at) { return gone(fd, at + n) ? -1 : REAL(pread)(fd, to, n, at); }
+ssize_t pread64(int fd, void *to, size_t n, off_t at) { return gone(fd, at + n) ? -1 : REAL(pread64)(fd, to, n, at); }
+"""
+"""A library that makes reading fail beyond a place in files whose name says so, as the kernel does of such a mount."""
+
+READ = """
+import os, sys
+import ptyint
+for path in sys.argv[1:]:
+    file = path if os.path.isfile(path) else f"{path}/diffraction.h5"
+    for share in (0.0, 0.02, 0.4, 0.9):
+        os.environ["GONE_AFTER"] = str(int(os.path.getsize(file) * share))
+        try:
+            print(ptyint.read_scan(path).sha256)
+        except ptyint.PtyintError as error:
+            print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ESTALE, "is on a network file system that is gone. Mount it again"),
+        (errno.EIO, "cannot be read from its disk or network. Copy it elsewhere"),
+        (errno.ETIMEDOUT, "cannot be read from its disk or network. Copy it elsewhere"),
+    ],
+)
+def test_a_file_system_that_goes_away_is_told_as_that(tmp_path: Path, number: int, words: str) -> None:
+    if not shutil.which("cc"):
+        pytest.skip("needs a C compiler, Debian's gcc")
+    (tmp_path / "gone.c").write_text(GONE)
+    library = tmp_path / "gone.so"
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "gone.c", "-ldl"], check=True)
+    given = {"wavelength_m": 1e-10, "detector_distance_m": 2.0, "pixel_size_m": 5e-8}
+    scan = replace(load_fixture("tiny-64"), **given)
+    paths = [tmp_path / name for name in ("scan.gone.npz", "scan.gone.cxi", "pair.gone.d")]
+    paths[-1].mkdir()
+    for path in paths:
+        write_scan(scan, path)
+    env = {**os.environ, "LD_PRELOAD": str(library), "GONE_ERRNO": str(number), "GONE_AFTER": str(2**40)}
+    ran = subprocess.run([sys.executable, "-c", READ, *map(str, paths)], env=env, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    said = [line for line in ran.stdout.splitlines() if line.startswith("ScanError")]
+    assert len(said) == 12 and all(words in line for line in said), ran.stdout

@@ -22,7 +22,7 @@ pathlib.Path("made.json").write_text(repr({"where": os.getcwd()}))
 def test_paths_become_words_where_they_end() -> None:
     home, checkout = Path.home(), shipped()
     assert private(f"{checkout}/ptyint/cli.py, {checkout}-old").startswith("<checkout>/ptyint/cli.py, ")
-    assert f"{checkout}-old".endswith(private(f"{checkout}-old").rpartition("/")[2])
+    assert "<checkout>" not in private(f"{checkout}-old")
     assert private(f"in {home}.") == "in <home>." and private("/rooted and a/tmp/x") == "/rooted and a/tmp/x"
     assert private(sys.executable).startswith("<python>/")
 

@@ -111,6 +111,8 @@ def test_every_fault_is_caught_where_it_was_put(quick: Path) -> None:
     content = json.loads((quick / "sensitivity.json").read_text())
     tried = [one["id"] for one in content["outcomes"]]
     assert tried == (list(CATALOGUE) if REPORTS_VARIABLE in os.environ else ONE_A_RUNG.split(","))
+    logs = {path.name for path in quick.glob("sensitivity.*.log")}
+    assert logs == {"sensitivity.share0.log", "sensitivity.share1.log"}, "what the ladder captured was captured again"
     n = len(tried) + 1
     score = f"{n} of {n} seeded faults were caught"
     assert f"<strong>Can it be red?</strong> {score}" in (quick / "index.html").read_text()

@@ -56,7 +56,7 @@ def test_what_needs_nothing_runs_at_once_what_needs_it_afterwards_and_alone_is_a
     assert all(times["alone"][0] > times[name][1] for name in ("first", "then", "beside"))
     share = str(max(1, usable_cores() // 2))
     assert {name: threads for name, (_, _, threads) in times.items()} == {
-        "alone": None, "first": share, "then": share, "beside": share
+        "alone": share, "first": share, "then": share, "beside": share
     }  # fmt: skip
     assert [entry.name for entry in manifest.read(done.folder).notebooks] == ["first", "then", "beside", "alone"]
 

@@ -195,6 +195,10 @@ class NetworkBackend(ABC):
         """The network of the last inference, for the next one of its kind: it is built and traced once."""
         return {}
 
+    def forget(self) -> None:
+        """Drop the network of the last inference: the next one builds its own."""
+        self._idle.clear()
+
     def infer(self, data: GroupedScan, weights: Weights, config: InferenceConfig) -> NDArray[np.complex64]:
         """See :meth:`.protocol.Trainable.infer`."""
         key = config.model, *((name, array.shape) for name, array in weights.items())
@@ -203,6 +207,6 @@ class NetworkBackend(ABC):
         else:
             network = self.build(TrainingConfig(model=config.model), weights, data.scan.good_pixels)
         patches = [network.predict(batch) for batch in data.batches(config.batch_size)]
-        self._idle.clear()
+        self.forget()
         self._idle[key] = network
         return np.concatenate(patches).astype(np.complex64)

@@ -20,7 +20,7 @@ BUDGET = 64 * 2**20
 
 
 @dataclass(frozen=True, eq=False)
-class Tap:
+class RedTap:
     """One red tap: where, which sides, and their arrays; differences are candidate minus reference."""
 
     rung: str
@@ -31,11 +31,11 @@ class Tap:
     reference: NDArray[Any]
 
 
-_kept: ContextVar[list[Tap] | None] = ContextVar("kept", default=None)
+_kept: ContextVar[list[RedTap] | None] = ContextVar("kept", default=None)
 
 
 @contextmanager
-def keeping(kept: list[Tap]) -> Iterator[None]:
+def keeping(kept: list[RedTap]) -> Iterator[None]:
     """While this is open, :func:`keep` adds to `kept`."""
     token = _kept.set(kept)
     try:
@@ -44,14 +44,14 @@ def keeping(kept: list[Tap]) -> Iterator[None]:
         _kept.reset(token)
 
 
-def keep(tap: Tap) -> None:
+def keep(tap: RedTap) -> None:
     """Keep the arrays of a red tap, if somebody asks for them and they fit."""
     kept = _kept.get()
     if kept is not None and sum(2 * one.candidate.nbytes for one in (*kept, tap)) <= BUDGET:
         kept.append(tap)
 
 
-def save(path: Path, taps: list[Tap]) -> None:
+def save(path: Path, taps: list[RedTap]) -> None:
     """Write to compressed HDF5, whole or not at all."""
     import h5py
 
@@ -65,11 +65,11 @@ def save(path: Path, taps: list[Tap]) -> None:
                     group.create_dataset(name, data=np.atleast_1d(value), compression="gzip", shuffle=True)
 
 
-def load(path: Path) -> list[Tap]:
+def load(path: Path) -> list[RedTap]:
     """Read what :func:`save` wrote; nothing where there is no such file."""
     import h5py
 
     if not path.is_file():
         return []
     with h5py.File(path, "r") as file:
-        return [Tap(**{**group.attrs, **{name: np.array(group[name]) for name in group}}) for group in file.values()]
+        return [RedTap(**{**group.attrs, **{name: np.array(group[name]) for name in group}}) for group in file.values()]

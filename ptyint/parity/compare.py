@@ -6,15 +6,15 @@ Dtype, shape, NaN and infinity come first, then values by their norm and by the 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.evidence.checks import Verdict, to_json
-from ptyint.parity.arrays import Tap, keep
+from ptyint.parity.arrays import RedTap, keep
 from ptyint.parity.tolerances import Tolerance
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -243,8 +243,12 @@ def compare(
     keys: tuple[str, str],
     tolerance: Tolerance,
     scale: float | None = None,
+    epsilons: Callable[[], float] | None = None,
 ) -> Finding:
-    """One finding: ``arrays[0][keys[0]]`` against ``arrays[1][keys[1]]``; what is missing is not comparable."""
+    """One finding: ``arrays[0][keys[0]]`` against ``arrays[1][keys[1]]``; what is missing is not comparable.
+
+    What lies beyond the tolerance is allowed `epsilons`, if that is more; it is not worked out for anything else.
+    """
     bound = tolerance.at(where.precision)
     for side, measured, key in zip(sides, arrays, keys, strict=True):
         if key not in measured:
@@ -254,9 +258,12 @@ def compare(
     if sides[1] == REFEREE:  # always double precision: only a backend's dtype is compared with a backend's
         candidate = candidate.astype(np.result_type(candidate, reference))
     apart = difference(candidate, reference, scale)
-    finding = Finding(*where, *sides, apart.norm, bound, apart.ratio(tolerance, where.precision), apart.note)
+    if epsilons and np.isfinite(apart.norm) and apart.ratio(tolerance, where.precision) > 1:
+        tolerance = replace(tolerance, epsilons=max(tolerance.epsilons, epsilons()))
+    bound, ratio = tolerance.at(where.precision), apart.ratio(tolerance, where.precision)
+    finding = Finding(*where, *sides, apart.norm, bound, ratio, apart.note)
     if finding.red:
-        keep(Tap(where.rung, finding.place, *sides, candidate, reference))
+        keep(RedTap(where.rung, finding.place, *sides, candidate, reference))
     return finding
 
 

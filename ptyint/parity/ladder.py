@@ -94,7 +94,7 @@ class Climb:
         self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
         self._done: dict[tuple[str, str, str], Future[str]] = {}  # by side, capture and part
         self._judged: dict[str, Judged] = {}
-        self._red: list[arrays.Tap] = []
+        self._red: list[arrays.RedTap] = []
         self._measured: Measured | None = None
         self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
 
@@ -202,6 +202,7 @@ class Climb:
             self._measured = None
         names = {capture.name for capture in rung.captures}
         wait([future for (_, capture, _), future in self._done.items() if capture in names])
+        self._red = [tap for tap in self._red if problems or tap.rung != name]  # a rung may be judged anew
         with arrays.keeping([] if problems else self._red):
             judged = Judged(rung, tuple(rung.judge(self.measured, problems or self.problems)))
         if problems is None:

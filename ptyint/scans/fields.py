@@ -41,6 +41,21 @@ BRIEF = reprlib.Repr()
 BRIEF.maxlevel, BRIEF.maxlist, BRIEF.maxstring = 2, 8, 60
 
 
+TROUBLE = {
+    "unable to lock": "is locked by the program that writes it. Wait until that has closed it",
+    "already open for write": "is being written, or its writer died. Wait until it is closed, or run h5clear -s on it",
+    "no such file": "does not exist. Check the path",
+    "signature not found": "is no HDF5 file. Check the path",
+    "permission denied": "may not be read by you. Ask for the permission",
+    "filter": "needs a filter plugin. Install hdf5plugin, as pip install 'ptyint[filters]' does",
+    "external raw": "lacks the raw file that holds its values. Put that where this file looks for it",
+    "too many links": "is a link in a circle. Write it anew",
+    "stale": "is on a network file system that is gone. Mount it again",
+    **dict.fromkeys(("input/output error", "timed out"), "cannot be read from its disk or network. Copy it elsewhere"),
+}
+"""What HDF5 or the system says, in small letters, and what that means for the user."""
+
+
 def fits(found: tuple[int, ...], shape: Shape) -> bool:
     """Whether an array of shape `found` is of that shape, and not empty."""
     sizes = dict(zip(shape, found, strict=False)) | {size: size for size in shape if isinstance(size, int)}
@@ -78,8 +93,9 @@ class Fields(ABC):
         return ScanError(f"{self.path}: {text}")
 
     def trouble(self, error: Exception) -> str:
-        """What the words of the library that reads the file mean, and what to do."""
-        return f"is damaged ({error}). Fetch or write the file again."
+        """What the words of the library that reads the file mean, and what to do; told apart by their causes."""
+        causes = (meaning for words, meaning in TROUBLE.items() if words in str(error).lower())
+        return f"{next(causes, 'is damaged. Fetch or write the file again')} ({error})."
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:

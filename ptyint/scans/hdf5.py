@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import atomic_path, plain
 from ptyint.errors import ScanError
-from ptyint.scans.fields import BRIEF, Fields, Place
+from ptyint.scans.fields import BRIEF, TROUBLE, Fields, Place
 from ptyint.scans.scan import PatternSource, Scan, pattern_slices
 
 TRUTH = "@ptyint_object_is_truth"
@@ -39,19 +39,6 @@ UNITS = {
 
 MOST_PACKED = 10_000
 """How much larger than its bytes in the file a dataset may be; the best filters stay below."""
-
-TROUBLE = {
-    "unable to lock": "is locked by the program that writes it. Wait until that has closed it",
-    "already open for write": "is being written, or its writer died. Wait until it is closed, or run h5clear -s on it",
-    "no such file": "does not exist. Check the path",
-    "signature not found": "is no HDF5 file. Check the path",
-    "permission denied": "may not be read by you. Ask for the permission",
-    "filter": "needs a filter plugin. Install hdf5plugin, as pip install 'ptyint[filters]' does",
-    "external raw": "lacks the raw file that holds its values. Put that where this file looks for it",
-    "too many links": "is a link in a circle. Write it anew",
-    "stale": "is on a network file system that is gone. Mount it again",
-}
-"""What HDF5 or the system says, in small letters, and what that means for the user."""
 
 
 class H5Fields(Fields):
@@ -92,6 +79,8 @@ class H5Fields(Fields):
             try:
                 node = node[part]
             except KeyError as error:
+                if isinstance(link, h5py.HardLink):
+                    raise
                 target = f"{link.path} of {getattr(link, 'filename', 'this file')}"
                 raise self.refusal(f"{here} is a link to {target}, which is missing. Put it there.") from error
         return node
@@ -155,11 +144,6 @@ class H5Fields(Fields):
                     "HDF5_EXTFILE_PREFIX='${ORIGIN}'."
                 )
             self.notes.append(f"{name} is in {raw.name}")
-
-    def trouble(self, error: Exception) -> str:
-        """HDF5's words, told apart by their causes."""
-        causes = (meaning for words, meaning in TROUBLE.items() if words in str(error).lower())
-        return f"{next(causes, 'is damaged. Fetch or write the file again')} ({error})."
 
     def text(self, name: str) -> str | None:
         """An attribute's text; None where it is missing."""

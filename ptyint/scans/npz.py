@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import struct
 import zipfile
 from dataclasses import dataclass
@@ -109,7 +110,12 @@ class _Archive(Fields):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
+            with path.open("rb") as file:  # zipfile takes an error of the system for a file that is no archive
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 2**16))
+                file.read()
             archive = zipfile.ZipFile(path)
+        except OSError as error:
+            raise self.refusal(f"the file {self.trouble(error)}") from error
         except Exception as error:  # zipfile has no one error of its own
             raise self.refusal(f"not an NPZ archive ({error}). Write it with np.savez or write_scan.") from error
         self._members: dict[str, _Member] = {}

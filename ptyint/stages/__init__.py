@@ -71,9 +71,10 @@ def _refuse_values(request: Request) -> None:
     """Refuse what a run decides itself, and what no notebook can take."""
     for name, value in request.parameters.items():
         stages, own = _addressed(request, name)
-        for key in (own, *(f"{stage}.{own}" for stage in stages)):
-            if key in DECIDED:
-                raise ConfigError(f"-p {name} cannot be given to a run: {DECIDED[key]}.")
+        keys = [own, *(f"{stage}.{own}" for stage in stages)]
+        for instead in (DECIDED[key] for key in keys if key in DECIDED):
+            raise ConfigError(f"-p {name} cannot be given to a run: {instead}.")
+        for key in keys:
             if key in ALLOWED and value is not None:  # None is told by its type
                 ALLOWED[key](value)
         if isinstance(value, (int, float)) and value < 0:

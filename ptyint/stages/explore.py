@@ -8,24 +8,24 @@ from ptyint.evidence.display import Fragment, Picture
 from ptyint.images import figures, viewer
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.images.viewer import Chooser
-from ptyint.parity.arrays import Tap
+from ptyint.parity.arrays import RedTap
 from ptyint.stages.request import BACKENDS
 from ptyint.stages.runs import Run
 
 
 def taps(run: Run) -> Chooser | Fragment:
     """The red taps of a run, rung by rung."""
-    rungs: dict[str, dict[str, Tap]] = {}
+    rungs: dict[str, dict[str, RedTap]] = {}
     for one in run.arrays:
         rungs.setdefault(one.rung, {})[f"{one.place}: {one.side} against {one.against}"] = one
     return Chooser(_of_rung, rung=rungs) if rungs else Fragment.of(f"{run!r} has no arrays of red taps.")
 
 
-def _of_rung(rung: Mapping[str, Tap]) -> Chooser:
+def _of_rung(rung: Mapping[str, RedTap]) -> Chooser:
     return Chooser(_tap, tap=rung)
 
 
-def _tap(tap: Tap) -> Chooser | Picture:
+def _tap(tap: RedTap) -> Chooser | Picture:
     return viewer.arrays(tap.reference, tap.candidate, (tap.against, tap.side))
 
 

@@ -62,7 +62,7 @@ class Run(Glance):
         return results.Ladder.load(path).findings if path.is_file() else results.table(())
 
     @cached_property
-    def arrays(self) -> list[arrays.Tap]:
+    def arrays(self) -> list[arrays.RedTap]:
         """The red taps of the ladder, with what both sides had there."""
         return arrays.load(self.folder / arrays.NAME)
 

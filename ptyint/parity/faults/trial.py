@@ -16,7 +16,7 @@ import time
 import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import islice
@@ -163,10 +163,22 @@ def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str
     if control:  # more of the same steps: what was not called there is not here
         return control
     SEEN.clear()
-    with applied():
+    with under(applied):
         arrays: Captured = CAPTURES[capture].measure(bench, part)
     called[capture] = not SEEN or any(SEEN.values())
     return arrays
+
+
+@contextmanager
+def under(applied: Context) -> Iterator[None]:
+    """Under a fault, with no network that was built without it, and none left that was built with it."""
+    backend: Any = backends.load(SIDE)
+    backend.forget()
+    try:
+        with applied():
+            yield
+    finally:
+        backend.forget()
 
 
 def tried(folder: Path, id: str) -> Outcome:
@@ -201,7 +213,7 @@ def change(folder: Path, applied: Context) -> float:
     control, changes = stored(folder, SIDE, "training"), []
     for name in ("gridsize 1", "gridsize 2"):
         one = TRAININGS[name]
-        with applied():
+        with under(applied):
             stitched = trained(one.scan(), replace(one.plain, backend=SIDE))["stitched"]
         right = control[f"{name}/stitched"]
         changes.append(float(np.linalg.norm(stitched - right) / np.linalg.norm(right)))

@@ -125,15 +125,12 @@ def allowed(
     seed: int,
 ) -> Finding:
     """A comparison; where it is beyond the rung's tolerance, what rounding makes of this tap may be more: `ULPS`."""
-    tolerance = TOLERANCES[where.rung]
-    finding = compare(where, sides, arrays, keys, tolerance, scale)
-    if finding.holds or not np.isfinite(finding.error):
-        return finding
-    moved = moves(where.case, seed)["object_patches" if where.tap in PREDICTED else keys[0]]
-    epsilons = ULPS * moved / (scale or float(np.linalg.norm(arrays[1][keys[1]])))
-    if epsilons <= tolerance.epsilons:
-        return finding
-    return compare(where, sides, arrays, keys, replace(tolerance, epsilons=epsilons), scale)
+
+    def epsilons() -> float:
+        moved = moves(where.case, seed)["object_patches" if where.tap in PREDICTED else keys[0]]
+        return ULPS * moved / (scale or float(np.linalg.norm(arrays[1][keys[1]])))
+
+    return compare(where, sides, arrays, keys, TOLERANCES[where.rung], scale, epsilons)
 
 
 @cache
