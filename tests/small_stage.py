@@ -40,4 +40,7 @@ if __name__ == "__main__":
     sweep.PROGRAM = (sys.executable, __file__, str(where))
     stages.STAGES.clear()
     stages.STAGES["test"] = Stage("Small", "one notebook", lambda request: [job(where / "n.ipynb", "size")])
+    stages.STAGES["scan"] = Stage(
+        "Scan", "the same", lambda request: [job(where / "n.ipynb", "size", parameters={"name": str(request.scan)})]
+    )
     sys.exit(cli.main(sys.argv[2:]))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -160,6 +162,23 @@ def test_a_trial_goes_by_what_it_is_not_by_its_place_in_the_file(red) -> None:
     made(folder)
     (folder / "s.toml").write_text(AXES)
     assert before == {one.key for one in tables(folder).trials}
+
+
+def test_a_scan_goes_by_what_it_holds_not_by_its_path(tmp_path: Path) -> None:
+    folder = asked(tmp_path, "[every]\nstages = 'scan'\n[axes]\nscan = ['a.npz', 'b.npz']")
+    for name in "ab":
+        (folder / f"{name}.npz").write_text(name)
+    assert ptyint(folder, "sweep s.toml").returncode == 0
+    runs = tables(folder).frame["run"].tolist()
+    (entry,) = manifest.read(tables(folder).where(tables(folder).trials[0]) / "reports" / runs[0]).notebooks
+    assert entry.asked["name"] == "<tmp>/" + str((folder / "a.npz").relative_to(tempfile.gettempdir()))
+    assert entry.files == {"name": hashlib.sha256(b"a").hexdigest()}
+    (folder / "b.npz").rename(folder / "c.npz")
+    (folder / "s.toml").write_text((folder / "s.toml").read_text().replace("b.npz", "c.npz"))
+    assert "2 trials, 0 of them missing" in ptyint(folder, "sweep s.toml --dry-run").stdout
+    assert ptyint(folder, "sweep s.toml").returncode == 0 and tables(folder).frame["run"].tolist() == runs
+    (folder / "c.npz").write_text("another")
+    assert "2 trials, 1 of them missing" in ptyint(folder, "sweep s.toml --dry-run").stdout
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -131,6 +133,8 @@ class Notebook(_Model):
     source_sha256: Sha256
     asked: dict[str, Any]
     """Every parameter with the value that it was to have."""
+    files: dict[str, Sha256] = {}
+    """Parameters that name a file, to the sha256 of what it held before the run."""
     echoed: dict[str, Any] = {}
     """Every parameter with the value that the kernel held at its end."""
     runner: dict[str, str] = {}
@@ -367,6 +371,17 @@ def sha256_of(path: Path) -> str:
     """sha256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@lru_cache
+def _sha256_since(path: str, changed_ns: int) -> str:
+    return sha256_of(Path(path))
+
+
+def files_of(parameters: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters that are the absolute path of a file, to the sha256 of what it holds."""
+    paths = {name: value for name, value in parameters.items() if isinstance(value, str) and os.path.isabs(value)}
+    return {name: _sha256_since(one, os.stat(one).st_mtime_ns) for name, one in paths.items() if os.path.isfile(one)}
 
 
 def hash_artifacts(folder: Path) -> dict[str, Artifact]:

@@ -205,8 +205,8 @@ def _entry(job: Job, names: Sequence[str]) -> Notebook:
         raise ConfigError(f"{job.name} declares {twice} more than once; each check needs a name of its own.")
     return Notebook(
         stage=job.stage, name=job.name, title=job.title, notebook=path.name, source_sha256=manifest.sha256_of(path),
-        asked=asked, runner=installation(), expects=expects, timeout=job.timeout, note=job.note,
-        artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])),
+        asked=asked, files=manifest.files_of(asked), runner=installation(), expects=expects, timeout=job.timeout,
+        artifacts=list(dict.fromkeys([*job.artifacts, *filter(None, [job.summary])])), note=job.note,
         needs=[name for name in job.needs if name in names],
     )  # fmt: skip
 

@@ -17,7 +17,7 @@ import threading
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
-from functools import lru_cache, partial
+from functools import partial
 from itertools import chain, product
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from ptyint.evidence import run as runner
 from ptyint.evidence.checks import Criterion, Verdict
 from ptyint.evidence.manifest import Notebook, Number
 from ptyint.evidence.pages import seconds
+from ptyint.evidence.privacy import private
 from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES, end_group, start_group
 from ptyint.evidence.verification import verify
 
@@ -131,7 +132,7 @@ class Trial(BaseModel):
     @classmethod
     def of(cls, place: Mapping[str, Any], settings: Mapping[str, Any], base: Path, declare: Declare) -> Trial:
         """A trial with these settings, paths from `base`; a ConfigError where it cannot be."""
-        given = {name: base / str(value) if name == "scan" else value for name, value in settings.items()}
+        given = {k: str(base / value) if k == "scan" or k.endswith("_file") else value for k, value in settings.items()}
         options = [f"--{name}={given.pop(name)}" for name in OPTIONS if name in given]
         command = ["run", *_list(given.pop("stages", [])), *options]
         command += chain.from_iterable(("-p", name, repr(value)) for name, value in sorted(given.items()))
@@ -140,22 +141,12 @@ class Trial(BaseModel):
 
 
 def key_of(entries: Sequence[Notebook], profile: str) -> str:
-    """sha256 of what a trial is: sources, datasets, notebooks, parameters, checks; a scan by what it holds."""
+    """sha256 of what a trial is: sources, datasets, notebooks, parameters, checks; a file by what it holds."""
     said: list[Any] = [profile, manifest.sha256_of(shipped("datasets") / "registry.toml")]
     for one in entries:
-        asked = {name: _held(value) for name, value in one.asked.items()}
-        said += [one.runner.get("sources_sha256"), {**one.model_dump(mode="json", include=DECIDES), "asked": asked}]
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-def _held(value: Any) -> Any:
-    there = isinstance(value, str) and os.path.isabs(value) and os.path.isfile(value)
-    return _digest(value, os.stat(value).st_mtime_ns) if there else value
-
-
-@lru_cache
-def _digest(path: str, changed_ns: int) -> str:
-    return manifest.sha256_of(Path(path))
+        what = one.model_dump(mode="json", include=DECIDES)
+        said += [one.runner.get("sources_sha256"), {**what, "asked": {**one.asked, **one.files}}]
+    return hashlib.sha256(private(json.dumps(said, sort_keys=True)).encode()).hexdigest()
 
 
 class Row(BaseModel):
