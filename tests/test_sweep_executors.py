@@ -12,26 +12,38 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from pandas import DataFrame
+from pandas.testing import assert_frame_equal
 from small_stage import ROOT, made, ptyint
 
 from ptyint.evidence.sweep import Sweep
 
 SLURM = Path(__file__).parent / "slurm"
 CLUSTER = f"parsl:{SLURM / 'cluster.py'}"
-HANGS = 60.0
-"""Seconds after a kill, when what still waits for the dead is ended, as its user would."""
+NUMBER = """
+import numpy as np
+from ptyint.evidence.display import Fragment
+from ptyint.evidence.record import Record
+norm = float(np.linalg.norm(np.random.default_rng(int(name)).normal(size=1000)))
+Fragment.of("A number of this trial.", record=Record(numbers={"norm": norm}))
+"""
 
 
-def asked(folder: Path, n: int, name: str = "s") -> Path:
-    names = [f"trial {number}" for number in range(n)]
-    (folder / f"{name}.toml").write_text(f'[every]\nstages = "test"\n[axes]\nname = {names}')
-    return made(folder)
+def asked(folder: Path, n: int, *names: str) -> Path:
+    for name in names or ("s",):
+        (folder / f"{name}.toml").write_text(f'[every]\nstages = "test"\n[axes]\nname = {[f"{i}" for i in range(n)]}')
+    return made(folder, NUMBER)
 
 
-def green(folder: Path, name: str = "s") -> dict[str, str]:
-    frame = Sweep.load(folder / "sweeps" / name).frame
-    return {row.trial: row.verdict for row in frame.itertuples()}
+def results(folder: Path, name: str = "s") -> DataFrame:
+    return Sweep.load(folder / "sweeps" / name).frame.set_index("trial")[["name", "verdict", "small: norm"]]
+
+
+def undisturbed(n: int) -> list[tuple[str, str, float]]:
+    norms = [float(np.linalg.norm(np.random.default_rng(i).normal(size=1000))) for i in range(n)]
+    return [(f"{i}", "pass", norm) for i, norm in enumerate(norms)]
 
 
 @pytest.fixture(scope="module")
@@ -48,17 +60,21 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         os.kill(int((folder / f"{name}.pid").read_text()), signal.SIGTERM)
 
 
+def accounts(options: dict[str, str]) -> str:
+    """The jobs of the cluster, in a line each."""
+    return subprocess.run(["squeue", "-h"], env={**os.environ, **options}, capture_output=True, text=True).stdout
+
+
 @pytest.mark.slow
 def test_twelve_trials_on_slurm_are_the_same_as_locally(slurm: Path, tmp_path: Path) -> None:
-    folder = asked(asked(tmp_path, 12), 12, "local")
+    folder = asked(tmp_path, 12, "s", "local")
     options = {"SLURM_CONF": str(slurm), "PTYINT_TEST_PARSL": str(tmp_path / "parsl")}
     done = ptyint(folder, f"sweep s.toml --executor {CLUSTER}", **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    accounts = subprocess.run(["squeue", "-h"], env={**os.environ, **options}, capture_output=True, text=True)
-    assert accounts.stdout == "", "its jobs are over"
+    assert accounts(options) == "", "its jobs are over"
     assert ptyint(folder, "sweep local.toml").returncode == 0
-    assert green(folder) == green(folder, "local") and len(green(folder)) == 12
-    assert set(green(folder).values()) == {"pass"}
+    assert_frame_equal(results(folder), results(folder, "local"), rtol=1e-12)
+    assert [*results(folder).itertuples(index=False, name=None)] == undisturbed(12)
 
 
 def test_any_executor_will_do(tmp_path: Path) -> None:
@@ -67,19 +83,24 @@ def test_any_executor_will_do(tmp_path: Path) -> None:
         "from concurrent.futures import ProcessPoolExecutor\ndef pool():\n    return ProcessPoolExecutor(2)\n"
     )
     assert ptyint(folder, "sweep s.toml --executor mine:pool").returncode == 0
-    assert list(green(folder).values()) == ["pass"] * 2
+    assert [*results(folder).itertuples(index=False, name=None)] == undisturbed(2)
 
 
+SUBMITTER = "small_stage.py .* sweep s.toml"
+INTERCHANGE = "HTEX interchange|interchange.py"
 VICTIMS = {
-    "trial": ("local", "small_stage.py .* run test"),
-    "kernel": ("local", "ipykernel_launcher"),
-    "submitter": ("local", "small_stage.py .* sweep s.toml"),
-    "submitter on Slurm": (CLUSTER, "small_stage.py .* sweep s.toml"),
-    "worker": (CLUSTER, "process_worker_pool.py"),
-    "interchange": (CLUSTER, "HTEX interchange|interchange.py"),
-    "slurmd": (CLUSTER, ""),
+    "trial": ("local", "small_stage.py .* run test", 60),
+    "kernel": ("local", "ipykernel_launcher", 60),
+    "submitter": ("local", SUBMITTER, 60),
+    "submitter on Slurm": (CLUSTER, SUBMITTER, 60),
+    "Ctrl-C": ("local", SUBMITTER, 60),
+    "Ctrl-C on Slurm": (CLUSTER, SUBMITTER, 60),
+    "worker": (CLUSTER, "process_worker_pool.py", 60),
+    "interchange": (CLUSTER, INTERCHANGE, 10),
+    "slurmd": (CLUSTER, "", 60),
 }
-"""What is killed (SIGKILL), by the executor and the pattern of its command."""
+"""What is killed (SIGKILL; of Ctrl-C, SIGINT), by the executor, the pattern of its command, and the seconds after which
+what still waits for the dead is ended, as its user would."""
 
 
 def processes(pattern: str, folder: Path) -> list[int]:
@@ -96,7 +117,7 @@ def processes(pattern: str, folder: Path) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("victim", VICTIMS)
 def test_whatever_is_killed_nothing_is_lost_or_counted_twice(victim: str, slurm: Path, tmp_path: Path) -> None:
-    executor, pattern = VICTIMS[victim]
+    executor, pattern, patience = VICTIMS[victim]
     folder = asked(tmp_path, 4)
     options = {"SLURM_CONF": str(slurm), "PTYINT_TEST_PARSL": str(tmp_path / "parsl"), "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "tests" / "small_stage.py"), str(folder), "sweep", "s.toml", "--executor"]
@@ -104,25 +125,31 @@ def test_whatever_is_killed_nothing_is_lost_or_counted_twice(victim: str, slurm:
     while not list(folder.glob("sweeps/s/trials/*/log")):
         time.sleep(0.05)
         assert sweep.poll() is None
-    time.sleep(random.uniform(0, 6))
+    time.sleep(random.uniform(0, 4))
     killed = [] if pattern else [int(slurm.with_name("slurmd.pid").read_text())]
     while not killed and sweep.poll() is None:
         killed = processes(pattern, tmp_path)
     for pid in killed:
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGINT if "Ctrl-C" in victim else signal.SIGKILL)
     try:
-        code = sweep.wait(HANGS)
+        code = sweep.wait(patience)
     except subprocess.TimeoutExpired:
-        print(f"{victim}: the sweep still waits {HANGS:.0f} s after the kill")
+        print(f"{victim}: the sweep still waits {patience} s after the kill")
         sweep.send_signal(signal.SIGINT)
-        code = sweep.wait(HANGS)
-    for pid in processes(VICTIMS["interchange"][1], tmp_path):  # it outlives its submitter, and so does its job
+        code = sweep.wait(120)
+    before = [row.run for row in Sweep.load(folder / "sweeps" / "s").rows]
+    print(f"{victim}: exit code {code}, {sum(map(bool, before))} of 4 trials done")
+    assert killed and (code != 0 or all(before))
+    if "Ctrl-C" in victim:
+        assert code == 1 and accounts(options) == "" and processes("small_stage.py", tmp_path) == []
+    for pid in processes(INTERCHANGE, tmp_path):  # it outlives its submitter, and so does its job
         os.kill(pid, signal.SIGKILL)
     subprocess.run(["scancel", "--user=root"], env={**os.environ, **options}, check=True)
     if victim == "slurmd":
         subprocess.run(["slurmd"], env={**os.environ, **options}, check=True)
-    assert killed and (code != 0 or set(green(folder).values()) == {"pass"})
     assert ptyint(folder, "sweep s.toml --retry", **options).returncode == 0
-    assert list(green(folder).values()) == ["pass"] * 4
+    assert [*results(folder).itertuples(index=False, name=None)] == undisturbed(4)
+    after = [row.run for row in Sweep.load(folder / "sweeps" / "s").rows]
+    assert all(old in ("", new) for old, new in zip(before, after, strict=True)), "nothing is done twice"
     (judged, *_) = sorted((folder / "sweeps" / "s" / "reports").glob("2*"), reverse=True)
     assert len((judged / "trials.csv").read_text().splitlines()) == 5
