@@ -37,6 +37,8 @@ from ptyint.stages import PROFILES, STAGES, jobs_of
 from ptyint.stages.request import Request
 from ptyint.stages.scan import default_fixture
 
+sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]  # jsonschema's; 1.6 s to load, unused here
+
 CAUSES = 6
 """How many the terminal names."""
 

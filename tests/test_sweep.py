@@ -24,6 +24,7 @@ from ptyint.evidence import manifest
 from ptyint.evidence.sweep import Plan, Sweep, executor_of, report
 from ptyint.evidence.verification import verify
 from ptyint.parity.equivalence import paired
+from ptyint.parity.rungs import trained
 
 AXES = """
 [every]
@@ -99,6 +100,18 @@ def test_an_executor_that_cannot_be_had_is_refused(name: str, tmp_path: Path, mo
     Path("none.py").write_text("config = 3")
     with pytest.raises(ConfigError, match="must be local, parsl:FILE"):
         executor_of(name, 2)
+
+
+def test_the_trainings_of_rung_7_are_a_sweep(tmp_path: Path) -> None:
+    sweep = Sweep.planned(ROOT / "benchmarks" / "rung7.toml", tmp_path, cli._declared)
+    assert [one.axes["seed"] for one in sweep.trials] == [*range(trained.FIRST_PAIR, trained.FIRST_PAIR + 30)] * 2
+    for trial in (sweep.trials[0], sweep.trials[-1]):
+        asked = cli._declared(trial.command)[0].asked
+        config = trained.configuration(asked["gridsize"], trial.axes["seed"], trained.Plan().nepochs)
+        meant = {**vars(config), **vars(config.model), "fixture": trained.FIXTURE, "M": trained.M}
+        assert {name: asked[name] for name in asked if name in meant} == {n: meant[n] for n in asked if n in meant} | {
+            "backend": "tensorflow"
+        }
 
 
 @pytest.fixture(scope="module")

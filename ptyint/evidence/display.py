@@ -145,8 +145,8 @@ def one_line(text: str, most: int = 300) -> str:
 
 
 def number(value: float) -> str:
-    """A number for a reader, in at most four significant digits."""
-    return f"{value:.4g}"
+    """A number for a reader: four significant digits, of a whole number below a million all."""
+    return f"{value:.0f}" if float(value).is_integer() and abs(value) < 1e6 else f"{value:.4g}"
 
 
 def required(one: Any) -> str:

@@ -20,10 +20,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_complete
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from pandas import DataFrame
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 from tqdm.auto import tqdm
 
@@ -38,6 +37,9 @@ from ptyint.evidence.privacy import private
 from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES, end_group, start_group
 from ptyint.evidence.verification import verify
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 PROGRAM: tuple[str, ...] = (sys.executable, "-m", "ptyint.cli")
 """What a worker runs a trial with."""
 
@@ -51,9 +53,7 @@ OPTIONS = ("profile", "fixture", "scan", "timeout")
 DECIDES = {"stage", "name", "source_sha256", "asked", "expects", "artifacts"}
 FACTS = ("every trial reported", "every trial passed", "nothing went wrong with the sweep itself")
 
-EXECUTORS = (
-    "must be local, parsl:FILE (which defines a parsl.config.Config; pip install ptyint[sweep]) or MODULE:FUNCTION"
-)
+EXECUTORS = "must be local, parsl:FILE (a parsl.config.Config in it; pip install ptyint[sweep]) or MODULE:FUNCTION"
 
 STOP = threading.Event()
 """Set: the trials that this process runs are ended."""
@@ -256,9 +256,11 @@ class Sweep(BaseModel):
     @property
     def frame(self) -> DataFrame:
         """A row for each trial: its place on the axes, what came of it, its numbers."""
+        import pandas as pd
+
         rows = zip(self.trials, self.rows, strict=True)
         said = [{"trial": one.key, **one.axes, **row.model_dump(), **row.numbers} for one, row in rows]
-        return DataFrame(said).drop(columns="numbers")
+        return pd.DataFrame(said).drop(columns="numbers")
 
     def expected(self) -> str:
         """How many trials there are, how many are missing, and how long those take by what earlier ones took."""

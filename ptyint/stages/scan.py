@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from ptyint.config import PATTERN_SIZES, RULES, InferenceConfig, ModelConfig, TrainingConfig, from_mapping
@@ -104,6 +106,12 @@ def _truth_known(request: Request, fixture: str) -> bool:
         return fixtures.fixture_info(fixture).truth_known
     given = request.given("scan")
     options = {name: given.get(name) for name in OPTIONS if name != "product"}
-    scan = read_scan(request.scan, product=given.get("product_file") or None, **options)
+    changed_ns = request.scan.stat().st_mtime_ns if request.scan.exists() else 0
+    return _truth_in(request.scan, changed_ns, product=given.get("product_file") or None, **options)
+
+
+@lru_cache
+def _truth_in(path: Path, changed_ns: int, **options: Any) -> bool:
+    scan = read_scan(path, **options)
     validate_scan(scan)
     return scan.object_is_truth
