@@ -22,6 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
+import ptyint.cli  # noqa: F401 (as in a sweep)
 from ptyint.evidence import run as runner
 from ptyint.evidence import sweep as sweeps
 from ptyint.evidence.sweep import Margin, Plan, Row, Sweep, Trial

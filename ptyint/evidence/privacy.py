@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ptyint._atomic import atomic_path, shipped
 
-TEXTS = {".html", ".ipynb", ".json", ".log", ".md", ".txt"}
+TEXTS = {".csv", ".html", ".ipynb", ".json", ".log", ".md", ".txt"}
 
 
 @cache
