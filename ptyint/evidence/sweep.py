@@ -16,7 +16,7 @@ import sys
 import threading
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from itertools import chain, product
 from pathlib import Path
@@ -57,6 +57,9 @@ EXECUTORS = "must be local, parsl:FILE (a parsl.config.Config in it; pip install
 
 STOP = threading.Event()
 """Set: the trials that this process runs are ended."""
+
+REFRESH_SECONDS = 1.0
+"""How often the bar says what runs and what has ended."""
 
 Declare = Callable[[Sequence[str]], Sequence[Notebook]]
 """Gives the notebooks of a run by its command, as they are declared; a ConfigError where they cannot be."""
@@ -324,12 +327,14 @@ def _spread(sweep: Sweep, executor: Executor, how: tuple[Any, ...]) -> None:
     try:
         for one in sweep.trials:
             pending[executor.submit(attempt, sweep.where(one), one, *how)] = sweep.where(one)
-        for future in as_completed(pending):
-            where, error = pending.pop(future), future.exception()
-            row = Row(reason=f"its worker ended: {error!r}").save(where) if error else future.result()
-            failed += row.verdict != "pass"
+        while pending:
+            STOP.wait(REFRESH_SECONDS)
+            for future in [one for one in pending if one.done()]:
+                where, error = pending.pop(future), future.exception()
+                row = Row(reason=f"its worker ended: {error!r}").save(where) if error else future.result()
+                failed += row.verdict != "pass"
+                bar.update()
             bar.set_postfix(running=sum((one / LOG).exists() for one in pending.values()), failed=failed)
-            bar.update()
     finally:
         bar.close()
         STOP.set()
