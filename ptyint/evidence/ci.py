@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_text
 from ptyint.errors import LostRunError
 from ptyint.evidence.causes import lines
 from ptyint.evidence.checks import SIGNS, Check, signed
@@ -48,8 +48,7 @@ def publish(content: Manifest, junit_file: Path | None, summary_file: str | None
     """
     try:
         if junit_file:
-            with atomic_path(junit_file) as temporary:
-                temporary.write_text(junit(content), encoding="utf-8")
+            write_text(junit_file, junit(content))
         if summary_file:
             with open(summary_file, "a", encoding="utf-8") as file:
                 file.write(markdown(content))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
-from ptyint._atomic import atomic_path, plain
+from ptyint._atomic import atomic_path, plain, write_text
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder, manifest, pages
 from ptyint.evidence.checks import signed, to_json
@@ -186,8 +186,7 @@ def write_index(reports: Path) -> Path:
     reports.mkdir(parents=True, exist_ok=True)
     with FileLock(reports / folder.LOCK):
         content = index(reports)
-        with atomic_path(reports / JSON) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_text(reports / JSON, json.dumps(content, indent=1, allow_nan=False) + "\n")
         finished = folder.finished_runs(reports)
         since = changes(finished[0], finished[1:])[""] if finished else []
         pages.write_history(reports / PAGE, content["runs"], since)

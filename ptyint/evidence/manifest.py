@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError, model_validator
 
-from ptyint._atomic import atomic_path, plain
+from ptyint._atomic import plain, write_text
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import Check, Criterion, Relation, Verdict, to_json, worst
 from ptyint.evidence.execution import read_notebook, same_values, unfinished
@@ -345,8 +345,7 @@ def write(folder: Path, manifest: Manifest) -> str:
     parse(text)
     digest = hashlib.sha256(text.encode()).hexdigest()
     for name, content in ((NAME, text), (SEAL, f"{digest}  {NAME}\n")):
-        with atomic_path(folder / name) as temporary:
-            temporary.write_bytes(content.encode())
+        write_text(folder / name, content)
     return digest
 
 

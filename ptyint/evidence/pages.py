@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_text
 from ptyint.errors import ConfigError, shortened
 from ptyint.evidence.causes import causes
 from ptyint.evidence.checks import SIGNS
@@ -154,8 +154,7 @@ def write_summary(notebook: Path, target: Path) -> None:
         elif "text/markdown" in data:
             output.data = {"text/markdown": data["text/markdown"]}
     text = MarkdownExporter(exclude_input=True).from_notebook_node(content)[0]
-    with atomic_path(target) as temporary:
-        temporary.write_text(re.sub(r"\n{3,}", "\n\n", printable(text)).strip() + "\n", encoding="utf-8")
+    write_text(target, re.sub(r"\n{3,}", "\n\n", printable(text)).strip() + "\n")
 
 
 def _write_summary(folder: Path, manifest: Manifest, bodies: Mapping[str, str], since: list[str]) -> None:
@@ -217,6 +216,4 @@ def _first_picture(path: Path) -> dict[str, str] | None:
 def _write(path: Path, template: str, **values: Any) -> None:
     css = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     tools = {"css": css, "signs": SIGNS, "seconds": seconds, "shell": shlex.join, "number": number}
-    with atomic_path(path) as temporary:
-        text = render(template, **tools, on_top=NUMBERS_ON_TOP, **values)
-        temporary.write_text(printable(text), encoding="utf-8")
+    write_text(path, printable(render(template, **tools, on_top=NUMBERS_ON_TOP, **values)))

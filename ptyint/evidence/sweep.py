@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 from tqdm.auto import tqdm
 
-from ptyint._atomic import atomic_path, shipped
+from ptyint._atomic import shipped, write_text
 from ptyint.errors import ConfigError, did_you_mean, shown
 from ptyint.evidence import causes, folder, manifest
 from ptyint.evidence import run as runner
@@ -165,8 +165,7 @@ class Row(BaseModel):
     def save(self, where: Path) -> Row:
         """Write it into the trial's folder."""
         where.mkdir(parents=True, exist_ok=True)
-        with atomic_path(where / ROW) as temporary:
-            temporary.write_text(self.model_dump_json(), "utf-8")
+        write_text(where / ROW, self.model_dump_json())
         return self
 
 
@@ -305,8 +304,7 @@ def run(
     sweep.folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(sweep.folder / ".lock", timeout=0):
-            with atomic_path(sweep.folder / NAME) as temporary:
-                temporary.write_text(sweep.model_dump_json(indent=1), "utf-8")
+            write_text(sweep.folder / NAME, sweep.model_dump_json(indent=1))
             env, trouble = dict.fromkeys(THREAD_VARIABLES if threads else (), str(threads)), ""
             try:
                 with runner.signals(runner.interrupt):
