@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from small_stage import ROOT, made, ptyint
 from ptyint.evidence.sweep import Sweep
 
 SLURM = Path(__file__).parent / "slurm"
+DOCS = ROOT / "docs" / "sweeps.md"
 CLUSTER = f"parsl:{SLURM / 'cluster.py'}"
 NUMBER = """
 import numpy as np
@@ -84,6 +87,17 @@ def test_any_executor_will_do(tmp_path: Path) -> None:
     )
     assert ptyint(folder, "sweep s.toml --executor mine:pool").returncode == 0
     assert [*results(folder).itertuples(index=False, name=None)] == undisturbed(2)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Parsl leaves sockets open
+@pytest.mark.parametrize("example", re.findall(r"^```python\n(from parsl.*?)^```", DOCS.read_text(), re.M | re.S))
+def test_the_configurations_in_the_documentation_can_be_made(example: str, tmp_path: Path) -> None:
+    errors = pytest.importorskip("parsl.errors", reason="pip install 'ptyint[sweep]'")
+    (tmp_path / "cluster.py").write_text(example)
+    try:
+        assert runpy.run_path(str(tmp_path / "cluster.py"))["config"].executors
+    except errors.OptionalModuleMissing as error:
+        assert error.module_names == ["kubernetes"]
 
 
 SUBMITTER = "small_stage.py .* sweep s.toml"
