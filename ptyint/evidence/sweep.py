@@ -135,7 +135,8 @@ class Trial(BaseModel):
     @classmethod
     def of(cls, place: Mapping[str, Any], settings: Mapping[str, Any], base: Path, declare: Declare) -> Trial:
         """A trial with these settings, paths from `base`; a ConfigError where it cannot be."""
-        given = {k: str(base / value) if k == "scan" or k.endswith("_file") else value for k, value in settings.items()}
+        paths = {name for name, value in settings.items() if value and name.rpartition("_")[2] in ("scan", "file")}
+        given = {name: str(base / str(value)) if name in paths else value for name, value in settings.items()}
         options = [f"--{name}={given.pop(name)}" for name in OPTIONS if name in given]
         command = ["run", *_list(given.pop("stages", [])), *options]
         command += chain.from_iterable(("-p", name, repr(value)) for name, value in sorted(given.items()))
