@@ -61,6 +61,9 @@ STOP = threading.Event()
 REFRESH_SECONDS = 1.0
 """How often the bar says what runs and what has ended."""
 
+ENDING_SECONDS = 30.0
+"""How long an executor may take to cancel its jobs; the sweep is judged meanwhile where it takes longer."""
+
 Declare = Callable[[Sequence[str]], Sequence[Notebook]]
 """Gives the notebooks of a run by its command, as they are declared; a ConfigError where they cannot be."""
 
@@ -337,7 +340,10 @@ def _spread(sweep: Sweep, executor: Executor, how: tuple[Any, ...]) -> None:
     finally:
         bar.close()
         STOP.set()
-        executor.shutdown(wait=False, cancel_futures=bool(pending))
+        cancel = {"wait": False, "cancel_futures": bool(pending)}
+        ending = threading.Thread(target=executor.shutdown, kwargs=cancel, daemon=True)  # Parsl's may never end
+        ending.start()
+        ending.join(ENDING_SECONDS)
 
 
 def executor_of(name: str, workers: int) -> Callable[[], Executor]:
