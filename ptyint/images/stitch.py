@@ -23,8 +23,8 @@ from ptyint.scans.mapped import Mapped
 Complex = NDArray[np.complexfloating[Any, Any]]
 Float = NDArray[np.float64]
 
-_CHUNK_PIXELS = 2**21
-"""Patch pixels placed at once: bounds the memory to some 300 MB however many patches there are."""
+_CHUNK_PIXELS = 2**20
+"""Patch pixels placed at once: bounds the memory to some 150 MB however many patches there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,6 +137,12 @@ def _stitched(tiles: Tiles, turns: NDArray[Any], dtype: np.dtype[Any]) -> Stitch
 
 def _synchronised(tiles: Tiles, labels: NDArray[Any]) -> Float:
     """See :func:`synchronise_phases`."""
+    links = _links(tiles, labels)
+    return agreeing_phases(links) if np.isfinite(links.data).all() else np.zeros(links.shape[0])
+
+
+def _links(tiles: Tiles, labels: NDArray[Any]) -> Any:
+    """``W^H diag(1/c) W`` without its diagonal, band by band; kept in single precision until all are there."""
     from scipy.sparse import coo_array
 
     parts = []
@@ -146,13 +152,12 @@ def _synchronised(tiles: Tiles, labels: NDArray[Any]) -> Float:
         value = place.value / np.sqrt(np.bincount(place.pixel, place.weight, pixels)[place.pixel])
         W = coo_array((value, (place.pixel, column)), shape=(pixels, len(groups))).tocsr()
         part = (W.conj().T @ W).tocoo()
-        upper = part.row < part.col
-        parts.append((part.data[upper], groups[part.row[upper]], groups[part.col[upper]]))
+        upper, group = part.row < part.col, groups.astype(np.int32)
+        parts.append((part.data[upper].astype(np.complex64), group[part.row[upper]], group[part.col[upper]]))
     value, row, column = map(np.concatenate, zip(*parts, strict=True))
+    parts.clear()
     half = coo_array((value, (row, column)), shape=(int(labels.max()) + 1,) * 2).tocsr()
-    if not np.isfinite(half.data).all():
-        return np.zeros(half.shape[0])
-    return agreeing_phases(half + half.conj().T)
+    return (half + half.conj().T).astype(np.complex128)
 
 
 def extract_patches(object_: Complex, positions_px: Float, N: int) -> Complex:

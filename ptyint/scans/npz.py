@@ -204,7 +204,7 @@ def _patterns_first(archive: _Archive, name: str, n: int, order: AxisOrder | Non
         raise archive.refusal(f"{name} is a cube {field.shape}, which axis is n? Give axis_order='nyx' or 'yxn'.")
     if field.compressed and not field.small:
         unpacked = f"unpacked into a temporary file of {field.info.file_size / 2**20:.0f} MiB"
-        archive.notes.append(f"{name} is compressed: {unpacked}; write_scan spares that")
+        archive.notes.append(f"{name} is compressed: {unpacked}; `ptyint convert` spares that")
     with archive.reading(name):
         mapped = None if field.small else field.mapped()
     array = archive.array(name, "real") if mapped is None else mapped.array
