@@ -90,9 +90,9 @@ def synchronise_phases(
     of overlaps connects have a mean phase of zero each.
 
     Multiply the patches of group g, those with the label g, by ``exp(1j * phase[g])``. The phase is zero where a group
-    touches no other; all are zero where what is stitched is not finite.
+    touches no other; all are zero where patches are not finite.
     """
-    return _synchronised(_tiles(patches, positions_px, shape, M), np.asarray(labels))
+    return _synchronised(_tiles(patches, positions_px, shape, M), np.asarray(labels), bool(np.isfinite(patches).all()))
 
 
 def stitch_batches(
@@ -110,15 +110,16 @@ def stitch_batches(
     (None: where temporary files go), of 8 (M + 2)**2 bytes a patch. Returns the object and the groups' phases.
     """
     with tempfile.TemporaryFile(dir=folder) as file:
-        count = 0
+        count, finite = 0, True
         for batch in batches:
+            finite &= bool(np.isfinite(batch).all())
             tiles = _tiles(batch, positions_px[count : count + len(batch)], shape, M)
             tiles.values.astype(np.complex64).tofile(file)
             count += len(batch)
         file.flush()
         values = Mapped.of(file, np.complex64, (count, M + 2, M + 2))
     tiles = Tiles(values, checked_positions(positions_px, count) - M // 2, shape)
-    phases = _synchronised(tiles, labels)
+    phases = _synchronised(tiles, labels, finite)
     return _stitched(tiles, np.exp(1j * phases)[labels], np.dtype(np.complex64)), phases
 
 
@@ -135,14 +136,13 @@ def _stitched(tiles: Tiles, turns: NDArray[Any], dtype: np.dtype[Any]) -> Stitch
     return Stitched(object_, coverage)
 
 
-def _synchronised(tiles: Tiles, labels: NDArray[Any]) -> Float:
+def _synchronised(tiles: Tiles, labels: NDArray[Any], finite: bool) -> Float:
     """See :func:`synchronise_phases`."""
-    links = _links(tiles, labels)
-    return agreeing_phases(links) if np.isfinite(links.data).all() else np.zeros(links.shape[0])
+    return agreeing_phases(_links(tiles, labels)) if finite else np.zeros(int(labels.max()) + 1)
 
 
 def _links(tiles: Tiles, labels: NDArray[Any]) -> Any:
-    """``W^H diag(1/c) W`` without its diagonal, band by band; kept in single precision until all are there."""
+    """``W^H diag(1/c) W`` without its diagonal, band by band."""
     from scipy.sparse import coo_array
 
     parts = []
@@ -153,11 +153,11 @@ def _links(tiles: Tiles, labels: NDArray[Any]) -> Any:
         W = coo_array((value, (place.pixel, column)), shape=(pixels, len(groups))).tocsr()
         part = (W.conj().T @ W).tocoo()
         upper, group = part.row < part.col, groups.astype(np.int32)
-        parts.append((part.data[upper].astype(np.complex64), group[part.row[upper]], group[part.col[upper]]))
+        parts.append((part.data[upper], group[part.row[upper]], group[part.col[upper]]))
     value, row, column = map(np.concatenate, zip(*parts, strict=True))
     parts.clear()
     half = coo_array((value, (row, column)), shape=(int(labels.max()) + 1,) * 2).tocsr()
-    return (half + half.conj().T).astype(np.complex128)
+    return half + half.conj().T
 
 
 def extract_patches(object_: Complex, positions_px: Float, N: int) -> Complex:
