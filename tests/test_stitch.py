@@ -5,6 +5,7 @@ import pytest
 from scipy.sparse import coo_array
 
 from ptyint.errors import ConfigError, ScanError
+from ptyint.images import phases as phases_module
 from ptyint.images.phases import agreeing_phases
 from ptyint.images.stitch import extract_patches, stitch, stitch_batches, synchronise_phases
 
@@ -173,8 +174,12 @@ def smooth_object(shape: tuple[int, int]) -> np.ndarray:
     return (0.8 + 0.1 * np.sin(x / 7)) * np.exp(0.9j * np.cos(y / 9 - x / 13))
 
 
+@pytest.mark.parametrize("most", [phases_module.MOST_BY_LANCZOS, 1])
 @pytest.mark.parametrize("side, per_group", [(2, 1), (9, 1), (9, 3)])
-def test_phases_of_groups_come_back_up_to_one_constant(side: int, per_group: int) -> None:
+def test_phases_of_groups_come_back_up_to_one_constant(
+    side: int, per_group: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phases_module, "MOST_BY_LANCZOS", most)
     generator = np.random.default_rng(side)
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
     positions = 20 + 6.0 * grid + generator.uniform(-1, 1, grid.shape)
