@@ -275,6 +275,26 @@ def fixtures() -> None:
 
 
 @commands.command()
+@click.argument("source", type=FOLDER, metavar="IN")
+@click.argument("target", type=FOLDER, metavar="OUT")
+def convert(source: Path, target: Path) -> None:
+    """Write the scan IN as OUT: .npz (PtychoPINN), .cxi, or a folder (Ptychodus).
+
+    Patterns go by, a chunk at a time. What is wrong with the scan is told before anything is written.
+    """
+    from tqdm import tqdm
+
+    from ptyint.scans import files
+    from ptyint.scans.scan import validate_scan
+
+    scan = files.read_scan(source)
+    validate_scan(scan)
+    with tqdm(total=scan.n, unit="pattern", disable=None) as bar:
+        files.write_scan(scan, target, on_patterns=bar.update)
+    _say(*scan.notes, target)
+
+
+@commands.command()
 @click.argument("folder", type=FOLDER, metavar="DIR")
 def notebooks(folder: Path) -> None:
     """Copy the project's notebooks into DIR, to work on them there; nothing that is there is replaced."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import cast
 
 import numpy as np
@@ -34,7 +36,7 @@ class TrainingResult:
     seconds: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class InferenceResult:
     """What :func:`infer` returns; `backend` is the one that really ran.
 
@@ -42,17 +44,37 @@ class InferenceResult:
     ----------
     data : GroupedScan
         The scan and its groups.
-    network_patches : ndarray of complex64, (n_groups, C, N, N)
-        As the network predicts them, in its own units and with a free phase for each group;
-        :func:`ptyint.images.reconstruction.assemble` makes an object of them.
+    batches : iterable of ndarray of complex64, (B, C, N, N)
+        The groups' patches in their order; where they are not kept, they are predicted while somebody asks for them,
+        once.
+    seconds : float
+        Of prediction, so far.
     """
 
     backend: str
     config: InferenceConfig
     weights: Weights
     data: GroupedScan
-    network_patches: NDArray[np.complex64]
-    seconds: float
+    batches: Iterable[NDArray[np.complex64]] = ()
+    seconds: float = 0.0
+
+    @cached_property
+    def network_patches(self) -> NDArray[np.complex64]:
+        """(n_groups, C, N, N) as the network predicts them, in its own units and with a free phase for each group.
+
+        :func:`ptyint.images.reconstruction.assemble` makes an object of them.
+        """
+        if not (batches := [*self.batches]):
+            raise ConfigError("These patches were placed and forgotten; infer with keep=True to have them.")
+        self.batches = [np.concatenate(batches)]
+        return self.batches[0]
+
+    def _timed(self, batches: Iterator[NDArray[np.complex64]]) -> Iterator[NDArray[np.complex64]]:
+        start = time.perf_counter()
+        for batch in batches:
+            self.seconds += time.perf_counter() - start
+            yield batch
+            start = time.perf_counter()
 
 
 def select_backend(config: TrainingConfig | InferenceConfig) -> Backend:
@@ -124,7 +146,9 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     return TrainingResult(backend.name, config, trained, digest, history, data.groups, time.perf_counter() - start)
 
 
-def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -> InferenceResult:
+def infer(
+    scan: Scan, config: InferenceConfig, weights: Weights | None = None, *, keep: bool = True
+) -> InferenceResult:
     """Apply a trained model to every group of a scan.
 
     Parameters
@@ -135,6 +159,9 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
         ``config.backend`` says who does it, whoever trained the model.
     weights : dict, optional
         Canonical weights. None: they are read from ``config.model_path``, whichever backend trained them.
+    keep : bool
+        False: patches are predicted when they are placed (:func:`ptyint.assemble`), and forgotten: for scans whose
+        patches do not fit into memory together.
 
     Returns
     -------
@@ -167,6 +194,16 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
             raise ConfigError("model_path is None; give the bundle (wts.h5.zip) to infer with, or its weights.")
         weights = bundle.load_bundle(config.model_path, expected=config.model).weights
     data = GroupedScan.from_config(scan, config)
-    start = time.perf_counter()
-    patches = backend.infer(data, weights, config)
-    return InferenceResult(backend.name, config, weights, data, patches, time.perf_counter() - start)
+    result = InferenceResult(backend.name, config, weights, data)
+    predictions = getattr(backend, "predictions", None)  # what a backend may have beside its protocol
+    batches = predictions(data, weights, config) if predictions else _at_once(backend, data, weights, config)
+    result.batches = result._timed(batches)
+    if keep:
+        _ = result.network_patches
+    return result
+
+
+def _at_once(
+    backend: Trainable, data: GroupedScan, weights: Weights, config: InferenceConfig
+) -> Iterator[NDArray[np.complex64]]:
+    yield backend.infer(data, weights, config)

@@ -13,6 +13,7 @@ import pytest
 from ptyint import backends, dispatcher
 from ptyint.backends.weights import initial_weights
 from ptyint.config import InferenceConfig, ModelConfig
+from ptyint.errors import ConfigError
 from ptyint.images.reconstruction import assemble, object_grid
 from ptyint.scans.forward import diffraction_amplitudes
 from ptyint.scans.scan import Scan
@@ -112,3 +113,16 @@ def test_assembling_leaves_the_inference_as_it_is(answering: Any) -> None:
     first, again = assemble(inferred), assemble(inferred)
     np.testing.assert_array_equal(first.object_, again.object_)
     np.testing.assert_array_equal(inferred.network_patches, true_patches(scan, inferred.data.groups.indices))
+
+
+@pytest.mark.parametrize("gridsize", [1, 2])
+def test_patches_that_are_not_kept_make_the_same_object(gridsize: int) -> None:
+    scan, model = make_scan(), replace(SMALL, gridsize=gridsize)
+    weights = initial_weights(model, scan.probe, 0)
+    config = InferenceConfig(model=model, batch_size=5)
+    kept, streamed = (assemble(dispatcher.infer(scan, config, weights, keep=keep)) for keep in (True, False))
+    np.testing.assert_array_equal(kept.object_, streamed.object_)
+    assert streamed.inferred.seconds > 0
+    assert kept.object_patches.shape == (scan.n, gridsize**2, N, N)
+    with pytest.raises(ConfigError, match="placed and forgotten; infer with keep=True"):
+        _ = streamed.object_patches

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import zipfile
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 
 from ptyint._atomic import shipped
+from ptyint.cli import main
 from ptyint.errors import ScanError
 from ptyint.scans.fields import Shape, fits
 from ptyint.scans.files import read_scan, write_scan
@@ -789,3 +792,49 @@ def test_metres_need_a_pixel_size_and_a_pair_needs_a_folder(tmp_path: Path) -> N
     with pytest.raises(ScanError, match=r"file\.h5 is a file; allowed: a folder"):
         write_scan(make_scan(), tmp_path / "file.h5")
     assert [path.name for path in tmp_path.iterdir()] == ["file.h5"]
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_large_patterns_are_read_by_slices_and_leave_no_pages_in_memory(tmp_path: Path, last: bool) -> None:
+    """Plain or compressed: a process that reads 160 MB of patterns slice by slice stays far below that."""
+    n = 10_000
+    amplitudes = np.broadcast_to(np.arange(n, dtype=np.float32)[:, None, None] % 7 + 1, (n, 64, 64))
+    stored = np.moveaxis(amplitudes, 0, -1) if last else amplitudes
+    rest = {"xcoords": np.arange(n) % 100.0, "ycoords": np.arange(n) // 100.0, "probeGuess": np.ones((64, 64), "c8")}
+    script = (
+        "import resource, sys\n"
+        "from ptyint.scans.files import read_scan\n"
+        "from ptyint.scans.scan import pattern_slices\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10\n"
+        "scan, start = read_scan(sys.argv[1]), peak()\n"
+        "total = sum(float(scan.counts(slice(i, i + 100)).sum(dtype='f8')) for i in range(0, scan.n, 100))\n"
+        "print(peak() - start, total, scan.counts([8, 3])[:, 5, 6].tolist(), *scan.notes)"
+    )
+    for save, compressed in (np.savez, False), (np.savez_compressed, True):
+        save(tmp_path / "a.npz", diffraction=stored, **rest)
+        said = subprocess.run(
+            [sys.executable, "-c", script, tmp_path / "a.npz"], capture_output=True, text=True, check=True
+        ).stdout
+        grown, total, _ = said.split(maxsplit=2)
+        assert float(grown) < 60
+        assert float(total) == pytest.approx((amplitudes[:, 0, 0].astype(float) ** 2).sum() * 64 * 64)
+        assert "[4.0, 16.0]" in said
+        assert ("is compressed: unpacked into a temporary file of 156 MiB" in said) == compressed
+
+
+def test_a_scan_is_converted_between_all_formats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = make_scan()
+    write_scan(first, tmp_path / "0.npz")
+    for source, target in ("0.npz", "1.cxi"), ("1.cxi", "pair"), ("pair", "2.npz"):
+        assert main(["convert", str(tmp_path / source), str(tmp_path / target)]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(target)
+    np.testing.assert_allclose(read_scan(tmp_path / "2.npz").counts(), first.counts(), rtol=1e-6)
+    assert main(["convert", str(tmp_path / "0.npz"), str(tmp_path / "3.tif")]) == 2
+    assert "unknown suffix '.tif'" in capsys.readouterr().err
+
+
+def test_writing_tells_how_far_it_is(tmp_path: Path) -> None:
+    written: list[int] = []
+    scan = make_scan()
+    write_scan(scan, tmp_path / "a.npz", on_patterns=written.append)
+    assert sum(written) == scan.n

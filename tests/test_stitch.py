@@ -1,8 +1,13 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from scipy.sparse import coo_array
 
 from ptyint.errors import ConfigError, ScanError
-from ptyint.images.stitch import extract_patches, stitch, synchronise_phases
+from ptyint.images import phases as phases_module
+from ptyint.images.phases import agreeing_phases
+from ptyint.images.stitch import extract_patches, stitch, stitch_batches, synchronise_phases
 
 RNG = np.random.default_rng
 
@@ -169,8 +174,12 @@ def smooth_object(shape: tuple[int, int]) -> np.ndarray:
     return (0.8 + 0.1 * np.sin(x / 7)) * np.exp(0.9j * np.cos(y / 9 - x / 13))
 
 
+@pytest.mark.parametrize("most", [phases_module.MOST_BY_LANCZOS, 1])
 @pytest.mark.parametrize("side, per_group", [(2, 1), (9, 1), (9, 3)])
-def test_phases_of_groups_come_back_up_to_one_constant(side: int, per_group: int) -> None:
+def test_phases_of_groups_come_back_up_to_one_constant(
+    side: int, per_group: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(phases_module, "MOST_BY_LANCZOS", most)
     generator = np.random.default_rng(side)
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
     positions = 20 + 6.0 * grid + generator.uniform(-1, 1, grid.shape)
@@ -203,3 +212,38 @@ def test_a_group_far_from_all_others_and_patches_that_are_not_finite_get_phase_z
     assert found[1] - found[0] == pytest.approx(-0.5, abs=0.02)
     patches[0, 16, 16] = np.nan
     np.testing.assert_array_equal(synchronise_phases(patches, positions, (120, 120), np.arange(5), M=12), np.zeros(5))
+
+
+@pytest.mark.parametrize("noise", [0.3, 3.0])
+def test_phases_of_many_groups_are_found_at_any_distance(noise: float) -> None:
+    """Noise adds up along a chain of groups; sweeps over neighbours alone would be twisted over a long way."""
+    generator, side = np.random.default_rng(4), 120
+    phases = generator.uniform(-np.pi, np.pi, side * side)
+    here = np.arange(side * side).reshape(side, side)
+    steps = [(dy, dx) for dy in range(4) for dx in range(-3, 4) if (dy, dx) > (0, 0)]
+    first = [here[: side - dy, max(0, -dx) : side - max(0, dx)].ravel() for dy, dx in steps]
+    second = np.concatenate([here[dy:, max(0, dx) : side + min(0, dx)].ravel() for dy, dx in steps])
+    weight = np.repeat([(4 - dy) * (4 - abs(dx)) / 16 for dy, dx in steps], [len(one) for one in first])
+    first = np.concatenate(first)
+    error = generator.normal(size=(2, len(weight))) * np.sqrt(weight)
+    value = 16 * weight * np.exp(1j * (phases[first] - phases[second])) + noise * (error[0] + 1j * error[1])
+    half = coo_array((value, (first, second)), shape=(side * side,) * 2).tocsr()
+    left = np.exp(1j * (agreeing_phases(half + half.conj().T) - phases))
+    assert np.abs(left.mean()) > 1 - 0.005 * (1 + noise**2)
+
+
+def test_patches_that_come_by_batches_give_the_same_object(tmp_path: Path) -> None:
+    generator = np.random.default_rng(5)
+    positions = np.stack(np.meshgrid(np.arange(30, 90, 5.0), np.arange(30, 90, 5.0)), axis=-1).reshape(-1, 2)
+    labels, shape = np.arange(len(positions)) // 4, (120, 120)
+    patches = extract_patches(smooth_object(shape), positions, 32).astype(np.complex64)
+    patches *= np.exp(1j * generator.uniform(-3, 3, labels.max() + 1))[labels, None, None]
+    phases = synchronise_phases(patches, positions, shape, labels, M=12)
+    whole = stitch(patches * np.exp(1j * phases)[labels, None, None].astype(np.complex64), positions, shape, M=12)
+    made, found = stitch_batches(np.array_split(patches, 7), positions, shape, labels, tmp_path, M=12)
+    np.testing.assert_array_equal(found, phases)
+    np.testing.assert_allclose(made.object_, whole.object_, atol=1e-6)
+    np.testing.assert_array_equal(made.coverage, whole.coverage)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ScanError, match="143"):
+        stitch_batches([patches[:-1]], positions, shape, labels, M=12)

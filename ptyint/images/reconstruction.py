@@ -22,7 +22,7 @@ from ptyint.backends.weights import scan_units
 from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
 from ptyint.images.gauge import bounding_box
-from ptyint.images.stitch import Stitched, stitch, synchronise_phases
+from ptyint.images.stitch import Stitched, stitch_batches
 from ptyint.scans.forward import probe_mask
 from ptyint.scans.scan import Scan, validate_scan
 
@@ -187,27 +187,40 @@ class Assembled(Stitched):
 
     Attributes
     ----------
-    object_patches : ndarray of complex64, (n_groups, C, N, N)
-        In units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts. Each group's
-        constant phase, which its patterns cannot tell, has been fixed by its neighbours.
     probe : ndarray of complex64, (modes, N, N)
         The model's probe, with the energy of the scan's (before the mask, where ``config.model.probe_mask``).
     positions_px : ndarray of float64, (n, 2)
         All positions on the object's grid.
+    turns : ndarray of complex64, (n_groups,)
+        What each group's patches, in the network's units, were multiplied by: into the scan's units, and by the
+        constant phase which its patterns cannot tell, and its neighbours can.
+    inferred : InferenceResult
+        What it was made of.
     """
 
-    object_patches: NDArray[np.complex64]
     probe: NDArray[np.complex64]
     positions_px: NDArray[np.float64]
+    turns: NDArray[np.complex64]
+    inferred: dispatcher.InferenceResult
+
+    @property
+    def object_patches(self) -> NDArray[np.complex64]:
+        """(n_groups, C, N, N) in units of the scan's probe: ``|propagate(probe * patch)|**2`` are the expected counts.
+
+        A ConfigError where the inference did not keep them.
+        """
+        return self.inferred.network_patches * self.turns[:, None, None, None]
 
 
-def assemble(inferred: dispatcher.InferenceResult) -> Assembled:
+def assemble(inferred: dispatcher.InferenceResult, folder: Path | None = None) -> Assembled:
     """Bring what a network predicted to the scan's units and to a common phase; place the patches' centres.
 
     Parameters
     ----------
     inferred : InferenceResult
         What :func:`ptyint.infer` returned; ``config.M`` is the edge of each centre in pixels.
+    folder : Path, optional
+        Where the centres wait for their phases, in a nameless file. None: where temporary files go.
 
     Returns
     -------
@@ -230,14 +243,15 @@ def assemble(inferred: dispatcher.InferenceResult) -> Assembled:
     factor, probe = scan_units(inferred.weights, scan.probe)
     if model.probe_mask:
         probe *= probe_mask(scan.N).astype(np.float32)
-    patches = inferred.network_patches * np.float32(factor * np.sqrt(inferred.data.count_scale))
+    scale = np.float32(factor * np.sqrt(inferred.data.count_scale))
     shape, positions = object_grid(scan)
-    flat, placed = patches.reshape(-1, scan.N, scan.N), positions[groups.indices].reshape(-1, 2)
+    batches = (scale * batch.reshape(-1, scan.N, scan.N) for batch in inferred.batches)
     labels = np.repeat(np.arange(groups.n_groups), groups.n_channels)
-    phases = synchronise_phases(flat, placed, shape, labels, M=inferred.config.M)
-    flat *= np.exp(1j * phases[labels]).astype(np.complex64)[:, None, None]
-    stitched = stitch(flat, placed, shape, M=inferred.config.M)
-    return Assembled(stitched.object_, stitched.coverage, patches, probe, positions)
+    stitched, phases = stitch_batches(
+        batches, positions[groups.indices].reshape(-1, 2), shape, labels, folder, M=inferred.config.M
+    )
+    turns = (scale * np.exp(1j * phases)).astype(np.complex64)
+    return Assembled(stitched.object_, stitched.coverage, probe, positions, turns, inferred)
 
 
 def object_grid(scan: Scan) -> tuple[tuple[int, int], NDArray[np.float64]]:
@@ -297,8 +311,8 @@ def reconstruct(
     directory.mkdir(parents=True, exist_ok=True)
     trained = dispatcher.train(scan, config, on_epoch)
     path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
-    inferred = dispatcher.infer(scan, config.applied(model_path=path, M=M, output_dir=directory))
-    result = Reconstruction.of(trained, inferred, assemble(inferred))
+    inferred = dispatcher.infer(scan, config.applied(model_path=path, M=M, output_dir=directory), keep=False)
+    result = Reconstruction.of(trained, inferred, assemble(inferred, directory))
     result.save(directory)
     return result
 
@@ -326,12 +340,12 @@ def _facts(trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceRes
 
 def scanned_region(positions_px: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.bool_]:
     """Pixels (H, W) inside the convex hull of the positions (n, 2), widened by `BEAM_REACH_PX`."""
-    from scipy.spatial import Delaunay
+    from scipy.spatial import ConvexHull
+    from skimage.draw import polygon2mask
 
     corners = BEAM_REACH_PX * np.array([(-1, -1), (-1, 1), (1, -1), (1, 1)])
     points = (positions_px[:, None] + corners).reshape(-1, 2)
-    pixels = np.moveaxis(np.indices(shape), 0, -1)
-    return np.asarray(Delaunay(points, qhull_options="QJ").find_simplex(pixels) >= 0)
+    return np.asarray(polygon2mask(shape, points[ConvexHull(points).vertices]))
 
 
 def peak_memory_bytes() -> int:

@@ -5,21 +5,26 @@ Patch pixel ``[N // 2, N // 2]`` lies at the patch's position in the object (see
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.errors import ConfigError, ScanError
+from ptyint.images.phases import agreeing_phases
 from ptyint.scans.groups import checked_positions
+from ptyint.scans.mapped import Mapped
 
 Complex = NDArray[np.complexfloating[Any, Any]]
 Float = NDArray[np.float64]
 
-_CHUNK_PIXELS = 2**22
-"""Patch pixels scattered at once: bounds the memory to some 200 MB however many patches there are."""
+_CHUNK_PIXELS = 2**20
+"""Patch pixels placed at once: bounds the memory to some 150 MB however many patches there are."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +48,24 @@ class Stitched:
         return self.coverage > 0
 
 
+class Tiles(NamedTuple):
+    """Centres of patches, and where they go.
+
+    Attributes
+    ----------
+    values : ndarray of complex, (k, M + 2, M + 2), or what gives such an array for an index array
+        Each centre with a rim of one pixel.
+    corners : ndarray of float64, (k, 2)
+        Where pixel [1, 1] of each lies in the object.
+    shape : tuple of int
+        (H, W) of the object.
+    """
+
+    values: Any
+    corners: Float
+    shape: tuple[int, int]
+
+
 def stitch(patches: Complex, positions_px: Float, shape: tuple[int, int], *, M: int = 20) -> Stitched:
     """Put the centre M x M of each patch (k, N, N) at its position (k, 2); divide by what covered each pixel.
 
@@ -51,17 +74,7 @@ def stitch(patches: Complex, positions_px: Float, shape: tuple[int, int], *, M: 
     than the inside; an object linear in (y, x) comes back exactly. What overhangs the object is dropped. NaN in a
     patch stays NaN in the object. A ScanError or ConfigError says which array or number is not what it must be.
     """
-    pixels = int(np.prod(shape))
-    total = np.zeros(pixels, dtype=np.complex128)
-    coverage = np.zeros(pixels)
-    for place in _places(patches, positions_px, shape, M):
-        total.real += np.bincount(place.pixel, place.value.real, pixels)
-        total.imag += np.bincount(place.pixel, place.value.imag, pixels)
-        coverage += np.bincount(place.pixel, place.weight, pixels)
-    covered = coverage > 0
-    object_ = np.zeros(pixels, dtype=np.complex128)
-    object_[covered] = total[covered] / coverage[covered]
-    return Stitched(object_.reshape(shape).astype(np.asarray(patches).dtype), coverage.reshape(shape))
+    return _stitched(_tiles(patches, positions_px, shape, M), np.ones(len(patches)), np.asarray(patches).dtype)
 
 
 def synchronise_phases(
@@ -70,52 +83,81 @@ def synchronise_phases(
     """Constant phase in rad of each group of patches (n_groups,) that makes overlapping patches agree.
 
     A diffraction pattern fixes its exit wave up to one constant phase, and a group of patches that were reconstructed
-    together has one such constant. Before stitching they are found by angular synchronisation (Singer, Appl. Comput.
-    Harmon. Anal. 30 (2011) 20; for ptychography Marchesini et al., Appl. Comput. Harmon. Anal. 41 (2016) 815): with W
-    holding group j's patches, placed and weighted, in column j and c the coverage, the off-diagonal entries of
-    ``W^H diag(1/c) W`` say how much, and with which phase, two groups overlap; the phases of the leading eigenvector of
-    that matrix, normalised by its degrees, make the overlaps agree best. Groups that no chain of overlaps connects are
-    solved apart, each with a mean phase of zero.
+    together has one such constant. Before stitching they are found by angular synchronisation (for ptychography
+    Marchesini et al., Appl. Comput. Harmon. Anal. 41 (2016) 815): with W holding group j's patches, placed and
+    weighted, in column j and c the coverage, the off-diagonal entries of ``W^H diag(1/c) W`` say how much, and with
+    which phase, two groups overlap; :func:`.phases.agreeing_phases` makes the overlaps agree best. Groups that no chain
+    of overlaps connects have a mean phase of zero each.
 
     Multiply the patches of group g, those with the label g, by ``exp(1j * phase[g])``. The phase is zero where a group
     touches no other; all are zero where patches are not finite.
     """
-    from scipy.sparse import coo_array, diags_array
-    from scipy.sparse.csgraph import connected_components
-
-    labels = np.asarray(labels)
-    n_groups, pixels = int(labels.max()) + 1, int(np.prod(shape))
-    phases = np.zeros(n_groups)
-    if not np.isfinite(patches).all():
-        return phases
-    coverage = np.zeros(pixels)
-    W = coo_array((pixels, n_groups), dtype=np.complex128).tocsr()
-    for place in _places(patches, positions_px, shape, M):
-        coverage += np.bincount(place.pixel, place.weight, pixels)
-        W = W + coo_array((place.value, (place.pixel, labels[place.patch])), shape=(pixels, n_groups)).tocsr()
-    inverse = np.divide(1, coverage, out=np.zeros(pixels), where=coverage > 0)
-    links = (W.conj().T @ (diags_array(inverse) @ W)).tocsr()
-    links.setdiag(0)
-    degree = np.asarray(abs(links).sum(axis=0)).ravel()
-    root = diags_array(np.divide(1, np.sqrt(degree), out=np.zeros(n_groups), where=degree > 0))
-    links = (root @ links @ root).tocsr()
-    n_islands, island = connected_components(abs(links) > 0, directed=False)
-    for number in range(n_islands):
-        members = np.flatnonzero(island == number)
-        if len(members) > 1:
-            leading = _leading_eigenvector(links[members][:, members])
-            phases[members] = np.angle(leading * np.exp(-1j * np.angle(leading.sum())))
-    return phases
+    return _synchronised(_tiles(patches, positions_px, shape, M), np.asarray(labels), bool(np.isfinite(patches).all()))
 
 
-def _leading_eigenvector(matrix: Any) -> NDArray[np.complex128]:
-    """Of a sparse Hermitian matrix; Lanczos from a fixed start, dense where the matrix is small."""
-    from scipy.sparse.linalg import eigsh
+def stitch_batches(
+    batches: Iterable[Complex],
+    positions_px: Float,
+    shape: tuple[int, int],
+    labels: NDArray[np.integer[Any]],
+    folder: Path | None = None,
+    *,
+    M: int = 20,
+) -> tuple[Stitched, Float]:
+    """Synchronise and stitch patches that come batch by batch (B, N, N) and need not fit into memory together.
 
-    n = matrix.shape[0]
-    if n <= 64:
-        return np.asarray(np.linalg.eigh(matrix.toarray())[1][:, -1])
-    return np.asarray(eigsh(matrix, k=1, which="LA", v0=np.ones(n, np.complex128))[1][:, 0])
+    Each is needed twice, for the phases and for the object: what is stitched of it waits in a nameless file in `folder`
+    (None: where temporary files go), of 8 (M + 2)**2 bytes a patch. Returns the object and the groups' phases.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        count, finite = 0, True
+        for batch in batches:
+            finite &= bool(np.isfinite(batch).all())
+            tiles = _tiles(batch, positions_px[count : count + len(batch)], shape, M)
+            tiles.values.astype(np.complex64).tofile(file)
+            count += len(batch)
+        file.flush()
+        values = Mapped.of(file, np.complex64, (count, M + 2, M + 2))
+    tiles = Tiles(values, checked_positions(positions_px, count) - M // 2, shape)
+    phases = _synchronised(tiles, labels, finite)
+    return _stitched(tiles, np.exp(1j * phases)[labels], np.dtype(np.complex64)), phases
+
+
+def _stitched(tiles: Tiles, turns: NDArray[Any], dtype: np.dtype[Any]) -> Stitched:
+    """The object of these tiles, each multiplied by its turn (k,)."""
+    object_, coverage = np.zeros(tiles.shape, dtype), np.zeros(tiles.shape)
+    for rows, place in _bands(tiles):
+        value = place.value * turns[place.patch]
+        weight, real, imag = (
+            np.bincount(place.pixel, values, coverage[rows].size) for values in (place.weight, value.real, value.imag)
+        )
+        mean = np.divide(real + 1j * imag, weight, out=np.zeros(weight.shape, np.complex128), where=weight > 0)
+        object_[rows], coverage[rows] = mean.reshape(-1, tiles.shape[1]), weight.reshape(-1, tiles.shape[1])
+    return Stitched(object_, coverage)
+
+
+def _synchronised(tiles: Tiles, labels: NDArray[Any], finite: bool) -> Float:
+    """See :func:`synchronise_phases`."""
+    return agreeing_phases(_links(tiles, labels)) if finite else np.zeros(int(labels.max()) + 1)
+
+
+def _links(tiles: Tiles, labels: NDArray[Any]) -> Any:
+    """``W^H diag(1/c) W`` without its diagonal, band by band."""
+    from scipy.sparse import coo_array
+
+    parts = []
+    for rows, place in _bands(tiles):
+        pixels = (rows.stop - rows.start) * tiles.shape[1]
+        groups, column = np.unique(labels[place.patch], return_inverse=True)
+        value = place.value / np.sqrt(np.bincount(place.pixel, place.weight, pixels)[place.pixel])
+        W = coo_array((value, (place.pixel, column)), shape=(pixels, len(groups))).tocsr()
+        part = (W.conj().T @ W).tocoo()
+        upper, group = part.row < part.col, groups.astype(np.int32)
+        parts.append((part.data[upper], group[part.row[upper]], group[part.col[upper]]))
+    value, row, column = map(np.concatenate, zip(*parts, strict=True))
+    parts.clear()
+    half = coo_array((value, (row, column)), shape=(int(labels.max()) + 1,) * 2).tocsr()
+    return half + half.conj().T
 
 
 def extract_patches(object_: Complex, positions_px: Float, N: int) -> Complex:
@@ -146,7 +188,7 @@ def extract_patches(object_: Complex, positions_px: Float, N: int) -> Complex:
 
 
 class _Place(NamedTuple):
-    """Where a chunk of patches goes: one entry for each object pixel that a patch reaches."""
+    """Where patches go: one entry for each object pixel that a patch reaches."""
 
     patch: NDArray[np.int64]
     pixel: NDArray[np.int64]
@@ -154,8 +196,8 @@ class _Place(NamedTuple):
     weight: Float
 
 
-def _places(patches: Complex, positions_px: Float, shape: tuple[int, int], M: int) -> Iterator[_Place]:
-    """Check, then place the patches' centres, chunk by chunk; values come multiplied by their weights."""
+def _tiles(patches: Complex, positions_px: Float, shape: tuple[int, int], M: int) -> Tiles:
+    """Check, then cut."""
     patches = np.asarray(patches)
     if patches.ndim != 3 or patches.shape[1] != patches.shape[2]:
         raise ScanError(f"patches has shape {patches.shape}; expected (k, N, N).")
@@ -169,13 +211,28 @@ def _places(patches: Complex, positions_px: Float, shape: tuple[int, int], M: in
         raise ConfigError(f"shape is {shape}; expected (H, W), both 1 or more.")
     start = N // 2 - M // 2
     centre = patches[:, start - 1 : start + M + 1, start - 1 : start + M + 1]
-    step = max(1, _CHUNK_PIXELS // (M + 1) ** 2)
-    for first in range(0, len(patches), step):
-        yield _place(centre[first : first + step], positions[first : first + step] - M // 2, shape, first)
+    return Tiles(centre, positions - M // 2, shape)
 
 
-def _place(tiles: Complex, corners: Float, shape: tuple[int, int], first: int) -> _Place:
-    """Place tiles (k, M + 2, M + 2), whose pixel [1, 1] lies at `corners`; they are the patches from `first` on."""
+def _bands(tiles: Tiles) -> Iterator[tuple[slice, _Place]]:
+    """Place tiles by bands of the object's rows; values come multiplied by their weights.
+
+    Each band has all that reaches it, and about as many tiles as fit into `_CHUNK_PIXELS`.
+    """
+    height, width = tiles.shape
+    top = np.floor(tiles.corners[:, 0])
+    order = np.argsort(top, kind="stable")
+    top, reach = top[order], tiles.values.shape[1] - 1
+    step = max(1, _CHUNK_PIXELS // reach**2)
+    cuts = np.unique([0, *np.clip(top[step::step], 0, height), height]).astype(int)
+    for first, end in pairwise(cuts.tolist()):
+        chosen = order[slice(*np.searchsorted(top, [first - reach + 1, end]))]
+        place = _place(tiles.values[chosen], tiles.corners[chosen] - [first, 0], (end - first, width))
+        yield slice(first, end), place._replace(patch=chosen[place.patch])
+
+
+def _place(tiles: Complex, corners: Float, shape: tuple[int, int]) -> _Place:
+    """Place tiles (k, M + 2, M + 2), whose pixel [1, 1] lies at `corners`."""
     k, M = len(tiles), tiles.shape[1] - 2
     origin = np.floor(corners).astype(np.int64)
     ty, tx = (corners - origin).T[:, :, None]
@@ -190,4 +247,4 @@ def _place(tiles: Complex, corners: Float, shape: tuple[int, int], first: int) -
     cols = (origin[:, 1, None] + np.arange(M + 1))[:, None, :]
     inside = (rows >= 0) & (rows < H) & (cols >= 0) & (cols < W) & (weight > 0)
     weight = weight[inside]
-    return _Place(first + np.nonzero(inside)[0], (rows * W + cols)[inside], value[inside] * weight, weight)
+    return _Place(np.nonzero(inside)[0], (rows * W + cols)[inside], value[inside] * weight, weight)

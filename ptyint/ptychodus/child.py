@@ -47,7 +47,7 @@ def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> N
     """
     bundle = load_bundle(model_path)
     config = bundle.config.applied(model_path=model_path, M=M, backend=backend)
-    result = assemble(dispatcher.infer(valid_scan(source), config, bundle.weights))
+    result = assemble(dispatcher.infer(valid_scan(source), config, bundle.weights, keep=False))
     send((result.object_.astype(np.complex64), result.probe, bundle.losses))
 
 

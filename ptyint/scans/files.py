@@ -20,15 +20,16 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptyint.errors import ScanError
 from ptyint.scans.cxi import MaskConvention, Translation, is_cxi, read_cxi, write_cxi
 from ptyint.scans.npz import AxisOrder, DiffractionKind, read_npz, write_npz
 from ptyint.scans.ptychodus_h5 import read_ptychodus, write_ptychodus
-from ptyint.scans.scan import Scan
+from ptyint.scans.scan import PatternSource, Scan
 
 Format = Literal["npz", "ptychodus", "cxi"]
 
@@ -145,7 +146,13 @@ def _without_gaps(scan: Scan) -> Scan:
     return replace(scan, good_pixels=good & ~gap, notes=(*scan.notes, f"{note} as gaps of the detector"))
 
 
-def write_scan(scan: Scan, path: str | os.PathLike[str], *, format: Format | None = None) -> None:
+def write_scan(
+    scan: Scan,
+    path: str | os.PathLike[str],
+    *,
+    format: Format | None = None,
+    on_patterns: Callable[[int], object] | None = None,
+) -> None:
     """Write a scan; an existing file is replaced, and only by a whole one.
 
     Parameters
@@ -156,6 +163,8 @@ def write_scan(scan: Scan, path: str | os.PathLike[str], *, format: Format | Non
         A file in an existing folder; for ``ptychodus`` a folder, made if it is missing.
     format : {"npz", "ptychodus", "cxi"}, optional
         By the suffix if left out.
+    on_patterns : callable, optional
+        Called with how many patterns have been written since it was called last.
 
     Raises
     ------
@@ -176,7 +185,22 @@ def write_scan(scan: Scan, path: str | os.PathLike[str], *, format: Format | Non
     True
     """
     file = Path(path)
+    if on_patterns is not None:
+        scan = replace(scan, diffraction_patterns=_Watched(scan.diffraction_patterns, on_patterns))
     {"npz": write_npz, "ptychodus": write_ptychodus, "cxi": write_cxi}[_format(file, format)](scan, file)
+
+
+class _Watched:
+    """Patterns that tell how many were read."""
+
+    def __init__(self, patterns: PatternSource, on_patterns: Callable[[int], object]) -> None:
+        self._patterns, self._on_patterns = patterns, on_patterns
+        self.shape, self.dtype = patterns.shape, patterns.dtype
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        read = self._patterns[index]
+        self._on_patterns(len(read))
+        return read
 
 
 def _format(path: Path, format: Format | None) -> Format:

@@ -13,6 +13,9 @@ from ptyint.errors import ConfigError, ScanError
 TIE_PX = 1e-6
 """Distances that differ by less are equal: rounding must not choose a neighbour on a regular grid."""
 
+ROWS = 4096
+"""Positions whose neighbours are looked for at once."""
+
 
 @dataclass(frozen=True, eq=False)
 class Groups:
@@ -151,11 +154,16 @@ def _nearest(positions: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """(n, count) nearest others of each position, by distance, then index."""
     from scipy.spatial import cKDTree
 
-    tree = cKDTree(positions)
-    reach = tree.query(positions, k=count + 1)[0][:, count] + TIE_PX  # the position itself is one of count + 1
-    nearest = np.empty((len(positions), count), dtype=np.int64)
-    for i, inside in enumerate(tree.query_ball_point(positions, reach)):
-        others = np.array([j for j in inside if j != i], dtype=np.int64)
-        distance = np.round(np.hypot(*(positions[others] - positions[i]).T) / TIE_PX)
-        nearest[i] = others[np.lexsort((others, distance))][:count]
+    tree, n = cKDTree(positions), len(positions)
+    nearest = np.empty((n, count), dtype=np.int64)
+    for start in range(0, n, ROWS):
+        left, k = np.arange(start, min(n, start + ROWS)), count + 1  # the position itself is one of count + 1
+        while left.size:  # as many more as it takes to see every tie
+            k = min(n, 2 * k)
+            reach, near = tree.query(positions[left], k=k)
+            distance = np.round(np.hypot(*np.moveaxis(positions[near] - positions[left, None], -1, 0)) / TIE_PX)
+            distance[near == left[:, None]] = np.inf
+            ranked = np.take_along_axis(near, np.lexsort((near, distance)), axis=1)[:, :count]
+            seen = (reach[:, -1] > reach[:, count] + 2 * TIE_PX) | (k == n)
+            nearest[left[seen]], left = ranked[seen], left[~seen]
     return nearest

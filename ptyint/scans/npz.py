@@ -14,7 +14,8 @@ xcoords_start, ...        unread                 see `UNREAD`; anything else too
 
 This package adds ``ptyint_*`` members for what the format has no place for; PtychoPINN ignores them. Nothing is ever
 unpickled. A member that is stored uncompressed (``np.savez``) is mapped into memory and read by slices (its CRC is then
-not checked); a compressed one (``np.savez_compressed``) is read whole.
+not checked). Patterns in a compressed one (``np.savez_compressed``) are unpacked once, into a nameless temporary file
+that is read by slices; what else is compressed is read whole.
 """
 
 from __future__ import annotations
@@ -22,9 +23,11 @@ from __future__ import annotations
 import io
 import math
 import os
+import shutil
 import struct
+import tempfile
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +38,7 @@ from numpy.typing import ArrayLike, NDArray
 from ptyint._atomic import atomic_path, write_arrays
 from ptyint.errors import shortened
 from ptyint.scans.fields import Fields, Shape
+from ptyint.scans.mapped import Mapped
 from ptyint.scans.scan import PatternSource, Scan, pattern_slices
 
 DiffractionKind = Literal["amplitudes", "counts"]
@@ -94,14 +98,33 @@ class _Member:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         """Values, mapped into memory where the member is neither compressed nor small."""
-        if self.info.compress_type == zipfile.ZIP_STORED and self.info.file_size > 2**20:
-            with self.path.open("rb") as file:  # zip's local header is 30 bytes, a name and an extra field
-                file.seek(self.info.header_offset)
-                start = self.info.header_offset + 30 + sum(struct.unpack("<HH", file.read(30)[26:]))
-            order: Literal["F", "C"] = "F" if self.fortran else "C"
-            return np.asarray(np.memmap(self.path, self.dtype, "r", start + self.offset, self.shape, order)[index])
-        with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
-            return np.asarray(npy.read_array(member, allow_pickle=False)[index])
+        if self.small or self.compressed:
+            with zipfile.ZipFile(self.path) as archive, archive.open(self.info) as member:
+                return np.asarray(npy.read_array(member, allow_pickle=False)[index])
+        return np.asarray(self.mapped().array[index])
+
+    @property
+    def small(self) -> bool:
+        """Whether it may as well be read whole."""
+        return self.info.file_size <= 2**20
+
+    @property
+    def compressed(self) -> bool:
+        """Whether slices cannot be read as they lie in the archive."""
+        return self.info.compress_type != zipfile.ZIP_STORED
+
+    def mapped(self) -> Mapped:
+        """The array in the archive itself, or unpacked into a nameless temporary file, which is as long as that."""
+        if self.compressed:
+            with tempfile.TemporaryFile() as file, zipfile.ZipFile(self.path) as archive:
+                with archive.open(self.info) as member:
+                    shutil.copyfileobj(member, file, 2**20)
+                file.flush()
+                return Mapped.of(file, self.dtype, self.shape, self.offset, self.fortran)
+        with self.path.open("rb") as file:  # zip's local header is 30 bytes, a name and an extra field
+            file.seek(self.info.header_offset)
+            start = self.info.header_offset + 30 + sum(struct.unpack("<HH", file.read(30)[26:]))
+            return Mapped.of(file, self.dtype, self.shape, start + self.offset, self.fortran)
 
 
 class _Archive(Fields):
@@ -172,18 +195,23 @@ def read_npz(path: Path, *, diffraction_kind: DiffractionKind | None, axis_order
     )
 
 
-def _patterns_first(archive: _Archive, name: str, n: int, order: AxisOrder | None) -> NDArray[Any]:
+def _patterns_first(archive: _Archive, name: str, n: int, order: AxisOrder | None) -> PatternSource:
     """(n, N, N), told from (N, N, n) by the number of positions; a cube by `order`, unless this package wrote it."""
     shapes: dict[str, Shape] = {"nyx": (n, "N", "N"), "yxn": ("N", "N", n)}
     allowed = shapes.values() if order is None else [shapes[order]]
-    field = archive.unread(name, "real", *allowed, remedy="Make patterns and positions agree.")
+    field: _Member = archive.unread(name, "real", *allowed, remedy="Make patterns and positions agree.")
     if field.shape == (n, n, n) and order is None and OWN_TRUTH not in archive:
         raise archive.refusal(f"{name} is a cube {field.shape}, which axis is n? Give axis_order='nyx' or 'yxn'.")
-    stored = archive.array(name, "real")
-    if len(stored) == n and order != "yxn":
-        return stored
-    archive.notes.append(f"{name} is stored as (N, N, n) = {stored.shape}: axes moved")
-    return np.moveaxis(stored, -1, 0)
+    if field.compressed and not field.small:
+        unpacked = f"unpacked into a temporary file of {field.info.file_size / 2**20:.0f} MiB"
+        archive.notes.append(f"{name} is compressed: {unpacked}; `ptyint convert` spares that")
+    with archive.reading(name):
+        mapped = None if field.small else field.mapped()
+    array = archive.array(name, "real") if mapped is None else mapped.array
+    if field.shape[0] != n or order == "yxn":
+        archive.notes.append(f"{name} is stored as (N, N, n) = {field.shape}: axes moved")
+        array = np.moveaxis(array, -1, 0)
+    return array if mapped is None else replace(mapped, array=array)
 
 
 def _counts(archive: _Archive, n: int, wish: DiffractionKind | None, order: AxisOrder | None) -> PatternSource:
