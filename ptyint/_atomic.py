@@ -63,6 +63,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text in UTF-8, whole or not at all; the path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], *, compressed: bool = False) -> None:
     """Write an NPZ of these arrays and nothing else; what only pickle could hold is a ValueError."""
     values: dict[str, Any] = {name: np.asarray(value) for name, value in arrays.items()}

@@ -90,12 +90,8 @@ class _Validated(Glance):
         return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
 
     def __repr__(self) -> str:
-        said = []
-        for one in dataclasses.fields(self):
-            made = one.default_factory
-            default = one.default if made is dataclasses.MISSING else made()
-            if (value := getattr(self, one.name)) != default:
-                said.append(f"{one.name}={value!r}")
+        usual = type(self)()._facts()
+        said = (f"{name}={value!r}" for name, value in self._facts().items() if value != usual[name])
         return f"{type(self).__name__}({', '.join(said)})"
 
     def __post_init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_text
 from ptyint.errors import ComparisonError, ConfigError
 from ptyint.evidence.checks import Check, Criterion, Relation
 from ptyint.images.gauge import Mask
@@ -152,10 +152,7 @@ class Comparison:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``comparison.json`` into `folder`, whole or not at all."""
-        target = Path(folder) / NAME
-        with atomic_path(target) as temporary:
-            temporary.write_text(json.dumps(self.to_mapping(), indent=2))
-        return target
+        return write_text(Path(folder) / NAME, json.dumps(self.to_mapping(), indent=2))
 
 
 def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Criteria | None = None) -> Comparison:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint._atomic import atomic_path, write_arrays
+from ptyint._atomic import write_arrays, write_text
 from ptyint.evidence.checks import to_json
 from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
@@ -85,8 +85,7 @@ def write(
             files = _stage(target / FOLDER, stem, worst, seed)
         said = {"error": to_json(worst.error), "words": words, "arrays": files[0], "script": files[1]}
         disagreements.append({**{name: getattr(worst, name) for name in KEPT}, **said})
-    with atomic_path(target / NAME) as path:
-        path.write_text(json.dumps(disagreements, indent=1))
+    write_text(target / NAME, json.dumps(disagreements, indent=1))
     return disagreements
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_text
 from ptyint.errors import ComparisonError
 from ptyint.evidence.checks import SIGNS, Check, Criterion, Verdict, to_json
 from ptyint.evidence.checks import worst as worst_of
@@ -220,10 +220,7 @@ class Ladder:
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
             "findings": [plain(row) for row in self.rows],
         }
-        target = Path(path)
-        with atomic_path(target) as temporary:
-            temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
-        return target
+        return write_text(path, json.dumps(values, indent=1))
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Ladder:

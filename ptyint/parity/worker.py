@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ptyint import backends
-from ptyint._atomic import atomic_path, write_arrays
+from ptyint._atomic import write_arrays, write_text
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import THREAD_VARIABLES, end_group, follow_parent, start_group
 from ptyint.parity.capabilities import written
@@ -37,8 +37,7 @@ ONE_THREAD = {**dict.fromkeys(THREAD_VARIABLES, "1"), "TQDM_DISABLE": "1"}
 
 def give(folder: Path, pair: tuple[str, str], problems: Problems) -> None:
     """Write what the workers of a folder are asked: reference, candidate, problems."""
-    with atomic_path(folder / PROBLEMS) as path:
-        path.write_text(json.dumps({"pair": pair, "problems": asdict(problems)}))
+    write_text(folder / PROBLEMS, json.dumps({"pair": pair, "problems": asdict(problems)}))
 
 
 def write(folder: Path, side: str, capture: str, arrays: Captured, part: str = "") -> None:

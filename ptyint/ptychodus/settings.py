@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_text
 from ptyint.backends.bundle import NAME as BUNDLE
 from ptyint.config import InferenceConfig, TrainingConfig, from_mapping, to_mapping
 
@@ -85,5 +85,4 @@ def write_settings(path: Path, algorithm: str, config: TrainingConfig, M: int) -
     """Write a settings file that makes Ptychodus train with `algorithm` as `config` says."""
     lines = ["[Processing]", f"Algorithm = {algorithm}", f"[{GROUP}]"]
     lines += [f"{key} = {value}" for key, value in values_of(config, M).items()]
-    with atomic_path(path) as temporary:
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(path, "\n".join(lines) + "\n")

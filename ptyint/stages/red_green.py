@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ptyint._atomic import atomic_path, plain
+from ptyint._atomic import plain, write_text
 from ptyint.errors import EvidenceError
 from ptyint.evidence import folder
 from ptyint.evidence.checks import Check, Criterion
@@ -126,13 +126,10 @@ def green_checks(runs: Sequence[TestRun], collected: Sequence[str], red: dict[st
 
 def save_red(folder: str | os.PathLike[str], runs: Sequence[TestRun]) -> Path:
     """Write what was red, and the sha256 of the tests, for the green stage."""
-    target = Path(folder) / RED_FILE
     seen = {run.state: sorted(t for t, one in run.outcomes.items() if is_red(one, run.state)) for run in runs}
     red = {state: seen.get(state, []) for state in MUST_FAIL}
     content = {"tests_sha256": _tests_sha256(), "red": red}
-    with atomic_path(target) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    return target
+    return write_text(Path(folder) / RED_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
