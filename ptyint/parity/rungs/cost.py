@@ -13,8 +13,8 @@ from ptyint.images.reconstruction import peak_memory_bytes
 from ptyint.parity.capabilities import lacking
 from ptyint.parity.compare import Finding, Place
 from ptyint.parity.problems import Problems
-from ptyint.parity.rungs.optimiser import LONG_RUN
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
+from ptyint.parity.rungs.step import LONG_RUN
 from ptyint.parity.rungs.training import TRAINING
 
 COSTS = {
