@@ -1,7 +1,5 @@
 """Files: written whole or not at all, and where those are that travel with the package."""
 
-from __future__ import annotations
-
 import os
 import stat
 import tempfile

@@ -4,8 +4,6 @@ Defaults are PtychoPINN's (``ptycho.config.config``) unless a field says otherwi
 ``params.cfg``, one global dictionary that old modules read instead, and the one-way bridge into it (CONFIG-001).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -240,7 +238,7 @@ class TrainingConfig(_Validated):
     output_dir: Path = Path("training_outputs")
     backend: str = "tensorflow"
 
-    def applied(self, **settings: Any) -> InferenceConfig:
+    def applied(self, **settings: Any) -> "InferenceConfig":
         """How a model trained so is applied to a scan: same network, neighbours, seed and backend, and `settings`."""
         shared = {name: getattr(self, name) for name in ("model", "neighbor_count", "seed", "backend")}
         return InferenceConfig(**{**shared, **settings})

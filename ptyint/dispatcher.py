@@ -1,7 +1,5 @@
 """The gate, the choice of backend, the call. Nothing else in the package chooses a backend."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 from typing import cast

@@ -6,8 +6,6 @@ other. Reading trusts nothing: members are read by name and never extracted to d
 the names, the shapes and the values are checked.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Two reconstructions of one scan: are they comparable, how good is each, and do they agree?"""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence

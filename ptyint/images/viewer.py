@@ -1,7 +1,5 @@
 """Two arrays, or two reconstructions, beside each other: for exploring. Data in, picture out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec

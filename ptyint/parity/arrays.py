@@ -1,7 +1,5 @@
 """Arrays of red taps, kept for whoever explores a run: what was compared, as both sides had it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar

@@ -3,8 +3,6 @@
 Dtype, shape, NaN and infinity come first, then values by their norm and by the worst element.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -89,17 +87,17 @@ class Finding:
     available: bool = True
 
     @classmethod
-    def unavailable(cls, where: Place, sides: tuple[str, str], note: str) -> Finding:
+    def unavailable(cls, where: Place, sides: tuple[str, str], note: str) -> "Finding":
         """A comparison that a backend cannot serve, and why."""
         return cls(*where, *sides, math.inf, 0.0, math.inf, note, available=False)
 
     @classmethod
-    def missing(cls, where: Place, sides: tuple[str, str], note: str) -> Finding:
+    def missing(cls, where: Place, sides: tuple[str, str], note: str) -> "Finding":
         """A comparison for which there are no arrays, which is red."""
         return cls(*where, *sides, math.inf, 0.0, math.inf, note)
 
     @classmethod
-    def fact(cls, where: Place, sides: tuple[str, str], holds: bool, note: str = "") -> Finding:
+    def fact(cls, where: Place, sides: tuple[str, str], holds: bool, note: str = "") -> "Finding":
         """A matter of yes or no; the note is what was seen where it does not hold."""
         return cls(*where, *sides, float(not holds), 0.0, 0.0 if holds else math.inf, "" if holds else note)
 

@@ -1,7 +1,5 @@
 """Two one-sided tests: is a difference small enough, given how much it scatters?"""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

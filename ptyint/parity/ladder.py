@@ -1,7 +1,5 @@
 """Climb the ladder: each backend captures in processes of its own, side by side, while rung after rung is judged."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile

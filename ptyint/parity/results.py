@@ -1,7 +1,5 @@
 """The ladder: what was found on each rung, whether it holds, and where the first divergence began."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -37,7 +35,7 @@ class Judged:
     rows: tuple[Finding, ...]
 
     @property
-    def findings(self) -> DataFrame:
+    def findings(self) -> "DataFrame":
         """A row for each finding; see :func:`table`."""
         return table(self.rows)
 
@@ -77,7 +75,7 @@ class Judged:
         return replace(checks_table(self.checks, caption), record=None)._repr_mimebundle_()
 
 
-def table(rows: Sequence[Finding]) -> DataFrame:
+def table(rows: Sequence[Finding]) -> "DataFrame":
     """Findings as a data frame: a column for each field of :class:`Finding`, and its verdict, place and consequence."""
     import pandas as pd
 
@@ -155,7 +153,7 @@ class Ladder:
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def findings(self) -> DataFrame:
+    def findings(self) -> "DataFrame":
         """A row for each finding, to sort, filter and pivot.
 
         Columns: rung, case, precision, tap, operand, step, side, against, error, tolerance, ratio, note, local,
@@ -223,7 +221,7 @@ class Ladder:
         return write_text(path, json.dumps(values, indent=1))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Ladder:
+    def load(cls, path: str | os.PathLike[str]) -> "Ladder":
         """Read what :meth:`save` wrote, to explore it by hand.
 
         Parameters
@@ -248,7 +246,7 @@ class Ladder:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
     @property
-    def overview(self) -> DataFrame:
+    def overview(self) -> "DataFrame":
         """One row a rung: its question, verdict, largest error in both precisions and the factor between them."""
         import pandas as pd
 

@@ -21,8 +21,6 @@ conjugated too; the file's own probe and object then explain nothing. Where a fi
 asked for. Without an object, pixel 0 is at 0 m.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What the HDF5 formats share: fields, lazy patterns, metres and pixels, and how a file is written."""
 
-from __future__ import annotations
-
 import math
 import os
 import unicodedata

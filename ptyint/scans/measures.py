@@ -1,7 +1,5 @@
 """What the arrays of a scan say of it: counts, step, probe, overlap."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from ptyint.scans.scan import Scan, pattern_slices

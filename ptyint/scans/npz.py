@@ -17,8 +17,6 @@ unpickled. A member that is stored uncompressed (``np.savez``) is mapped into me
 not checked); a compressed one (``np.savez_compressed``) is read whole.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -82,7 +80,7 @@ class _Member:
     offset: int
 
     @classmethod
-    def of(cls, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    def of(cls, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> "_Member":
         """By its header; a ValueError where the member does not hold just what that says."""
         with archive.open(info) as member:
             head = io.BytesIO(member.read(LONGEST_HEADER))

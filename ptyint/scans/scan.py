@@ -4,8 +4,6 @@ Everything that the package reads becomes a :class:`Scan`; everything that it wr
 Pixels are counted as arrays are: axis 0 is y (rows), axis 1 is x (columns).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """What ``notebooks/explore.ipynb`` lets one choose from a run: only what is there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from ptyint.evidence.display import Fragment, Picture

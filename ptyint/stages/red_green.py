@@ -4,8 +4,6 @@ A test counts as green only after it was seen red: the list of what must fail, i
 fixed here, before anything runs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -152,7 +150,7 @@ def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def outcomes(runs: Sequence[TestRun]) -> DataFrame:
+def outcomes(runs: Sequence[TestRun]) -> "DataFrame":
     """A row for every test of every run: what became of it, its own words, and whether it is red as it must be."""
     import pandas as pd
 

@@ -1,7 +1,5 @@
 """Finished runs as Python has them: manifest, checks, findings, arrays, reconstructions and logs."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,19 +42,19 @@ class Run(Glance):
     manifest: Manifest
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Run:
+    def load(cls, folder: str | os.PathLike[str]) -> "Run":
         """Read the manifest of a run folder; an EvidenceError where there is none."""
         return cls(Path(folder), manifests.read(Path(folder)))
 
     @property
-    def checks(self) -> DataFrame:
+    def checks(self) -> "DataFrame":
         """A row for each check: stage, notebook, name, verdict, measured, relation, bound, unit, note."""
         import pandas as pd
 
         return pd.DataFrame([check.model_dump() for check in self.manifest.checks])
 
     @cached_property
-    def findings(self) -> DataFrame:
+    def findings(self) -> "DataFrame":
         """A row for each finding of the parity ladder; none where the run has none."""
         path = self.folder / "ladder.json"
         return results.Ladder.load(path).findings if path.is_file() else results.table(())

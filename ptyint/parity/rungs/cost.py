@@ -1,7 +1,5 @@
 """Rung 8: what a backend costs, as ratios of candidate to reference; judged against a declared budget alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import asdict

@@ -5,8 +5,6 @@ of one step, however long the way there. Where the rate is 0 weights and gradien
 hundred steps need a handful of traces. Short trainings against the same steps by hand are in `training`.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
