@@ -6,7 +6,7 @@ from ptyint.evidence.display import Fragment, Picture
 from ptyint.images import figures, viewer
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.images.viewer import Chooser
-from ptyint.parity.arrays import RedTap
+from ptyint.parity.compare import RedTap
 from ptyint.stages.request import BACKENDS
 from ptyint.stages.runs import Run
 

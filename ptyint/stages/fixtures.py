@@ -21,8 +21,7 @@ from ptyint.evidence.run import Job
 from ptyint.images.reconstruction import Reconstruction, reconstruct
 from ptyint.scans.fixtures import ARRAYS, Fixture, fixture_info, fixture_names, load_fixture, missing
 from ptyint.scans.groups import group_positions
-from ptyint.scans.measures import measure
-from ptyint.scans.scan import Scan
+from ptyint.scans.scan import Scan, measure
 from ptyint.stages.request import BACKENDS, Request, Stage
 
 NAME = "phase_e_fixture_sync.md"

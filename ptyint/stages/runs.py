@@ -13,7 +13,8 @@ from ptyint.evidence.checks import signed
 from ptyint.evidence.manifest import Manifest
 from ptyint.images.reconstruction import NAME as RECONSTRUCTION
 from ptyint.images.reconstruction import Reconstruction
-from ptyint.parity import arrays, results
+from ptyint.parity import results
+from ptyint.parity.compare import RED_TAPS, RedTap, load_taps
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -60,9 +61,9 @@ class Run(Glance):
         return results.Ladder.load(path).findings if path.is_file() else results.table(())
 
     @cached_property
-    def arrays(self) -> list[arrays.RedTap]:
+    def arrays(self) -> list[RedTap]:
         """The red taps of the ladder, with what both sides had there."""
-        return arrays.load(self.folder / arrays.NAME)
+        return load_taps(self.folder / RED_TAPS)
 
     @cached_property
     def reconstructions(self) -> dict[str, Reconstruction]:
