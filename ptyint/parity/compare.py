@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -335,8 +336,6 @@ def keep(tap: RedTap) -> None:
 
 def save_taps(path: Path, taps: list[RedTap]) -> None:
     """Write red taps to compressed HDF5, whole or not at all."""
-    import h5py
-
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         for number, tap in enumerate(taps):
             group = file.create_group(f"{number:04}")
@@ -349,8 +348,6 @@ def save_taps(path: Path, taps: list[RedTap]) -> None:
 
 def load_taps(path: Path) -> list[RedTap]:
     """Read what :func:`save_taps` wrote; nothing where there is no such file."""
-    import h5py
-
     if not path.is_file():
         return []
     with h5py.File(path, "r") as file:
