@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from ptyint._atomic import write_text
 from ptyint.errors import ComparisonError
@@ -19,9 +21,6 @@ from ptyint.parity.compare import REFEREE, Finding, plain
 from ptyint.parity.rungs import NUMBERS, RUNGS, climbed
 from ptyint.parity.rungs.rung import Rung, shrinks, worst
 from ptyint.parity.tolerances import PRECISIONS
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 VERSION = 2
 """Of ``ladder.json``: since 2 every key of a finding is a field of its own."""
@@ -35,7 +34,7 @@ class Judged:
     rows: tuple[Finding, ...]
 
     @property
-    def findings(self) -> "DataFrame":
+    def findings(self) -> pd.DataFrame:
         """A row for each finding; see :func:`table`."""
         return table(self.rows)
 
@@ -75,10 +74,8 @@ class Judged:
         return replace(checks_table(self.checks, caption), record=None)._repr_mimebundle_()
 
 
-def table(rows: Sequence[Finding]) -> "DataFrame":
+def table(rows: Sequence[Finding]) -> pd.DataFrame:
     """Findings as a data frame: a column for each field of :class:`Finding`, and its verdict, place and consequence."""
-    import pandas as pd
-
     columns = [*Finding.__dataclass_fields__, "verdict", "place", "is_consequence"]
     frame = pd.DataFrame([[getattr(row, name) for name in columns] for row in rows], columns=columns)
     return frame.astype({"step": "Int64"}).rename(columns={"is_consequence": "consequence"})
@@ -153,7 +150,7 @@ class Ladder:
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def findings(self) -> "DataFrame":
+    def findings(self) -> pd.DataFrame:
         """A row for each finding, to sort, filter and pivot.
 
         Columns: rung, case, precision, tap, operand, step, side, against, error, tolerance, ratio, note, local,
@@ -246,10 +243,8 @@ class Ladder:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
     @property
-    def overview(self) -> "DataFrame":
+    def overview(self) -> pd.DataFrame:
         """One row a rung: its question, verdict, largest error in both precisions and the factor between them."""
-        import pandas as pd
-
         return pd.DataFrame([_line(self.rung(name)) for name in self.rungs])
 
     def __repr__(self) -> str:

@@ -8,7 +8,9 @@ import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from ptyint._atomic import plain, write_text
 from ptyint.errors import EvidenceError
@@ -18,9 +20,6 @@ from ptyint.evidence.manifest import sha256_of
 from ptyint.evidence.pytest_runs import AS_IS, CHECKOUT, EXPECTED_ERROR, NO_TORCH, NO_WIRING, Outcome, TestRun
 from ptyint.evidence.run import Job
 from ptyint.stages.request import Request, Stage
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 WORKFLOW, SELECTION = "tests/torch/test_integration_workflow_torch.py", "tests/torch/test_backend_selection.py"
 SUPPORT = "tests/full_cycle.py"
@@ -150,10 +149,8 @@ def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def outcomes(runs: Sequence[TestRun]) -> "DataFrame":
+def outcomes(runs: Sequence[TestRun]) -> pd.DataFrame:
     """A row for every test of every run: what became of it, its own words, and whether it is red as it must be."""
-    import pandas as pd
-
     columns = ("state", "test", "outcome", "seconds", "message", "red")
     rows = [
         (run.state, one.id, one.outcome, one.seconds, one.last_words(), is_red(one, run.state))

@@ -4,7 +4,9 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from ptyint._glance import Glance
 from ptyint.evidence import folder as folders
@@ -15,9 +17,6 @@ from ptyint.images.reconstruction import NAME as RECONSTRUCTION
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.parity import results
 from ptyint.parity.compare import RED_TAPS, RedTap, load_taps
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,14 +47,12 @@ class Run(Glance):
         return cls(Path(folder), manifests.read(Path(folder)))
 
     @property
-    def checks(self) -> "DataFrame":
+    def checks(self) -> pd.DataFrame:
         """A row for each check: stage, notebook, name, verdict, measured, relation, bound, unit, note."""
-        import pandas as pd
-
         return pd.DataFrame([check.model_dump() for check in self.manifest.checks])
 
     @cached_property
-    def findings(self) -> "DataFrame":
+    def findings(self) -> pd.DataFrame:
         """A row for each finding of the parity ladder; none where the run has none."""
         path = self.folder / "ladder.json"
         return results.Ladder.load(path).findings if path.is_file() else results.table(())
