@@ -17,8 +17,8 @@ from ptyint.evidence.checks import Check
 ALONE = {"PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
 """Variables of the user's own pytest, and what they are while the suite runs."""
 
-OPTIONS = ["-p", "no:terminal", "-p", "no:cacheprovider", "-s", "--assert=plain", "--noconftest"]
-OPTIONS += ["--import-mode=importlib", "-o", "tmp_path_retention_policy=none", "-c", os.devnull]
+OPTIONS = ["-p", "no:terminal", "-p", "no:warnings", "-p", "no:cacheprovider", "-s", "--noconftest", "-c", os.devnull]
+OPTIONS += ["--import-mode=importlib", "-o", "tmp_path_retention_policy=none"]
 
 
 class _Suite:
@@ -43,7 +43,8 @@ class _Suite:
         if isinstance(error, pytest.skip.Exception):
             self.checks.append(Check(what, None, note=str(error), available=False))
         elif error or call.when == "call":
-            wrong = f"{type(error).__name__}: {error}".removeprefix("AssertionError: ")
+            words = str(error).partition("\nassert ")[0]  # what follows is pytest's
+            wrong = f"{type(error).__name__}: {words}".removeprefix("AssertionError: ")
             self.checks.append(Check.fact(what, not error, wrong if error else ""))
 
 
