@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import backends
-from ptyint.backends import bundle
 from ptyint.backends import weights as canonical
 from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable
 from ptyint.backends.weights import Weights
@@ -163,6 +162,8 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None) -
     if weights is None:
         if config.model_path is None:
             raise ConfigError("model_path is None; give the bundle (wts.h5.zip) to infer with, or its weights.")
+        from ptyint.backends import bundle  # and with it HDF5, which nothing else here needs
+
         weights = bundle.load_bundle(config.model_path, expected=config.model).weights
     data = GroupedScan.from_config(scan, config)
     start = time.perf_counter()
