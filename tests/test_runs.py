@@ -88,7 +88,7 @@ def test_odd_arrays_are_drawn_too(odd: np.ndarray) -> None:
 
 
 def test_arrays_of_unlike_shapes_are_a_sentence() -> None:
-    assert "nothing to subtract" in viewer.arrays(np.ones(3), np.ones(4), ("a", "b")).alt
+    assert "nothing to subtract" in viewer.arrays(np.ones(3), np.ones(4), ("a", "b")).markdown
 
 
 def test_objects_are_short_and_have_thumbnails() -> None:

@@ -23,7 +23,7 @@ def _of_rung(rung: Mapping[str, RedTap]) -> Chooser:
     return Chooser(_tap, tap=rung)
 
 
-def _tap(tap: RedTap) -> Chooser | Picture:
+def _tap(tap: RedTap) -> Chooser | Fragment:
     return viewer.arrays(tap.reference, tap.candidate, (tap.against, tap.side))
 
 
