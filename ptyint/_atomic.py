@@ -1,7 +1,5 @@
 """Files: written whole or not at all, and where those are that travel with the package."""
 
-from __future__ import annotations
-
 import os
 import stat
 import tempfile
@@ -63,10 +61,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text, in UTF-8."""
+def write_text(path: str | os.PathLike[str], text: str) -> Path:
+    """Write a text in UTF-8, whole or not at all; the path."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode())
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
 
 
 def write_arrays(path: str | os.PathLike[str], arrays: Mapping[str, ArrayLike], *, compressed: bool = False) -> None:

@@ -1,7 +1,5 @@
 """Objects at a glance: a short ``repr``; in a notebook, facts and thumbnails."""
 
-from __future__ import annotations
-
 import io
 from base64 import b64encode
 from collections.abc import Mapping

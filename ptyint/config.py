@@ -4,8 +4,6 @@ Defaults are PtychoPINN's (``ptycho.config.config``) unless a field says otherwi
 ``params.cfg``, one global dictionary that old modules read instead, and the one-way bridge into it (CONFIG-001).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re
@@ -90,12 +88,8 @@ class _Validated(Glance):
         return {one.name: getattr(self, one.name) for one in dataclasses.fields(self)}
 
     def __repr__(self) -> str:
-        said = []
-        for one in dataclasses.fields(self):
-            made = one.default_factory
-            default = one.default if made is dataclasses.MISSING else made()
-            if (value := getattr(self, one.name)) != default:
-                said.append(f"{one.name}={value!r}")
+        usual = type(self)()._facts()
+        said = (f"{name}={value!r}" for name, value in self._facts().items() if value != usual[name])
         return f"{type(self).__name__}({', '.join(said)})"
 
     def __post_init__(self) -> None:
@@ -244,7 +238,7 @@ class TrainingConfig(_Validated):
     output_dir: Path = Path("training_outputs")
     backend: str = "tensorflow"
 
-    def applied(self, **settings: Any) -> InferenceConfig:
+    def applied(self, **settings: Any) -> "InferenceConfig":
         """How a model trained so is applied to a scan: same network, neighbours, seed and backend, and `settings`."""
         shared = {name: getattr(self, name) for name in ("model", "neighbor_count", "seed", "backend")}
         return InferenceConfig(**{**shared, **settings})

@@ -1,7 +1,5 @@
 """The gate, the choice of backend, the call. Nothing else in the package chooses a backend."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -12,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import backends
-from ptyint.backends import bundle
 from ptyint.backends import weights as canonical
 from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable
 from ptyint.backends.weights import Weights
@@ -192,6 +189,8 @@ def infer(
     if weights is None:
         if config.model_path is None:
             raise ConfigError("model_path is None; give the bundle (wts.h5.zip) to infer with, or its weights.")
+        from ptyint.backends import bundle  # and with it HDF5, which nothing else here needs
+
         weights = bundle.load_bundle(config.model_path, expected=config.model).weights
     data = GroupedScan.from_config(scan, config)
     result = InferenceResult(backend.name, config, weights, data)

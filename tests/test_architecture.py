@@ -31,8 +31,8 @@ MAY_IMPORT = {
 MAY_IMPORT["stages"] |= {"ptychodus"}
 MAY_IMPORT["cli"] |= {"ptychodus"}
 
-TOP = {"__init__.py", "cli.py", "config.py", "dispatcher.py", "errors.py", "_atomic.py", "_glance.py", "py.typed"} | {
-    "scans", "backends", "images", "parity", "evidence", "stages", "ptychodus"
+TOP = {"__init__.py", "__init__.pyi", "py.typed", "cli.py", "config.py", "dispatcher.py", "errors.py"} | {
+    "_atomic.py", "_glance.py", "scans", "backends", "images", "parity", "evidence", "stages", "ptychodus"
 }  # fmt: skip
 
 
@@ -73,7 +73,7 @@ def test_a_module_fits_a_reader() -> None:
 
 def test_the_library_grows_no_further() -> None:
     """The ceiling is 11,000; until it is reached again, nothing comes in that is not taken out elsewhere."""
-    assert sum(code_lines(module.read_text()) for module in MODULES) <= 11_540
+    assert sum(code_lines(module.read_text()) for module in MODULES) <= 11_254
 
 
 def code_lines(source: str) -> int:

@@ -113,6 +113,34 @@ def test_a_broken_contract_is_named(
     assert main(["check-backend", "mine"]) == 1
 
 
+def test_a_broken_contract_is_named_without_asserts_too(installed: Path) -> None:
+    """``python -O`` leaves assertions out, but not those of a suite."""
+    code = "import sys\nfrom ptyint import backends\nfrom ptyint.cli import main\n"
+    code += "type(backends.load('mine')).name = 'yours'\nsys.exit(main(['check-backend', 'mine']))"
+    path = os.pathsep.join(filter(None, [str(installed), os.environ.get("PYTHONPATH", "")]))
+    env = {**os.environ, "PYTHONPATH": path}
+    done = subprocess.run([sys.executable, "-O", "-c", code], env=env, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "registered as: it calls itself 'yours', and is registered as 'mine'\n" in done.stdout
+
+
+def test_a_suite_that_cannot_be_run_is_no_kept_contract(
+    template: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(conformance, "shipped", lambda kind: tmp_path)
+    assert main(["check-backend", "mine"]) == 2
+    assert "backend_conformance.py cannot be run" in capsys.readouterr().err
+    (tmp_path / "backend_conformance.py").write_text("def test_it():\n    raise KeyboardInterrupt\n")
+    monkeypatch.setitem(sys.modules, "backend_conformance", conformance)  # afterwards it is what it was
+    del sys.modules["backend_conformance"]
+    assert main(["check-backend", "mine"]) == 130
+
+
+def test_the_users_own_pytest_changes_nothing(template: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTEST_ADDOPTS", "-k nothing --junitxml=nowhere")
+    assert main(["check-backend", "mine"]) == 0 and len(conformance.check("mine")) == 9
+
+
 def test_a_backend_without_weights_cannot_be_trained_by_the_dispatcher(template: Any) -> None:
     from ptyint import dispatcher
     from ptyint.config import ModelConfig, TrainingConfig

@@ -48,6 +48,7 @@ def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
     carried = {
         "datasets/registry.toml",
         "notebooks/ladder.ipynb",
+        "tests/backend_conformance.py",
         "tests/full_cycle.py",
         "tests/torch/backend_arrays.py",
     }
@@ -62,6 +63,7 @@ def test_the_installed_package_is_used_and_has_its_datasets(installed: Path, tmp
     assert Path(where.strip()).is_relative_to(installed.parent)
     listed = run(installed / "ptyint", "fixtures", cwd=tmp_path)
     assert "tiny-64" in listed and "ptychodus-sim-64" in listed
+    assert "✓ operators: known" in run(installed / "ptyint", "check-backend", "numpy", cwd=tmp_path)
     load = "from ptyint import load_fixture; print(load_fixture('tiny-64').n, load_fixture('ptychodus-sim-64').n)"
     assert run(installed / "python", "-c", load, cwd=tmp_path) == "16 306\n"
 

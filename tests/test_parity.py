@@ -20,7 +20,8 @@ from ptyint.parity.configurations import CASES, PROFILES, inputs_of, trainings
 from ptyint.parity.equivalence import independent, paired
 from ptyint.parity.problems import Budget, Problems
 from ptyint.parity.results import Ladder, criteria
-from ptyint.parity.rungs import RUNGS, contract, cost, optimiser, training
+from ptyint.parity.rungs import RUNGS, contract, cost, training
+from ptyint.parity.rungs import step as stepping
 from ptyint.parity.rungs.forward import allowed, moves, refereed
 from ptyint.parity.rungs.gradient import cancelling
 from ptyint.parity.rungs.rung import Measured
@@ -475,7 +476,7 @@ def test_losses_of_two_backends_are_compared_before_the_first_step(candidate: di
 def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
     """Steps of Adam, from gradients that are not quite the traced ones; some cancel to about Adam's epsilon."""
     rng, arrays = np.random.default_rng(1), dict[str, Any]()
-    for name, steps in optimiser.SHORT.items():
+    for name, steps in stepping.SHORT.items():
         shapes = weight_shapes(steps.config.model, 1)
         moving = trainable_names(steps.config, list(shapes))
         adam = numpy_network.Adam(replace(steps.config, adam_epsilon=steps.config.adam_epsilon + epsilon))
@@ -501,7 +502,7 @@ def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
 def test_adam_is_allowed_what_it_makes_of_a_rounded_gradient(rounding: float, epsilon: float, holds: bool) -> None:
     """A gradient of 1e-7 that is 1e-15 off moves a weight by 1e-12: fifty times what the step itself rounds."""
     sides = {"pytorch": stepped(rounding, epsilon)}
-    findings = list(optimiser.judge(optimiser.SHORT, of(sides, "optimiser"), Problems()))
+    findings = list(stepping.judge(stepping.SHORT, of(sides, "optimiser"), Problems()))
     assert all(one.holds for one in findings) is holds
     assert max(one.error for one in findings) > TOLERANCES["optimiser"].at("float64")
 

@@ -12,8 +12,7 @@ from evidence_notebooks import PASSES, job, run, write
 import ptyint
 from ptyint.cli import main
 from ptyint.images import viewer
-from ptyint.parity.arrays import NAME, RedTap, keeping, load, save
-from ptyint.parity.compare import Place, compare
+from ptyint.parity.compare import RED_TAPS, Place, RedTap, compare, keeping, load_taps, save_taps
 from ptyint.parity.tolerances import TOLERANCES
 from ptyint.stages import explore
 
@@ -73,8 +72,8 @@ def test_arrays_of_red_taps_are_kept_and_read(tmp_path: Path) -> None:
         )  # fmt: skip
     assert allowed.holds and allowed.tolerance > 1, "what rounding explains is not red"
     (tap,) = kept
-    save(tmp_path / NAME, kept)
-    (again,) = load(tmp_path / NAME)
+    save_taps(tmp_path / RED_TAPS, kept)
+    (again,) = load_taps(tmp_path / RED_TAPS)
     assert (again.rung, again.place, again.side) == ("forward", "b, gridsize 1, float64", "pytorch")
     np.testing.assert_array_equal(again.candidate, wrong)
     shown = explore._tap(tap)
@@ -89,7 +88,7 @@ def test_odd_arrays_are_drawn_too(odd: np.ndarray) -> None:
 
 
 def test_arrays_of_unlike_shapes_are_a_sentence() -> None:
-    assert "nothing to subtract" in viewer.arrays(np.ones(3), np.ones(4), ("a", "b")).alt
+    assert "nothing to subtract" in viewer.arrays(np.ones(3), np.ones(4), ("a", "b")).markdown
 
 
 def test_objects_are_short_and_have_thumbnails() -> None:

@@ -6,8 +6,6 @@ other. Reading trusts nothing: members are read by name and never extracted to d
 the names, the shapes and the values are checked.
 """
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json
@@ -22,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -118,8 +117,6 @@ def save_bundle(
     ...     ptyint.save_bundle(folder, weights, config, "pytorch", losses=[2.0, 1.5]).name
     'wts.h5.zip'
     """
-    import h5py
-
     target = Path(path) / NAME if Path(path).is_dir() else Path(path)
     _check_shapes({name: array.shape for name, array in weights.items()}, config.model, target)
     _check_finite({**weights, "losses": np.asarray(losses)}, target)
@@ -249,8 +246,6 @@ def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
 
 def _read_weights(payload: bytes, config: ModelConfig, source: Path) -> Weights:
     """Names, shapes and total size are checked before a number is read: a few bytes of HDF5 may declare terabytes."""
-    import h5py
-
     try:
         with h5py.File(io.BytesIO(payload), "r") as file:
             items = {name: _plain_dataset(file, name, source) for name in file}
@@ -269,8 +264,6 @@ def _read_weights(payload: bytes, config: ModelConfig, source: Path) -> Weights:
 
 def _plain_dataset(file: Any, name: str, source: Path) -> Any:
     """The float32 dataset `name`, stored in the file itself."""
-    import h5py
-
     item: Any = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
     plain = isinstance(item, h5py.Dataset) and item.dtype == np.float32 and item.shape is not None
     if not plain or item.external or item.is_virtual:

@@ -5,8 +5,6 @@ arrays ``(modes, N, N)``; ``log_intensity_scale`` is a scalar, free of the scan'
 Everything is real, so a gradient is an array of the same shape and optimisers treat every number alike.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Mapping

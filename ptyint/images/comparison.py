@@ -1,7 +1,5 @@
 """Two reconstructions of one scan: are they comparable, how good is each, and do they agree?"""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -152,9 +150,7 @@ class Comparison:
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Write ``comparison.json`` into `folder`, whole or not at all."""
-        target = Path(folder) / NAME
-        write_text(target, json.dumps(self.to_mapping(), indent=2))
-        return target
+        return write_text(Path(folder) / NAME, json.dumps(self.to_mapping(), indent=2))
 
 
 def compare(reference: Reconstruction, candidate: Reconstruction, criteria: Criteria | None = None) -> Comparison:

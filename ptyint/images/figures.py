@@ -1,7 +1,5 @@
 """Data in, picture out. Every picture carries an alt text with its numbers."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Fourier ring correlation: on which scales do two images agree?"""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 

@@ -10,8 +10,6 @@ both together, which frees them of the mask's influence on either peak. Scale an
 least-squares factor, as in the error metric of Maiden & Rodenburg, Ultramicroscopy 109 (2009) 1256.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, fields
 from typing import Any
 

@@ -5,8 +5,6 @@ gauge to be removed (:mod:`ptyint.images.gauge`); :func:`compare_objects` remove
 defined (the correlation of a constant, say) is NaN: no comparison with NaN passes.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

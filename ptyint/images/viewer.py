@@ -1,7 +1,5 @@
 """Two arrays, or two reconstructions, beside each other: for exploring. Data in, picture out."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
@@ -12,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ptyint.backends import title
-from ptyint.evidence.display import Picture, number
+from ptyint.evidence.display import Fragment, Picture, number
 from ptyint.images.figures import NO_TICKS, PHASE_MAP
 from ptyint.images.gauge import Mask, remove_gauge
 from ptyint.images.reconstruction import Reconstruction
@@ -72,10 +70,11 @@ def _is_live() -> bool:
     return bool(getattr(getattr(get_ipython(), "kernel", None), "_allow_stdin", False))
 
 
-def arrays(reference: NDArray[Any], candidate: NDArray[Any], sides: tuple[str, str]) -> Chooser | Picture:
+def arrays(reference: NDArray[Any], candidate: NDArray[Any], sides: tuple[str, str]) -> Chooser | Fragment:
     """Choose a part, a plane and a zoom of two arrays of one shape; see :func:`pair`."""
     if reference.shape != candidate.shape:
-        return _note(f"{sides[0]} has the shape {reference.shape}, {sides[1]} {candidate.shape}: nothing to subtract.")
+        shapes = f"{sides[0]} has the shape {reference.shape}, {sides[1]} {candidate.shape}"
+        return Fragment.of(f"{shapes}: nothing to subtract.")
     parts = PARTS if np.iscomplexobj(reference) else {"value": np.real}
     planes = range(min(LAST, int(np.prod(reference.shape[:-2]))))
     plane, zoom = (["worst", *planes], "worst"), ([1, 2, 4, 8], 1)
@@ -156,9 +155,3 @@ def _blend(images: Mapping[str, Any], mask: Mask, part: Any, candidate: float, r
     line.legend()
     apart = float(np.ma.sqrt(((a - b) ** 2).mean()))
     return Picture(figure, f"{names[0]} and {names[1]}, overlaid; they differ by {number(apart)} rms.")
-
-
-def _note(text: str) -> Picture:
-    figure = Figure(figsize=(8, 0.6))
-    figure.text(0.01, 0.4, text)
-    return Picture(figure, text)

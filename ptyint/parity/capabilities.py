@@ -1,7 +1,5 @@
 """What a backend offers, as its process wrote it down, and what that leaves out of the ladder."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -44,7 +42,7 @@ class Offer:
         return self.operators.get(operator, self.operators.get(base_name(operator), ""))
 
     @classmethod
-    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> Offer:
+    def of(cls, arrays: Mapping[str, NDArray[Any]]) -> "Offer":
         """What :func:`written` wrote. A backend that wrote nothing is asked for everything, and found wanting."""
         if "offer" not in arrays:
             return cls()

@@ -3,18 +3,20 @@
 Dtype, shape, NaN and infinity come first, then values by their norm and by the worst element.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint._atomic import atomic_path
 from ptyint.evidence.checks import Verdict, to_json
-from ptyint.parity.arrays import RedTap, keep
 from ptyint.parity.tolerances import Tolerance
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -89,17 +91,17 @@ class Finding:
     available: bool = True
 
     @classmethod
-    def unavailable(cls, where: Place, sides: tuple[str, str], note: str) -> Finding:
+    def unavailable(cls, where: Place, sides: tuple[str, str], note: str) -> "Finding":
         """A comparison that a backend cannot serve, and why."""
         return cls(*where, *sides, math.inf, 0.0, math.inf, note, available=False)
 
     @classmethod
-    def missing(cls, where: Place, sides: tuple[str, str], note: str) -> Finding:
+    def missing(cls, where: Place, sides: tuple[str, str], note: str) -> "Finding":
         """A comparison for which there are no arrays, which is red."""
         return cls(*where, *sides, math.inf, 0.0, math.inf, note)
 
     @classmethod
-    def fact(cls, where: Place, sides: tuple[str, str], holds: bool, note: str = "") -> Finding:
+    def fact(cls, where: Place, sides: tuple[str, str], holds: bool, note: str = "") -> "Finding":
         """A matter of yes or no; the note is what was seen where it does not hold."""
         return cls(*where, *sides, float(not holds), 0.0, 0.0 if holds else math.inf, "" if holds else note)
 
@@ -289,3 +291,64 @@ def joined(arrays: Arrays, prefix: str, names: Sequence[str]) -> NDArray[np.floa
     if any(f"{prefix}/{name}" not in arrays for name in names):
         return None
     return np.concatenate([arrays[f"{prefix}/{name}"].astype(np.float64).ravel() for name in names])
+
+
+# Red taps
+
+RED_TAPS = "red_taps.h5"
+"""Arrays of red taps, kept for whoever explores a run: what was compared, as both sides had it."""
+
+BUDGET = 64 * 2**20
+"""Bytes in all, before compression; a tap that does not fit any more is left out."""
+
+
+@dataclass(frozen=True, eq=False)
+class RedTap:
+    """One red tap: where, which sides, and their arrays; differences are candidate minus reference."""
+
+    rung: str
+    place: str
+    side: str
+    against: str
+    candidate: NDArray[Any]
+    reference: NDArray[Any]
+
+
+_kept: ContextVar[list[RedTap] | None] = ContextVar("kept", default=None)
+
+
+@contextmanager
+def keeping(kept: list[RedTap]) -> Iterator[None]:
+    """While this is open, :func:`keep` adds to `kept`."""
+    token = _kept.set(kept)
+    try:
+        yield
+    finally:
+        _kept.reset(token)
+
+
+def keep(tap: RedTap) -> None:
+    """Keep the arrays of a red tap, if somebody asks for them and they fit."""
+    kept = _kept.get()
+    if kept is not None and sum(2 * one.candidate.nbytes for one in (*kept, tap)) <= BUDGET:
+        kept.append(tap)
+
+
+def save_taps(path: Path, taps: list[RedTap]) -> None:
+    """Write red taps to compressed HDF5, whole or not at all."""
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for number, tap in enumerate(taps):
+            group = file.create_group(f"{number:04}")
+            for name, value in asdict(tap).items():
+                if isinstance(value, str):
+                    group.attrs[name] = value
+                else:  # what has no shape cannot be compressed
+                    group.create_dataset(name, data=np.atleast_1d(value), compression="gzip", shuffle=True)
+
+
+def load_taps(path: Path) -> list[RedTap]:
+    """Read what :func:`save_taps` wrote; nothing where there is no such file."""
+    if not path.is_file():
+        return []
+    with h5py.File(path, "r") as file:
+        return [RedTap(**{**group.attrs, **{name: np.array(group[name]) for name in group}}) for group in file.values()]

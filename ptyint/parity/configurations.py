@@ -4,8 +4,6 @@ In a covering array every value, and every pair of values of two fields, occurs 
 through a network is in `NETWORKS`, what only a training uses in `SETTINGS`.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

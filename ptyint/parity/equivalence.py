@@ -1,7 +1,5 @@
 """Two one-sided tests: is a difference small enough, given how much it scatters?"""
 
-from __future__ import annotations
-
 import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Sequence

@@ -5,8 +5,6 @@ worked out by other means what stitch, gauge, metrics, ring correlation, groups,
 model, bundle and training loop must give. As in a doctest, each fact is an expression and its value.
 """
 
-from __future__ import annotations
-
 import importlib
 import json
 import tempfile

@@ -1,7 +1,5 @@
 """Climb the ladder: each backend captures in processes of its own, side by side, while rung after rung is judged."""
 
-from __future__ import annotations
-
 import os
 import sys
 import tempfile
@@ -19,7 +17,7 @@ from ptyint._atomic import write_arrays
 from ptyint.errors import ConfigError
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import SCRATCH_VARIABLE, run_group
-from ptyint.parity import arrays, reproducers
+from ptyint.parity import compare, reproducers
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Arrays
 from ptyint.parity.configurations import FIXTURE
@@ -94,7 +92,7 @@ class Climb:
         self._shared: deque[tuple[Future[str], Callable[[], str]]] = deque()
         self._done: dict[tuple[str, str, str], Future[str]] = {}  # by side, capture and part
         self._judged: dict[str, Judged] = {}
-        self._red: list[arrays.RedTap] = []
+        self._red: list[compare.RedTap] = []
         self._measured: Measured | None = None
         self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
 
@@ -203,7 +201,7 @@ class Climb:
         names = {capture.name for capture in rung.captures}
         wait([future for (_, capture, _), future in self._done.items() if capture in names])
         self._red = [tap for tap in self._red if problems or tap.rung != name]  # a rung may be judged anew
-        with arrays.keeping([] if problems else self._red):
+        with compare.keeping([] if problems else self._red):
             judged = Judged(rung, tuple(rung.judge(self.measured, problems or self.problems)))
         if problems is None:
             self._judged[name] = judged
@@ -238,7 +236,7 @@ class Climb:
         ladder = Ladder(*self.pair, self.problems.profile, rows, cost.numbers(measured), cost.about(measured))
         ladder.save(self.folder / "ladder.json")
         if self._red:
-            arrays.save(self.folder / arrays.NAME, self._red)
+            compare.save_taps(self.folder / compare.RED_TAPS, self._red)
         return ladder
 
     def close(self) -> None:

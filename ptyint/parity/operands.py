@@ -4,8 +4,6 @@ A backend may offer other operators than the model's, which only some expose one
 under another of its settings, whose name then ends in it, ``translate [setting=value]``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

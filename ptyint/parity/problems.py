@@ -3,8 +3,6 @@
 All of it is made in NumPy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -46,7 +44,7 @@ class Network(NamedTuple):
         return f"{self.case}/{self.precision}"
 
     @classmethod
-    def named(cls, name: str) -> Network:
+    def named(cls, name: str) -> "Network":
         """The network that goes by ``case/precision``."""
         return cls(*name.rsplit("/", 1))
 
@@ -175,6 +173,6 @@ class Problems:
         return SAVED if self.cases else trainings(self.profile)
 
     @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> Problems:
+    def from_mapping(cls, values: Mapping[str, Any]) -> "Problems":
         """The problems whose ``asdict`` this is."""
         return cls(**{**values, "plan": Plan(**values["plan"]), "budget": Budget(**values["budget"])})

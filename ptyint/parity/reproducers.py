@@ -4,8 +4,6 @@ For backends that cannot be traced the ladder has no culprits and consequences: 
 stands for itself, and its maintainer needs to see it alone.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import re

@@ -1,7 +1,5 @@
 """The ladder: what was found on each rung, whether it holds, and where the first divergence began."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -9,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from ptyint._atomic import write_text
 from ptyint.errors import ComparisonError
@@ -21,9 +21,6 @@ from ptyint.parity.compare import REFEREE, Finding, plain
 from ptyint.parity.rungs import NUMBERS, RUNGS, climbed
 from ptyint.parity.rungs.rung import Rung, shrinks, worst
 from ptyint.parity.tolerances import PRECISIONS
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 VERSION = 2
 """Of ``ladder.json``: since 2 every key of a finding is a field of its own."""
@@ -37,7 +34,7 @@ class Judged:
     rows: tuple[Finding, ...]
 
     @property
-    def findings(self) -> DataFrame:
+    def findings(self) -> pd.DataFrame:
         """A row for each finding; see :func:`table`."""
         return table(self.rows)
 
@@ -77,10 +74,8 @@ class Judged:
         return replace(checks_table(self.checks, caption), record=None)._repr_mimebundle_()
 
 
-def table(rows: Sequence[Finding]) -> DataFrame:
+def table(rows: Sequence[Finding]) -> pd.DataFrame:
     """Findings as a data frame: a column for each field of :class:`Finding`, and its verdict, place and consequence."""
-    import pandas as pd
-
     columns = [*Finding.__dataclass_fields__, "verdict", "place", "is_consequence"]
     frame = pd.DataFrame([[getattr(row, name) for name in columns] for row in rows], columns=columns)
     return frame.astype({"step": "Int64"}).rename(columns={"is_consequence": "consequence"})
@@ -155,7 +150,7 @@ class Ladder:
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
-    def findings(self) -> DataFrame:
+    def findings(self) -> pd.DataFrame:
         """A row for each finding, to sort, filter and pivot.
 
         Columns: rung, case, precision, tap, operand, step, side, against, error, tolerance, ratio, note, local,
@@ -220,12 +215,10 @@ class Ladder:
             "numbers": {name: to_json(value) for name, value in self.numbers.items()},
             "findings": [plain(row) for row in self.rows],
         }
-        target = Path(path)
-        write_text(target, json.dumps(values, indent=1))
-        return target
+        return write_text(path, json.dumps(values, indent=1))
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Ladder:
+    def load(cls, path: str | os.PathLike[str]) -> "Ladder":
         """Read what :meth:`save` wrote, to explore it by hand.
 
         Parameters
@@ -250,10 +243,8 @@ class Ladder:
             raise ComparisonError(f"{path} is not a parity ladder: {error}. Run the ladder again.") from error
 
     @property
-    def overview(self) -> DataFrame:
+    def overview(self) -> pd.DataFrame:
         """One row a rung: its question, verdict, largest error in both precisions and the factor between them."""
-        import pandas as pd
-
         return pd.DataFrame([_line(self.rung(name)) for name in self.rungs])
 
     def __repr__(self) -> str:

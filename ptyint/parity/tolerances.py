@@ -4,8 +4,6 @@ Rounding is counted in units of the machine epsilon of the precision (1.2e-7 and
 an error that does not shrink by their ratio, 5e8, cannot pass in double precision.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,7 +33,7 @@ class Tolerance:
         """The bound on the relative norm at a precision."""
         return self.epsilons * float(np.finfo(precision).eps)
 
-    def widened(self, error: float, precision: str) -> Tolerance:
+    def widened(self, error: float, precision: str) -> "Tolerance":
         """As this, and on top an error that was amplified; one that is not finite adds nothing."""
         added = error / float(np.finfo(precision).eps) if np.isfinite(error) else 0.0
         return replace(self, epsilons=self.epsilons + added)

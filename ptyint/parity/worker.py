@@ -5,8 +5,6 @@ that each line of its input names, with the pair and the problems of ``FOLDER/pr
 ``FOLDER/BACKEND.CAPTURE[.PART].npz``, until its input ends: the framework starts once.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import select

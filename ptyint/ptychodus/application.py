@@ -5,8 +5,6 @@ subclass (:func:`hook`), which also mends what a batch run needs: an algorithm t
 reconstruction ends in ``product.h5``.
 """
 
-from __future__ import annotations
-
 import inspect
 import logging
 from collections.abc import Sequence

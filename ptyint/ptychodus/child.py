@@ -1,7 +1,5 @@
 """What the reconstructors of :mod:`ptyint.ptychodus.library` have done in a process of their own. No Ptychodus here."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

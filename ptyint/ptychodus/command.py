@@ -1,7 +1,5 @@
 """The command ``ptyint-ptychodus``: Ptychodus' own command line, with the library `ptyint` in it."""
 
-from __future__ import annotations
-
 import io
 import sys
 from importlib.metadata import PackageNotFoundError, version

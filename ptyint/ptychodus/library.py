@@ -1,7 +1,5 @@
 """The reconstructor library `ptyint`: two trainable reconstructors, their settings, and nothing of a framework."""
 
-from __future__ import annotations
-
 import logging
 import tempfile
 from collections.abc import Callable, Iterator

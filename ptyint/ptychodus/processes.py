@@ -1,7 +1,5 @@
 """A child process that sends what it makes, as it makes it, and never outlives the one who waits for it."""
 
-from __future__ import annotations
-
 import builtins
 import multiprocessing
 import os

@@ -21,13 +21,12 @@ conjugated too; the file's own probe and object then explain nothing. Where a fi
 asked for. Without an object, pixel 0 is at 0 m.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -164,8 +163,6 @@ def _places(file: Fields, n: int) -> NDArray[np.float64]:
 
 def write_cxi(scan: Scan, path: Path) -> None:
     """Write a CXI file with the places that Ptychodus 1.7 reads too."""
-    import h5py
-
     pixel_m, wavelength_m, distance_m, detector_pixel_m = hdf5.geometry(scan, path)
     shape = (0, 0) if scan.object_ is None else scan.object_.shape
     translation = np.zeros((scan.n, 3))

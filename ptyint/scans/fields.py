@@ -3,8 +3,6 @@
 What is missing or odd is a :class:`~ptyint.errors.ScanError`: file, field, what was found, what is allowed, what to do.
 """
 
-from __future__ import annotations
-
 import math
 import reprlib
 from abc import ABC, abstractmethod

@@ -14,8 +14,6 @@ format                  what                                chosen for
 Readers check that a file can be understood; :func:`~ptyint.scans.scan.validate_scan` checks what it says.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

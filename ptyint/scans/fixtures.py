@@ -5,8 +5,6 @@ Frozen arrays count, not seeds: what is generated is hashed array by array (``Sc
 files must; anything else is a :class:`~ptyint.errors.FixtureError`.
 """
 
-from __future__ import annotations
-
 import bz2
 import hashlib
 import io

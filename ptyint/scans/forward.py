@@ -3,8 +3,6 @@
 Axis -2 is y, axis -1 is x; the zero frequency sits at ``[N // 2, N // 2]``.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

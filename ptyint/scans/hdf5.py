@@ -1,7 +1,5 @@
 """What the HDF5 formats share: fields, lazy patterns, metres and pixels, and how a file is written."""
 
-from __future__ import annotations
-
 import math
 import os
 import unicodedata
@@ -10,6 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,8 +52,6 @@ class H5Fields(Fields):
         return sorted([*self.file, *(f"@{name}" for name in self.file.attrs)])
 
     def __contains__(self, name: str) -> bool:
-        import h5py
-
         place, _, attribute = name.partition("@")
         with self.reading(name):
             node = self.node(place)
@@ -62,8 +59,6 @@ class H5Fields(Fields):
 
     def node(self, place: str, came_from: tuple[str, ...] = ()) -> Any:
         """What stands at a place; None if nothing; a ScanError if a link on the way leads nowhere, or in a circle."""
-        import h5py
-
         if place in came_from:
             raise self.refusal(f"{place} {TROUBLE['too many links']}.")
         node, here = self.file, ""
@@ -87,8 +82,6 @@ class H5Fields(Fields):
 
     def stored(self, name: str) -> Any:
         """The dataset, unread, or the attribute; a ScanError where a part of it would be made up or is nowhere."""
-        import h5py
-
         place, _, attribute = name.partition("@")
         node = self.node(place)
         found = node.attrs[attribute] if attribute else node
@@ -122,8 +115,6 @@ class H5Fields(Fields):
 
     def whole(self, name: str, field: Any) -> NDArray[Any]:
         """All values; a ScanError where a few bytes declare so many that they would fill the memory."""
-        import h5py
-
         if isinstance(field, h5py.Dataset) and not field.is_virtual:
             held = field.id.get_storage_size()
             if field.nbytes > max(held * MOST_PACKED, 2**30):
@@ -215,8 +206,6 @@ def _places(folder: Path, name: str, variable: str) -> tuple[Path, ...]:
 
 def _lost_sources(dataset: Any) -> Iterator[str]:
     """What a virtual dataset is made of and is not there, or is too short: HDF5 reads the fill value in its place."""
-    import h5py
-
     folder = Path(dataset.file.filename).parent
     for source in dataset.virtual_sources() if dataset.is_virtual else ():
         places = _places(folder, source.file_name.replace("%b", "0"), "HDF5_VDS_PREFIX")
@@ -235,8 +224,6 @@ def _lost_sources(dataset: Any) -> Iterator[str]:
 @contextmanager
 def open_h5(path: Path) -> Iterator[H5Fields]:
     """Open an HDF5 file for reading; a ScanError where it cannot be read, with the cause."""
-    import h5py
-
     with suppress(ImportError):  # registers bitshuffle, LZ4, ... with HDF5
         import hdf5plugin  # noqa: F401
     fields = H5Fields(path, None)
@@ -288,8 +275,6 @@ def write_h5(path: Path, values: Mapping[str, Any], *, patterns: Mapping[str, Pa
     `patterns` are copied by chunks, with their dtype, compressed as Ptychodus does. `values` stand under the names of
     :class:`H5Fields`, an attribute after what it belongs to; those that are None are left out.
     """
-    import h5py
-
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         for name, source in (patterns or {}).items():
             chunk = (1, *source.shape[1:])  # one pattern: batches read patterns in any order

@@ -18,8 +18,6 @@ not checked). Patterns in a compressed one (``np.savez_compressed``) are unpacke
 that is read by slices; what else is compressed is read whole.
 """
 
-from __future__ import annotations
-
 import io
 import math
 import os
@@ -86,7 +84,7 @@ class _Member:
     offset: int
 
     @classmethod
-    def of(cls, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Member:
+    def of(cls, path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> "_Member":
         """By its header; a ValueError where the member does not hold just what that says."""
         with archive.open(info) as member:
             head = io.BytesIO(member.read(LONGEST_HEADER))

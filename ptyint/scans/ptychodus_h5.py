@@ -17,8 +17,6 @@ product        detector_object_distance_m                               detector
 Losses, doses and angles are left unread.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

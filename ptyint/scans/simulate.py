@@ -6,8 +6,6 @@ coarser grid before it counts: probes and objects to 2**-20 of their largest mag
 2**-10 px, expected counts to 1e-3.
 """
 
-from __future__ import annotations
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 

@@ -1,7 +1,5 @@
 """The stages of a run: which notebooks, with which parameters, what each must report and write. Nothing is run here."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any

@@ -1,14 +1,12 @@
 """What ``notebooks/explore.ipynb`` lets one choose from a run: only what is there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 
 from ptyint.evidence.display import Fragment, Picture
 from ptyint.images import figures, viewer
 from ptyint.images.reconstruction import Reconstruction
 from ptyint.images.viewer import Chooser
-from ptyint.parity.arrays import RedTap
+from ptyint.parity.compare import RedTap
 from ptyint.stages.request import BACKENDS
 from ptyint.stages.runs import Run
 
@@ -25,7 +23,7 @@ def _of_rung(rung: Mapping[str, RedTap]) -> Chooser:
     return Chooser(_tap, tap=rung)
 
 
-def _tap(tap: RedTap) -> Chooser | Picture:
+def _tap(tap: RedTap) -> Chooser | Fragment:
     return viewer.arrays(tap.reference, tap.candidate, (tap.against, tap.side))
 
 

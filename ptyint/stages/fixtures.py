@@ -1,7 +1,5 @@
 """Stage E2.A, fixture alignment: which fixtures there are, whether they hold, their parameters and their runtime."""
 
-from __future__ import annotations
-
 import json
 import math
 import os
@@ -23,8 +21,7 @@ from ptyint.evidence.run import Job
 from ptyint.images.reconstruction import Reconstruction, reconstruct
 from ptyint.scans.fixtures import ARRAYS, Fixture, fixture_info, fixture_names, load_fixture, missing
 from ptyint.scans.groups import group_positions
-from ptyint.scans.measures import measure
-from ptyint.scans.scan import Scan
+from ptyint.scans.scan import Scan, measure
 from ptyint.stages.request import BACKENDS, Request, Stage
 
 NAME = "phase_e_fixture_sync.md"
@@ -61,7 +58,7 @@ def _criteria(here: Sequence[Fixture]) -> tuple[Criterion, ...]:
     return (*hold, FEW_GROUPS, *measured)
 
 
-def checks(examined: Sequence[Examined], budgets: Sequence[Budget]) -> list[Check]:
+def checks(examined: Sequence["Examined"], budgets: Sequence["Budget"]) -> list[Check]:
     """The checks of this stage, in the order of :func:`criteria`."""
     here = [one for one in examined if not one.absent]
     budget_of = {budget.backend: budget for budget in budgets}
@@ -70,7 +67,7 @@ def checks(examined: Sequence[Examined], budgets: Sequence[Budget]) -> list[Chec
     return [criterion.holds(*what) for criterion, what in zip(declared, seen, strict=True)]
 
 
-def _sha256(one: Examined) -> tuple[bool, str]:
+def _sha256(one: "Examined") -> tuple[bool, str]:
     what = ", ".join(f"{file} {digest[:12]}" for file, digest in one.fixture.sha256.items())
     return not one.error, one.error or f"{what}; loaded in {one.seconds:.2f} s"
 
@@ -85,7 +82,7 @@ def _groups() -> tuple[bool | None, str]:
     return max(sizes.values()) < GROUP_LIMIT, f"{INTEGRATION}: {note}"
 
 
-def _cost(budget: Budget | None) -> tuple[bool | None, str]:
+def _cost(budget: "Budget | None") -> tuple[bool | None, str]:
     if budget is None:
         return None, "it was not measured"
     note = f"{budget.cycle_s:.1f} s for a cycle of {budget.nepochs} epochs, budget {budget.budget_s:.0f} s"

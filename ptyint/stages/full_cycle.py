@@ -3,8 +3,6 @@
 The tests leave their reconstructions and numbers where pytest was told to keep its files; no framework is loaded here.
 """
 
-from __future__ import annotations
-
 import os
 import shutil
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """The parity ladder as a stage: its checks are the rungs' own."""
 
-from __future__ import annotations
-
 from ptyint.errors import ConfigError
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job

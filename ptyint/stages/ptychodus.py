@@ -4,8 +4,6 @@ Every reconstruction has a process of its own, and the application's have Ptycho
 a framework or Ptychodus. Run as a program, this module is the direct call.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import os

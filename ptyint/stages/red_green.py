@@ -4,13 +4,13 @@ A test counts as green only after it was seen red: the list of what must fail, i
 fixed here, before anything runs.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from ptyint._atomic import plain, write_text
 from ptyint.errors import EvidenceError
@@ -20,9 +20,6 @@ from ptyint.evidence.manifest import sha256_of
 from ptyint.evidence.pytest_runs import AS_IS, CHECKOUT, EXPECTED_ERROR, NO_TORCH, NO_WIRING, Outcome, TestRun
 from ptyint.evidence.run import Job
 from ptyint.stages.request import Request, Stage
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 WORKFLOW, SELECTION = "tests/torch/test_integration_workflow_torch.py", "tests/torch/test_backend_selection.py"
 SUPPORT = "tests/full_cycle.py"
@@ -126,12 +123,10 @@ def green_checks(runs: Sequence[TestRun], collected: Sequence[str], red: dict[st
 
 def save_red(folder: str | os.PathLike[str], runs: Sequence[TestRun]) -> Path:
     """Write what was red, and the sha256 of the tests, for the green stage."""
-    target = Path(folder) / RED_FILE
     seen = {run.state: sorted(t for t, one in run.outcomes.items() if is_red(one, run.state)) for run in runs}
     red = {state: seen.get(state, []) for state in MUST_FAIL}
     content = {"tests_sha256": _tests_sha256(), "red": red}
-    write_text(target, json.dumps(content, indent=1) + "\n")
-    return target
+    return write_text(Path(folder) / RED_FILE, json.dumps(content, indent=1) + "\n")
 
 
 def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -154,10 +149,8 @@ def load_red(path: str | os.PathLike[str]) -> dict[str, Any]:
     return content
 
 
-def outcomes(runs: Sequence[TestRun]) -> DataFrame:
+def outcomes(runs: Sequence[TestRun]) -> pd.DataFrame:
     """A row for every test of every run: what became of it, its own words, and whether it is red as it must be."""
-    import pandas as pd
-
     columns = ("state", "test", "outcome", "seconds", "message", "red")
     rows = [
         (run.state, one.id, one.outcome, one.seconds, one.last_words(), is_red(one, run.state))

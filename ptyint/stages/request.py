@@ -1,7 +1,5 @@
 """What was asked for, and what answers it: a stage makes notebooks with parameters of a request."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial

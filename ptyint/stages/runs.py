@@ -1,12 +1,12 @@
 """Finished runs as Python has them: manifest, checks, findings, arrays, reconstructions and logs."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from ptyint._glance import Glance
 from ptyint.evidence import folder as folders
@@ -15,10 +15,8 @@ from ptyint.evidence.checks import signed
 from ptyint.evidence.manifest import Manifest
 from ptyint.images.reconstruction import NAME as RECONSTRUCTION
 from ptyint.images.reconstruction import Reconstruction
-from ptyint.parity import arrays, results
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from ptyint.parity import results
+from ptyint.parity.compare import RED_TAPS, RedTap, load_taps
 
 
 @dataclass(frozen=True, repr=False)
@@ -44,27 +42,25 @@ class Run(Glance):
     manifest: Manifest
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str]) -> Run:
+    def load(cls, folder: str | os.PathLike[str]) -> "Run":
         """Read the manifest of a run folder; an EvidenceError where there is none."""
         return cls(Path(folder), manifests.read(Path(folder)))
 
     @property
-    def checks(self) -> DataFrame:
+    def checks(self) -> pd.DataFrame:
         """A row for each check: stage, notebook, name, verdict, measured, relation, bound, unit, note."""
-        import pandas as pd
-
         return pd.DataFrame([check.model_dump() for check in self.manifest.checks])
 
     @cached_property
-    def findings(self) -> DataFrame:
+    def findings(self) -> pd.DataFrame:
         """A row for each finding of the parity ladder; none where the run has none."""
         path = self.folder / "ladder.json"
         return results.Ladder.load(path).findings if path.is_file() else results.table(())
 
     @cached_property
-    def arrays(self) -> list[arrays.RedTap]:
+    def arrays(self) -> list[RedTap]:
         """The red taps of the ladder, with what both sides had there."""
-        return arrays.load(self.folder / arrays.NAME)
+        return load_taps(self.folder / RED_TAPS)
 
     @cached_property
     def reconstructions(self) -> dict[str, Reconstruction]:

@@ -1,7 +1,5 @@
 """The stages ``scan`` and ``star``: a scan through both backends, a notebook each, and their comparison."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import fields
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Rung 0: the bookkeeping around a backend: facts of both processes against the judge's own and frozen numbers."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Mapping

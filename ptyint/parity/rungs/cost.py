@@ -1,7 +1,5 @@
 """Rung 8: what a backend costs, as ratios of candidate to reference; judged against a declared budget alone."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -13,8 +11,8 @@ from ptyint.images.reconstruction import peak_memory_bytes
 from ptyint.parity.capabilities import lacking
 from ptyint.parity.compare import Finding, Place
 from ptyint.parity.problems import Problems
-from ptyint.parity.rungs.optimiser import LONG_RUN
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
+from ptyint.parity.rungs.step import LONG_RUN
 from ptyint.parity.rungs.training import TRAINING
 
 COSTS = {

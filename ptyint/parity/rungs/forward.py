@@ -4,8 +4,6 @@ A network is traced once: its taps, its loss, its gradients. In double precision
 referee.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial

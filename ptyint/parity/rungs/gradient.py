@@ -1,7 +1,5 @@
 """Rung 4: the gradient of every tap and weight, against the other's, the physics by hand, and finite differences."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from functools import cache
 

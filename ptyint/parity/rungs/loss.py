@@ -1,7 +1,5 @@
 """Rung 3: expected counts and loss of every network."""
 
-from __future__ import annotations
-
 from functools import partial
 
 from ptyint.parity.rungs.forward import INJECTED, TRACE, judge_taps

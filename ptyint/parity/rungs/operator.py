@@ -1,7 +1,5 @@
 """Rung 1: every operator against the referee, and those of backends from outside against each other as well."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any

@@ -3,8 +3,6 @@
 The new process meets the second scan first, and the process of the trainings meets it last: each is what it is alone.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from dataclasses import replace

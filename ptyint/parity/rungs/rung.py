@@ -1,7 +1,5 @@
 """What a rung is: a question, what each side captures for it in a process of its own, and what is judged of that."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Rung 7: trained reconstructions over seeds, paired (same start, same batches) and independent."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial

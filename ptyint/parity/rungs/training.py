@@ -1,7 +1,5 @@
 """Short trainings through the dispatcher: against the same steps by hand, and against the other's before the first."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any

@@ -4,8 +4,6 @@ A short training of the tiny fixture through those functions, in the backend's o
 new one. None of it needs weights that come from outside.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
