@@ -1,7 +1,5 @@
 """The command line, ``ptyint``."""
 
-from __future__ import annotations
-
 import ast
 import codecs
 import io

@@ -1,7 +1,5 @@
 """What each backend says of itself, asked in a process of its own: no framework is imported here."""
 
-from __future__ import annotations
-
 import json
 import os
 import sys

@@ -4,8 +4,6 @@ The other backends implement the same formulas on their own and never import thi
 batches of groups have the shape ``(groups, C, N, N)`` with ``C = gridsize**2``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

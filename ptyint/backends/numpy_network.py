@@ -3,8 +3,6 @@
 Written from the description of the network (docs/training.md) and to be read; no other backend imports it.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from typing import Any

@@ -4,8 +4,6 @@ A backend declares by name (`CAPABILITIES`) which of the protocols it keeps; ``p
 is y and axis -1 is x; batches of groups have the shape (B, C, N, N) with ``C = gridsize**2``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

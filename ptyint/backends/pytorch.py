@@ -1,7 +1,5 @@
 """The network and its physics in PyTorch."""
 
-from __future__ import annotations
-
 import math
 import os
 from collections.abc import Callable, Mapping

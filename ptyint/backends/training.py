@@ -4,8 +4,6 @@ The loop (order of the batches, learning-rate rule, early stopping, progress) is
 of it, in NumPy; a backend brings a :class:`ptyint.backends.protocol.Network` that knows how to make a step.
 """
 
-from __future__ import annotations
-
 import importlib
 import math
 import os

@@ -1,7 +1,5 @@
 """Why a run is red: each cause once, what follows from it counted; for the terminal and the pages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from ptyint.errors import shortened

@@ -1,7 +1,5 @@
 """A run for continuous integration: JUnit XML, JSON lines, and a summary in Markdown."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -4,8 +4,6 @@ Parameters are checked before a kernel starts; the kernel says which values it h
 notebook that stops early, dies or hangs, or whose checks are not all green, ends in an error, and is kept.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import tempfile

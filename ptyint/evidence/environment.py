@@ -1,7 +1,5 @@
 """Where and when a run ran: the clock, git, Python, machine, packages."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 import platform

@@ -1,7 +1,5 @@
 """A notebook, its parameters, and its execution by the strict papermill engine (:mod:`ptyint.evidence.engine`)."""
 
-from __future__ import annotations
-
 import ast
 import json
 import os

@@ -1,7 +1,5 @@
 """The run folder: worked in under a hidden name, renamed as a run's last step; until then it is no run."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from collections.abc import Iterable, Iterator

@@ -3,8 +3,6 @@
 A page is one file: no script, no request, pictures inside, readable from a USB stick.
 """
 
-from __future__ import annotations
-
 import math
 import re
 import shlex

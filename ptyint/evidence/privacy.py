@@ -1,7 +1,5 @@
 """What a run leaves names neither this machine nor its user: words stand where paths were."""
 
-from __future__ import annotations
-
 import os
 import re
 import socket

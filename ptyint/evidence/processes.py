@@ -1,7 +1,5 @@
 """Child processes that neither outlive the one who waits for them nor leave children of their own."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

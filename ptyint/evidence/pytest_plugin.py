@@ -3,8 +3,6 @@
 A run killed half-way leaves what was finished, and nothing else.
 """
 
-from __future__ import annotations
-
 import json
 import os
 from typing import Any

@@ -1,7 +1,5 @@
 """One run: checks declared, notebooks executed side by side, everything judged, the run folder finished."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import signal

@@ -1,7 +1,5 @@
 """``ptyint verify``: whether a run folder is what its run left, byte by byte and check by check."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

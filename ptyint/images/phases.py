@@ -1,7 +1,5 @@
 """The one free phase of each group, found from how the groups overlap: angular synchronisation, in near-linear time."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

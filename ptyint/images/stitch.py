@@ -3,8 +3,6 @@
 Patch pixel ``[N // 2, N // 2]`` lies at the patch's position in the object (see :mod:`ptyint.scans.scan`).
 """
 
-from __future__ import annotations
-
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Positions to groups: which patterns the network sees together, and where they lie in their group."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 

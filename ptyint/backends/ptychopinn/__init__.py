@@ -4,8 +4,6 @@ Found by import, and never a dependency. Importing an adapter imports PtychoPINN
 that an adapter calls is gone, one sentence says so. ``docs/backends.md`` tells how to install it.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 from collections.abc import Iterator
