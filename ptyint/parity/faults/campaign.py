@@ -7,8 +7,9 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -189,15 +190,9 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
         An unknown id.
     """
     faults, target = chosen(ids), Path(folder)
-    with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
-        scratch = Path(name)
-        give(scratch, (REFERENCE, SIDE), PROBLEMS)
-        for file in (Path(os.environ.get(SCRATCH_VARIABLE, name)) / LEFT).glob("*"):
-            (scratch / file.name).symlink_to(file)
-        shares = _shares(faults)
-        with ThreadPoolExecutor(2) as pool:
-            commands = list(chain(*pool.map(partial(captured, scratch, target, timeout), CAPTURED)))
-            commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
+    shares = _shares(faults)
+    with captured(target, timeout) as (scratch, commands), ThreadPoolExecutor(2) as pool:
+        commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
         written = [_written(scratch, share) for share in shares]
     tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
     limits = tuple(Limit(**one) for values in written for one in values.get("limits", ()))
@@ -219,7 +214,17 @@ def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
     return shares
 
 
-def captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> list[dict[str, Any]]:
+@contextmanager
+def captured(target: Path, timeout: float) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """A folder with what trials are held against, as the ladder left it, else measured now; what ran for that."""
+    with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name, ThreadPoolExecutor(2) as pool:
+        give(scratch := Path(name), (REFERENCE, SIDE), PROBLEMS)
+        for file in (Path(os.environ.get(SCRATCH_VARIABLE, name)) / LEFT).glob("*"):
+            (scratch / file.name).symlink_to(file)
+        yield scratch, list(chain(*pool.map(partial(_measured, scratch, target, timeout), CAPTURED)))
+
+
+def _measured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> list[dict[str, Any]]:
     """Have a backend measure what is not there yet; what a run's record keeps of that."""
     missing = [one for one in _parts(asked) if not (scratch / file_name(*one)).is_file()]
     if not missing:
