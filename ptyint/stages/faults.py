@@ -19,8 +19,6 @@ from ptyint.stages.request import Request, Stage
 NO_FALSE_ALARM = Criterion.fact("without a fault every rung holds")
 PLACES = Criterion("share of faults named at the expected rung and tap", ">=", 0.9)
 UNCHANGED, SCORE = Criterion.fact("an unchanged copy is green"), Criterion("mutation score of the sample", ">=", 0.9)
-MUTANTS = {"quick": 0, "full": 60}
-"""Profile to how many are drawn."""
 
 SKIPPED = """import pytest
 
@@ -60,11 +58,11 @@ def skipped_test() -> str:
 
 
 def _jobs(request: Request) -> list[Job]:
-    given = {"n_mutants": MUTANTS[request.profile], **request.given("faults")}
-    names, n = ("faults", "faults", STAGE.title, "sensitivity"), given["n_mutants"]
+    names, given = ("faults", "faults", STAGE.title, "sensitivity"), request.given("faults")
+    n = given.get("n_mutants", 60 if request.profile == "full" else 0)
     if n and find_spec("cosmic_ray") is None:
         raise ConfigError("Mutants are made by cosmic-ray: pip install cosmic-ray, or try none: -p n_mutants 0.")
-    expects = (*criteria(chosen(str(given.get("faults", "")))), *((UNCHANGED, SCORE) if n else ()))
+    expects = (*criteria(chosen(given.get("faults", ""))), *((UNCHANGED, SCORE) if n else ()))
     artifacts = (NAME, *(["mutants.json"] if n else []))
     return [Job(*names, {"n_mutants": n}, expects, artifacts, needs=("ladder",), alone=True)]
 
