@@ -23,11 +23,10 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +67,9 @@ raise SystemExit(not one.passed)
 """
 """Two seconds; the whole ladder and stage E2.D take a hundred times that."""
 
-PATIENCE = 10.0
-"""Times what an unchanged copy takes: a mutant that hangs is killed then, and counts as caught; in the facts once."""
+TIMEOUT = 1800.0
+"""Seconds for the ladder and again for stage E2.D, a sixth of it for the frozen numbers: what hangs is killed then, and
+counts as caught. An unchanged copy takes a minute, two and two seconds."""
 
 
 @dataclass(frozen=True)
@@ -268,20 +268,19 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> Sa
     new = [pair for pair in chosen if pair[0].sha256 not in known]
     needed = captured(path.parent, 1200.0) if new else nullcontext((path.parent, []))
     with needed as (captures, _), ThreadPoolExecutor(2) as pool:
-        control = known.get(unchanged[0].sha256) or tried(*unchanged, captures, 1200.0)
-        waiting = [pair for pair in new if pair[0] != unchanged[0]]
-        each = pool.map(lambda pair: tried(*pair, captures, PATIENCE * control.seconds), waiting)
-        for one in tqdm(chain([control], each), "mutants", len(waiting) + 1, unit="mutant"):
-            known[one.sha256] = one
-            done = [known[one.sha256] for one, _ in chosen if one.sha256 in known]
-            with atomic_path(path) as temporary:
-                temporary.write_text(
-                    json.dumps({"sample": sample, "seed": seed, "mutants": [*map(asdict, done)]}, indent=1)
-                )
-    return Sample(seed, *done)
+        waiting = [pool.submit(tried, *pair, captures) for pair in new]
+        try:
+            for future in tqdm(as_completed(waiting), "mutants", len(waiting), unit="mutant"):
+                known[future.result().sha256] = future.result()
+                done = [asdict(known[one.sha256]) for one, _ in chosen if one.sha256 in known]
+                with atomic_path(path) as temporary:
+                    temporary.write_text(json.dumps({"sample": sample, "seed": seed, "mutants": done}, indent=1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return Sample(seed, *(known[one.sha256] for one, _ in chosen))
 
 
-def tried(one: Mutant, text: str, captures: Path, timeout: float) -> Mutant:
+def tried(one: Mutant, text: str, captures: Path, timeout: float = TIMEOUT) -> Mutant:
     """What the ladder, and then stage E2.D, make of a copy of the package with this file."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ptyint-mutant-") as name:
@@ -293,7 +292,7 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float) -> Mutant:
         env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONPATH": str(copy)}
         with (copy / "log").open("w+b") as log:
             command = partial(run_group, folder=copy, env=env, output=log)
-            code, late = command((PYTHON, "-c", FACTS), timeout=timeout / PATIENCE) if shared else (0, False)
+            code, late = command((PYTHON, "-c", FACTS), timeout=timeout / 6) if shared else (0, False)
             rung, place = "timeout" if late else "contract" * (code != 0), _last_line(copy / "log")
             if not rung:
                 options = ("--name", one.sha256, "--ids", ALONE if shared else CONTROL)

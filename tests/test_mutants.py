@@ -61,7 +61,7 @@ def test_marks_are_of_lines_that_are_there_and_give_a_reason() -> None:
         assert before in lines and before != after and len(reason.split()) >= 6, (module, before)
 
 
-def tried(tmp_path: Path, module: str, text: str, timeout: float = 1200.0) -> Mutant:
+def tried(tmp_path: Path, module: str, text: str, timeout: float = mutants.TIMEOUT) -> Mutant:
     give(tmp_path, (REFERENCE, "pytorch"), PROBLEMS)
     return mutants.tried(Mutant(module, "by hand", 1, "", "", "some"), text, tmp_path, timeout)
 
@@ -80,12 +80,8 @@ def test_shared_code_is_judged_by_frozen_numbers_in_a_copy(tmp_path: Path) -> No
 def test_frozen_numbers_are_asked_before_a_framework_is_loaded(tmp_path: Path) -> None:
     """What they catch needs none of the captures that the ladder is held against."""
     before = source("images/metrics.py")
-    one = mutants.tried(
-        Mutant("images/metrics.py", "by hand", 1, "", "", "some"),
-        before.replace("if not 0 < data_range < np.inf", "if not 0 < data_range <= 2"),
-        tmp_path / "none",
-        1200.0,
-    )
+    text = before.replace("if not 0 < data_range < np.inf", "if not 0 < data_range <= 2")
+    one = mutants.tried(Mutant("images/metrics.py", "by hand", 1, "", "", "some"), text, tmp_path / "none")
     assert one.rung == "contract" and one.place.startswith("metrics")
 
 
