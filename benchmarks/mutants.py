@@ -67,8 +67,8 @@ raise SystemExit(not one.passed)
 """
 """Two seconds; the whole ladder and stage E2.D take a hundred times that."""
 
-TIMEOUT = 1800.0
-"""Seconds for the ladder and again for stage E2.D, a sixth of it for the frozen numbers: what hangs is killed then, and
+TIMEOUT = 3600.0
+"""Seconds for the ladder and again for stage E2.D, a twelfth of it for the frozen numbers: what hangs is killed then, and
 counts as caught. An unchanged copy takes a minute, two and two seconds."""
 
 
@@ -292,7 +292,7 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float = TIMEOUT) -> M
         env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONPATH": str(copy)}
         with (copy / "log").open("w+b") as log:
             command = partial(run_group, folder=copy, env=env, output=log)
-            code, late = command((PYTHON, "-c", FACTS), timeout=timeout / 6) if shared else (0, False)
+            code, late = command((PYTHON, "-c", FACTS), timeout=timeout / 12) if shared else (0, False)
             rung, place = "timeout" if late else "contract" * (code != 0), _last_line(copy / "log")
             if not rung:
                 options = ("--name", one.sha256, "--ids", ALONE if shared else CONTROL)
@@ -301,7 +301,9 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float = TIMEOUT) -> M
                 rung, place = "timeout" if late else crashed, _last_line(copy / "log")
                 if written.is_file():
                     rung, place = (json.loads(written.read_text())["outcomes"][0][key] for key in ("rung", "place"))
-            rung = rung or "e2d" * (command((PYTHON, "-m", "ptyint.cli", "run", "e2d"), timeout=timeout) != (0, False))
+            if not rung:
+                code, late = command((PYTHON, "-m", "ptyint.cli", "run", "e2d"), timeout=timeout)
+                rung = "timeout" if late else "e2d" * (code != 0)
     return replace(one, rung=rung, place=place, seconds=time.perf_counter() - start)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from itertools import islice
@@ -137,6 +138,33 @@ def test_a_red_copy_and_an_empty_sample_are_no_pass() -> None:
     red = Sample(1, Mutant(OF_ONE_SIDE, CONTROL, 0, "", "", "0", "step", "Adam"))
     assert [check.verdict for check in red.checks] == ["fail", "not run"]
     assert red.sentence.endswith("Without a change it is red: step, Adam.")
+
+
+def test_the_page_shows_score_survivors_marks_and_checks_or_says_how_to_get_them() -> None:
+    """In a process of its own: the notebook's imports load a framework."""
+    code = f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+from unittest.mock import patch
+from cells import record_of, run_cell
+
+shown = []
+with patch("IPython.display.display", lambda *some: shown.extend(some)):
+    off = run_cell("sensitivity", "mutants.run(", n_mutants=0)
+    import mutants  # as the notebook's first cell made possible
+    marked = next(iter(mutants.equivalents()))
+    lines = ("a | b", "a & b")
+    each = [mutants.Mutant("images/frc.py", "some", 3, *lines, "3", rung) for rung in ("contract", "")]
+    control = mutants.Mutant("backends/pytorch.py", "control", 0, "", "", "0")
+    sample = mutants.Sample(4, control, *each, mutants.Mutant(marked[0], "some", 1, *marked[1:], "8"))
+    run_cell("sensitivity", "sampled.by_module", sampled=sample)
+assert "Off: n_mutants is 0" in off.markdown and off.record is None
+scores, survivors, marks, checks = shown
+assert scores.rows == [("images/frc.py", "2", "1", "0.5", "1")] and survivors.rows == [("images/frc.py:3", *lines)]
+assert survivors.caption == "Survivors: 1 of 2" and marks.rows[0][3] == mutants.equivalents()[marked]
+assert [check.verdict for check in record_of(shown).checks] == ["pass", "fail"]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow
