@@ -68,8 +68,8 @@ raise SystemExit(not one.passed)
 """Two seconds; the whole ladder and stage E2.D take a hundred times that."""
 
 TIMEOUT = 3600.0
-"""Seconds for the ladder and again for stage E2.D, a twelfth of it for the frozen numbers: what hangs is killed then, and
-counts as caught. An unchanged copy takes a minute, two and two seconds."""
+"""Seconds for the ladder, again for stage E2.D, and a twelfth of it for the frozen numbers: what hangs is killed then,
+and counts as caught. An unchanged copy takes a minute, a minute, and two seconds of a core."""
 
 
 @dataclass(frozen=True)

@@ -172,7 +172,7 @@ def test_the_stage_draws_tries_and_shows_a_sample(tmp_path: Path) -> None:
     """As a run has it: three mutants, one seeded fault."""
     arguments = ["faults", "-p", "n_mutants", "3", "-p", "mutants_seed", "1", "-p", "faults", "F03"]
     reports = tmp_path / "reports"
-    assert cli.main(["run", *arguments, "--reports", str(reports)]) == 0
+    assert cli.main(["run", *arguments, "--reports", str(reports), "--timeout", "5400"]) == 0
     (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
     content = manifest.read(folder)
     score = next(check for check in content.checks if check.name == SCORE.name)
