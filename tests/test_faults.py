@@ -97,8 +97,12 @@ from ptyint.parity.faults.trial import Trial
 from ptyint.parity.faults.catalogue import CATALOGUE
 from ptyint.parity.faults.injection import function
 
+def refuses(original, *given):
+    raise NotImplementedError("not for this type")
+
 half = function("phase_head", lambda original, x: original(x) / 2)
-for applied, tap in ((half, "phase_head"), (CATALOGUE["F03"].applied, "merge_patches")):
+no_more = function("propagate", refuses)  # what the candidate offers is not excused by saying that it does not
+for applied, tap in ((half, "phase_head"), (CATALOGUE["F03"].applied, "merge_patches"), (no_more, "propagate")):
     divergence = Trial(sys.argv[1], applied).climb(["operator"]).divergence
     assert divergence.finding.tap == tap and "pytorch" in divergence.sentence, divergence
 fault_free = Trial(sys.argv[1]).climb(["operator"])
