@@ -5,7 +5,8 @@
 Each lives in a copy of the package. There the ladder is climbed until its first red rung; what survives that goes
 through stage E2.D. Tests have no say. The code of one backend is changed in that backend alone. Code that is shared
 changes for both, and for their judge: what is held against the other backend then says nothing and does not count, so
-what is left are frozen numbers (:mod:`ptyint.parity.frozen`), the referee, and a backend against itself.
+what is left are frozen numbers (:mod:`ptyint.parity.frozen`), the referee, and a backend against itself. The frozen
+numbers are asked first, alone: they are part of the lowest rung, and need no framework.
 """
 
 from __future__ import annotations
@@ -22,23 +23,23 @@ import time
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ptyint._atomic import PACKAGE, atomic_path, shipped
 from ptyint.errors import ConfigError
+from ptyint.evidence.checks import Check
 from ptyint.evidence.processes import THREAD_VARIABLES, run_group
-from ptyint.parity.faults.campaign import CAPTURED, captured
-from ptyint.parity.faults.injection import SIDE
-from ptyint.parity.faults.trial import ALONE, CONTROL, PROBLEMS, REFERENCE
-from ptyint.parity.worker import give
+from ptyint.parity.faults.campaign import captured
+from ptyint.parity.faults.trial import ALONE, CONTROL
+from ptyint.stages.faults import SCORE, UNCHANGED
 
 NAME = "mutants.json"
 OF_ONE_SIDE = "backends/pytorch.py"
@@ -53,10 +54,22 @@ SOURCES = {module: (PACKAGE / module).read_text(encoding="utf-8") for module in 
 COPIED = (PACKAGE, *map(shipped, ("datasets", "notebooks", "tests")))
 """The package, and what stage E2.D needs beside it."""
 
-PYTHON = (sys.executable, "-m")
+PYTHON = sys.executable
+TRIAL = (PYTHON, "-m", "ptyint.parity.faults.trial")
 
-PATIENCE = 10.0
-"""Times what an unchanged copy takes: a mutant that hangs is killed then, and counts as caught."""
+FACTS = """
+from ptyint.evidence.processes import follow_parent
+follow_parent()
+from ptyint.parity.frozen import check
+one = check()
+print(one.note)
+raise SystemExit(not one.passed)
+"""
+"""Two seconds; the whole ladder and stage E2.D take a hundred times that."""
+
+TIMEOUT = 3600.0
+"""Seconds for the ladder, again for stage E2.D, and a twelfth of it for the frozen numbers: what hangs is killed then,
+and counts as caught. An unchanged copy takes a minute, a minute, and two seconds of a core."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +107,57 @@ class Mutant:
     def equivalent(self) -> str:
         """Why it changes nothing that anybody could see, where that has been marked by hand; it is not tried."""
         return equivalents().get((self.module, self.before, self.after), "")
+
+
+class Sample:
+    """What became of the mutants of a draw.
+
+    Parameters
+    ----------
+    seed : int
+    control : Mutant
+        The unchanged package.
+    *each : Mutant
+    """
+
+    def __init__(self, seed: int, control: Mutant, *each: Mutant) -> None:
+        self.seed, self.control, self.each = seed, control, each
+        self.marked = [one for one in each if one.equivalent]
+        self.judged = [one for one in each if not one.equivalent]
+        self.survivors = [one for one in self.judged if not one.rung]
+
+    @property
+    def score(self) -> float | None:
+        """Share of those judged that were caught; None where there are none."""
+        return 1 - len(self.survivors) / len(self.judged) if self.judged else None
+
+    @property
+    def by_module(self) -> pd.DataFrame:
+        """A row for each file: how many were judged and caught, the share of these, and how many by which rung."""
+        rows = pd.DataFrame([(one.module, one.rung) for one in self.judged], columns=["module", "rung"])
+        scores = (rows["rung"] != "").groupby(rows["module"]).agg(mutants="size", caught="sum", share="mean")
+        rungs = pd.crosstab(rows["module"], rows["rung"]).drop(columns="", errors="ignore")
+        return scores.join(rungs).reset_index()
+
+    @property
+    def sentence(self) -> str:
+        """The score in words."""
+        caught, n = len(self.judged) - len(self.survivors), len(self.judged)
+        alarm = f" Without a change it is red: {self.control.rung}, {self.control.place}." if self.control.rung else ""
+        share, marked = f"{caught / max(n, 1):.1%}", f"{len(self.marked)} more are marked as equivalent"
+        return f"{caught} of {n} mutants were caught ({share}, seed {self.seed}); {marked}.{alarm}"
+
+    @property
+    def checks(self) -> list[Check]:
+        """What the stage declares."""
+        return [UNCHANGED.holds(not self.control.rung, self.control.place), SCORE.measured(self.score)]
+
+
+def listed(some: Sequence[Mutant]) -> pd.DataFrame:
+    """A row for each: where, the line as it was and as it is, and the reason where it is marked as equivalent."""
+    rows = [(f"{one.module}:{one.line}", one.before, one.after, one.equivalent) for one in some]
+    frame = pd.DataFrame(rows, columns=["line", "as it was", "as it is", "reason"])
+    return frame if frame["reason"].any() else frame.drop(columns="reason")
 
 
 @cache
@@ -174,7 +238,7 @@ def _sources_sha256() -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 
-def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> list[Mutant]:
+def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> Sample:
     """Try mutants, two side by side; what ``FOLDER/mutants.json`` has of the same sources is not tried again.
 
     Parameters
@@ -186,8 +250,7 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> li
 
     Returns
     -------
-    list of Mutant
-        The unchanged package first.
+    Sample
 
     Raises
     ------
@@ -202,24 +265,22 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> li
     known = {one.sha256: one for one, _ in chosen if one.equivalent}
     for old in json.loads(path.read_text(encoding="utf-8"))["mutants"] if path.is_file() else []:
         known.setdefault(old["sha256"], Mutant(**old))
-    new = [pair for pair in chosen[1:] if pair[0].sha256 not in known]
-    with tempfile.TemporaryDirectory(prefix="ptyint-mutants-") as name, ThreadPoolExecutor(2) as pool:
-        captures = Path(name)
-        give(captures, (REFERENCE, SIDE), PROBLEMS)
-        list(pool.map(partial(captured, captures, path.parent, 1200.0), CAPTURED if new else ()))
-        control = known.get(unchanged[0].sha256) or tried(*unchanged, captures, 1200.0)
-        each = pool.map(lambda one: tried(one[0], one[1], captures, PATIENCE * control.seconds), new)
-        for one in tqdm(chain([control], each), "mutants", len(new) + 1, unit="mutant"):
-            known[one.sha256] = one
-            done = [known[one.sha256] for one, _ in chosen if one.sha256 in known]
-            with atomic_path(path) as temporary:
-                temporary.write_text(
-                    json.dumps({"sample": sample, "seed": seed, "mutants": [*map(asdict, done)]}, indent=1)
-                )
-    return done
+    new = [pair for pair in chosen if pair[0].sha256 not in known]
+    needed = captured(path.parent, 1200.0) if new else nullcontext((path.parent, []))
+    with needed as (captures, _), ThreadPoolExecutor(2) as pool:
+        waiting = [pool.submit(tried, *pair, captures) for pair in new]
+        try:
+            for future in tqdm(as_completed(waiting), "mutants", len(waiting), unit="mutant"):
+                known[future.result().sha256] = future.result()
+                done = [asdict(known[one.sha256]) for one, _ in chosen if one.sha256 in known]
+                with atomic_path(path) as temporary:
+                    temporary.write_text(json.dumps({"sample": sample, "seed": seed, "mutants": done}, indent=1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return Sample(seed, *(known[one.sha256] for one, _ in chosen))
 
 
-def tried(one: Mutant, text: str, captures: Path, timeout: float) -> Mutant:
+def tried(one: Mutant, text: str, captures: Path, timeout: float = TIMEOUT) -> Mutant:
     """What the ladder, and then stage E2.D, make of a copy of the package with this file."""
     start = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="ptyint-mutant-") as name:
@@ -227,22 +288,31 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float) -> Mutant:
         for source in COPIED:
             shutil.copytree(source, copy / source.name)
         (copy / PACKAGE.name / one.module).write_text(text, encoding="utf-8")
-        id, written = CONTROL if one.module == OF_ONE_SIDE else ALONE, captures / f"{one.sha256}.json"
+        shared, written = one.module != OF_ONE_SIDE, captures / f"{one.sha256}.json"
         env = {**os.environ, **dict.fromkeys(THREAD_VARIABLES, "1"), "PYTHONPATH": str(copy)}
         with (copy / "log").open("w+b") as log:
-            command = partial(run_group, folder=copy, env=env, output=log, timeout=timeout)
-            _, late = command((*PYTHON, "ptyint.parity.faults.trial", str(captures), "--name", one.sha256, "--ids", id))
-            said = (copy / "log").read_text(encoding="utf-8", errors="replace").rstrip()
-            crashed = "crash" if ", in climb\n" in said else "contract"
-            rung, place = "timeout" if late else crashed, said.rpartition("\n")[2][:200]
-            if written.is_file():
-                rung, place = (json.loads(written.read_text())["outcomes"][0][key] for key in ("rung", "place"))
-            rung = rung or "e2d" * (command((*PYTHON, "ptyint.cli", "run", "e2d")) != (0, False))
+            command = partial(run_group, folder=copy, env=env, output=log)
+            code, late = command((PYTHON, "-c", FACTS), timeout=timeout / 12) if shared else (0, False)
+            rung, place = "timeout" if late else "contract" * (code != 0), _last_line(copy / "log")
+            if not rung:
+                options = ("--name", one.sha256, "--ids", ALONE if shared else CONTROL)
+                _, late = command((*TRIAL, str(captures), *options), timeout=timeout)
+                crashed = "crash" if ", in climb\n" in (copy / "log").read_text(errors="replace") else "contract"
+                rung, place = "timeout" if late else crashed, _last_line(copy / "log")
+                if written.is_file():
+                    rung, place = (json.loads(written.read_text())["outcomes"][0][key] for key in ("rung", "place"))
+            if not rung:
+                code, late = command((PYTHON, "-m", "ptyint.cli", "run", "e2d"), timeout=timeout)
+                rung = "timeout" if late else "e2d" * (code != 0)
     return replace(one, rung=rung, place=place, seconds=time.perf_counter() - start)
 
 
+def _last_line(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace").rstrip().rpartition("\n")[2][:200]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Try mutants, print each file's score and every survivor; 0 only where 90 % were caught and the copy holds."""
+    """Try mutants, print each file's score and every survivor; 0 only where what the stage asks for holds."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "folder", type=Path, help="gets mutants.json; what it holds of the same sources is not repeated"
@@ -251,19 +321,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn")
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
-    control, *each = run(options.folder, sample=options.sample, seed=options.seed)
-    judged = [one for one in each if not one.equivalent]
-    for module in MODULES:
-        if of_it := [one for one in judged if one.module == module]:
-            print(f"{module:24} {sum(one.rung != '' for one in of_it):4} of {len(of_it)} caught")
-    survivors = [one for one in judged if not one.rung]
-    for one in survivors:
-        print(f"{one.module}:{one.line} survived {one.operator}\n  - {one.before}\n  + {one.after}")
-    marked, score = len(each) - len(judged), 1 - len(survivors) / len(judged) if judged else 0.0
-    print(f"{score:.1%} of {len(judged)} caught, seed {options.seed}; {marked} marked as equivalent, not tried")
-    if control.rung:
-        print(f"Without a change it is red: {control.rung}, {control.place}")
-    return 0 if score >= 0.9 and not control.rung else 1
+    sample = run(options.folder, sample=options.sample, seed=options.seed)
+    print(sample.by_module.to_string(index=False))
+    for one in sample.survivors:
+        print(f"{one.module}:{one.line} survived\n  - {one.before}\n  + {one.after}")
+    print(sample.sentence)
+    return int(not all(check.passed for check in sample.checks))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def checkout() -> Path | None:
 
 
 def shipped(kind: str = "") -> Path:
-    """Where the ``notebooks``, ``datasets`` or ``tests`` are: in the checkout, or in the wheel; without `kind`, all."""
+    """Where ``notebooks``, ``datasets``, ``tests``, ``benchmarks`` are: in the checkout, or in the wheel; '' is all."""
     return (checkout() or _SHIPPED) / kind
 
 

@@ -46,6 +46,8 @@ def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
     from_sdist = contents(build("wheel", source, tmp_path / "there"))
     assert from_sdist == contents(build("wheel", ROOT, tmp_path / "here"))
     carried = {
+        "benchmarks/equivalents.toml",
+        "benchmarks/mutants.py",
         "datasets/registry.toml",
         "notebooks/ladder.ipynb",
         "tests/backend_conformance.py",

@@ -22,7 +22,9 @@ from ptyint.parity.faults.campaign import Campaign, chosen
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, LISTED, OWN, Fault
 from ptyint.parity.faults.trial import CONTROL, Limit, Outcome
 from ptyint.parity.rungs import RUNGS
-from ptyint.stages.faults import NO_FALSE_ALARM, PLACES, checks, criteria, skipped_test
+from ptyint.stages import faults, jobs_of
+from ptyint.stages.faults import NO_FALSE_ALARM, PLACES, SCORE, UNCHANGED, checks, criteria, skipped_test
+from ptyint.stages.request import Request
 
 ROOT = Path(__file__).parents[1]
 
@@ -95,8 +97,12 @@ from ptyint.parity.faults.trial import Trial
 from ptyint.parity.faults.catalogue import CATALOGUE
 from ptyint.parity.faults.injection import function
 
+def refuses(original, *given):
+    raise NotImplementedError("not for this type")
+
 half = function("phase_head", lambda original, x: original(x) / 2)
-for applied, tap in ((half, "phase_head"), (CATALOGUE["F03"].applied, "merge_patches")):
+no_more = function("propagate", refuses)  # what the candidate offers is not excused by saying that it does not
+for applied, tap in ((half, "phase_head"), (CATALOGUE["F03"].applied, "merge_patches"), (no_more, "propagate")):
     divergence = Trial(sys.argv[1], applied).climb(["operator"]).divergence
     assert divergence.finding.tap == tap and "pytorch" in divergence.sentence, divergence
 fault_free = Trial(sys.argv[1]).climb(["operator"])
@@ -255,3 +261,47 @@ def test_the_file_keeps_every_key_as_a_field_and_what_is_not_finite(tmp_path: Pa
     assert list(frame.index) == ["A", "B", "C"] and frame.loc["A", "operand"] == "random"
     assert frame.loc["B", ["step", "ratio", "expected"]].tolist() == [2, "inf", "operator"]
     assert [one["size"] for one in values["limits"]] == [1e-9, "nan"] and values["evidence"] == "not run"
+
+
+def test_the_figure_draws_every_fault_also_that_of_the_evidence_engine() -> None:
+    """In a process of its own: the notebook's imports load a framework."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from cells import run_cell
+from ptyint.parity.faults.campaign import Campaign
+from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE
+from ptyint.parity.faults.trial import Outcome
+
+faults = tuple(CATALOGUE.values())
+done = Campaign(faults, {{one.id: Outcome(one.id, one.rung) for one in faults[1:]}}, evidence="not run")
+outcomes = done.outcomes
+picture = run_cell("sensitivity", "figure = Figure(", done=done, outcomes=outcomes, caught=outcomes["rung"] != "")
+labels = [text.get_text() for ax in picture.figure.axes for text in ax.get_yticklabels()]
+assert {{label.split()[0] for label in labels}} == {{*CATALOGUE, EVIDENCE.id}} and len(labels) == len(CATALOGUE) + 1
+marks = [(line.get_label(), len(line.get_xdata())) for ax in picture.figure.axes for line in ax.lines]
+drawn = [n for label, n in marks if label.startswith("not caught")]
+assert sum(n for label, n in marks if label != "expected rung") == len(labels) and sum(drawn) == 1
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# --- the sample of mutants ---
+
+
+def test_the_full_profile_declares_a_sample_of_mutants_and_the_quick_one_none() -> None:
+    (quick,), (full,) = (jobs_of(Request(("faults",), profile=profile)) for profile in ("quick", "full"))
+    assert (quick.parameters, full.parameters) == ({"n_mutants": 0}, {"n_mutants": 60})
+    assert full.expects == (*quick.expects, UNCHANGED, SCORE) and (SCORE.relation, SCORE.bound) == (">=", 0.9)
+    assert set(full.artifacts) - set(quick.artifacts) == {"mutants.json"}
+    (asked,) = jobs_of(Request(("faults",), parameters={"n_mutants": 7, "mutants_seed": 3}))
+    assert asked.parameters == {"n_mutants": 7, "mutants_seed": 3} and asked.expects == full.expects
+    (none,) = jobs_of(Request(("faults",), profile="full", parameters={"faults.n_mutants": 0}))
+    assert none.expects == quick.expects
+
+
+def test_without_cosmic_ray_a_sample_is_refused_before_anything_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faults, "find_spec", lambda name: None)
+    assert jobs_of(Request(("faults",)))
+    with pytest.raises(ConfigError, match=r"pip install cosmic-ray, or try none: -p n_mutants 0"):
+        jobs_of(Request(("faults",), profile="full"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from itertools import islice
@@ -11,12 +12,15 @@ from pathlib import Path
 
 import pytest
 
+from ptyint import cli
+from ptyint.evidence import manifest
 from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE
 from ptyint.parity.worker import give
+from ptyint.stages.faults import SCORE
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import mutants
-from mutants import MODULES, NAME, OF_ONE_SIDE, Mutant
+from mutants import MODULES, NAME, OF_ONE_SIDE, Mutant, Sample
 
 PACKAGE = Path(mutants.PACKAGE)
 
@@ -58,7 +62,7 @@ def test_marks_are_of_lines_that_are_there_and_give_a_reason() -> None:
         assert before in lines and before != after and len(reason.split()) >= 6, (module, before)
 
 
-def tried(tmp_path: Path, module: str, text: str, timeout: float = 300.0) -> Mutant:
+def tried(tmp_path: Path, module: str, text: str, timeout: float = mutants.TIMEOUT) -> Mutant:
     give(tmp_path, (REFERENCE, "pytorch"), PROBLEMS)
     return mutants.tried(Mutant(module, "by hand", 1, "", "", "some"), text, tmp_path, timeout)
 
@@ -72,6 +76,14 @@ def test_shared_code_is_judged_by_frozen_numbers_in_a_copy(tmp_path: Path) -> No
     )
     assert (one.rung, one.place.partition(",")[0]) == ("contract", "stitch") and one.seconds > 0
     assert source("images/stitch.py") == before
+
+
+def test_frozen_numbers_are_asked_before_a_framework_is_loaded(tmp_path: Path) -> None:
+    """What they catch needs none of the captures that the ladder is held against."""
+    before = source("images/metrics.py")
+    text = before.replace("if not 0 < data_range < np.inf", "if not 0 < data_range <= 2")
+    one = mutants.tried(Mutant("images/metrics.py", "by hand", 1, "", "", "some"), text, tmp_path / "none")
+    assert one.rung == "contract" and one.place.startswith("metrics")
 
 
 def test_a_backend_s_own_code_is_judged_by_the_operators(tmp_path: Path) -> None:
@@ -95,12 +107,79 @@ def test_what_is_known_of_the_same_sources_is_not_tried_again(
     known = [replace(one, rung="step", place="seen before") for one in drawn if not one.equivalent]
     (tmp_path / NAME).write_text(json.dumps({"mutants": [asdict(one) for one in (control, *known)]}))
     done = mutants.run(tmp_path, sample=2, seed=5)
-    assert [one for one in done[1:] if not one.equivalent] == known and done[0] == control
+    assert done.judged == known and done.control == control
     written = json.loads((tmp_path / NAME).read_text())
-    assert (written["sample"], written["seed"]) == (2, 5) and len(written["mutants"]) == len(done)
+    assert (written["sample"], written["seed"]) == (2, 5) and len(written["mutants"]) == 1 + len(done.each)
     assert mutants.main([str(tmp_path), "--sample", "2", "--seed", "5"]) == 0
     (tmp_path / NAME).write_text(
         json.dumps({"mutants": [asdict(one) for one in (control, known[0], replace(known[1], rung=""))]})
     )
     assert mutants.main([str(tmp_path), "--sample", "2", "--seed", "5"]) == 1
     assert f"{known[1].module}:{known[1].line} survived" in capsys.readouterr().out
+
+
+def test_a_sample_tells_its_score_by_file_and_lists_what_survived() -> None:
+    marked = next((module, before, after) for module, before, after in mutants.equivalents())
+    control = Mutant(OF_ONE_SIDE, CONTROL, 0, "", "", "0")
+    caught = [Mutant("images/frc.py", "some", n, "a", "b", str(n), rung) for n, rung in enumerate(["contract", "e2d"])]
+    slipped = Mutant(OF_ONE_SIDE, "some", 7, "a + b", "a - b", "7")
+    sample = Sample(4, control, *caught, slipped, Mutant(marked[0], "some", 1, *marked[1:], "8"))
+    assert (len(sample.judged), sample.survivors, len(sample.marked)) == (3, [slipped], 1)
+    table = sample.by_module.set_index("module")
+    assert table.loc["images/frc.py", ["mutants", "caught", "contract", "e2d"]].tolist() == [2, 2, 1, 1]
+    assert table.loc[OF_ONE_SIDE, ["mutants", "caught", "share"]].tolist() == [1, 0, 0]
+    assert sample.sentence == "2 of 3 mutants were caught (66.7%, seed 4); 1 more are marked as equivalent."
+    assert [check.verdict for check in sample.checks] == ["pass", "fail"]
+    assert mutants.listed(sample.survivors).values.tolist() == [[f"{OF_ONE_SIDE}:7", "a + b", "a - b"]]
+    assert mutants.listed(sample.marked)["reason"].tolist() == [mutants.equivalents()[marked]]
+
+
+def test_a_red_copy_and_an_empty_sample_are_no_pass() -> None:
+    red = Sample(1, Mutant(OF_ONE_SIDE, CONTROL, 0, "", "", "0", "step", "Adam"))
+    assert [check.verdict for check in red.checks] == ["fail", "not run"]
+    assert red.sentence.endswith("Without a change it is red: step, Adam.")
+
+
+def test_the_page_shows_score_survivors_marks_and_checks_or_says_how_to_get_them() -> None:
+    """In a process of its own: the notebook's imports load a framework."""
+    code = f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+from unittest.mock import patch
+from cells import record_of, run_cell
+
+shown = []
+with patch("IPython.display.display", lambda *some: shown.extend(some)):
+    off = run_cell("sensitivity", "mutants.run(", n_mutants=0)
+    import mutants  # as the notebook's first cell made possible
+    marked = next(iter(mutants.equivalents()))
+    lines = ("a | b", "a & b")
+    each = [mutants.Mutant("images/frc.py", "some", 3, *lines, "3", rung) for rung in ("contract", "")]
+    control = mutants.Mutant("backends/pytorch.py", "control", 0, "", "", "0")
+    sample = mutants.Sample(4, control, *each, mutants.Mutant(marked[0], "some", 1, *marked[1:], "8"))
+    run_cell("sensitivity", "sampled.by_module", sampled=sample)
+assert "Off: n_mutants is 0" in off.markdown and off.record is None
+scores, survivors, marks, checks = shown
+assert scores.rows == [("images/frc.py", "2", "1", "0.5", "1")] and survivors.rows == [("images/frc.py:3", *lines)]
+assert survivors.caption == "Survivors: 1 of 2" and marks.rows[0][3] == mutants.equivalents()[marked]
+assert [check.verdict for check in record_of(shown).checks] == ["pass", "fail"]
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.slow
+def test_the_stage_draws_tries_and_shows_a_sample(tmp_path: Path) -> None:
+    """As a run has it: three mutants, one seeded fault."""
+    arguments = ["faults", "-p", "n_mutants", "3", "-p", "mutants_seed", "1", "-p", "faults", "F03"]
+    reports = tmp_path / "reports"
+    assert cli.main(["run", *arguments, "--reports", str(reports), "--timeout", "5400"]) == 0
+    (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
+    content = manifest.read(folder)
+    score = next(check for check in content.checks if check.name == SCORE.name)
+    assert score.bound == 0.9 and score.measured is not None and score.measured > 0.9
+    written = json.loads((folder / NAME).read_text())
+    assert written["sample"] == 3 and sum(one["rung"] != "" for one in written["mutants"]) == 3
+    page = (folder / "faults.html").read_text()
+    assert "3 of 3 mutants were caught" in page and "Marked as equivalent" in page
+    assert "mutants were caught" in (folder / "index.html").read_text()
+    assert content.notebooks[0].asked["mutants_seed"] == 1

@@ -37,6 +37,11 @@ def refused(tap: str, case: str, error: str, *expressions: str) -> None:
         fact(tap, f"refused: {case} ({number})" if len(expressions) > 1 else f"refused: {case}", expression, error)
 
 
+def said(tap: str, case: str, expression: str, words: str) -> None:
+    """What is refused, as :func:`refused`, in words that name the place or the number."""
+    fact(tap, f"words: {case}", f"{words!r} in words(lambda: {expression})", True)
+
+
 def unchangeable(tap: str, *classes: str) -> None:
     """What a function returns is a record: its fields cannot be set, and two of them are equal only if they are one."""
     for one in classes:
@@ -53,6 +58,7 @@ def projected(array: Any) -> np.ndarray:
 
 named("file", "lambda content, called='file': (path := pathlib.Path(tempfile.mkdtemp(dir=folder), called)).write_bytes("
       "content.tobytes()) and path")  # fmt: skip
+named("words", "lambda call: str(futures.ThreadPoolExecutor(1).submit(call).exception())")
 named("projected", "lambda array: (lambda flat, n: np.array([flat.sum(), (flat * np.cos(n)).sum(), "
       "(flat * np.sin(3 * n)).sum()]))(np.ravel(array), np.arange(np.size(array)))")  # fmt: skip
 

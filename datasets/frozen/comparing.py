@@ -7,8 +7,11 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from common import blobs, fact, given, named, projected, refused, spectrum, unchangeable, wave
+from common import blobs, fact, given, named, projected, refused, said, spectrum, unchangeable, wave
 from skimage import metrics as skimage_metrics
+
+INFINITE = ("np.inf", "float('inf')", "-np.inf", "np.nan")
+"""What no bound allows; not always the one object that is called so."""
 
 
 def make_gauge() -> None:
@@ -95,6 +98,9 @@ def make_gauge() -> None:
             "gauge.remove_gauge(np.where(ref == ref[4, 5], np.nan, ref), ref)",
             "gauge.remove_gauge(ref[None], ref[None])",
             "gauge.remove_gauge(ref * 0, ref)", "gauge.remove_gauge(ref, ref * 0)")  # fmt: skip
+    said("gauge", "how many values are not finite, and in which image",
+         "gauge.remove_gauge(np.where(ref == ref[4, 5], np.nan, ref), ref)",
+         f"first (candidate) image holds {(ref == ref[4, 5]).sum()} NaN")  # fmt: skip
     refused(
         "gauge",
         "mask",
@@ -277,14 +283,17 @@ def make_metrics() -> None:
         "metrics",
         "data range",
         "ConfigError",
-        *(f"metrics.psnr(abs(test), abs(true), data_range={one})" for one in ("0.0", "-1.0", "np.inf")),
+        *(f"metrics.psnr(abs(test), abs(true), data_range={one})" for one in ("0.0", "-1.0", *INFINITE)),
     )
     refused("metrics", "complex images", "ComparisonError", "metrics.psnr(test, abs(true), data_range=1.0)",
             "metrics.psnr(abs(test), true, data_range=1.0)")  # fmt: skip
+    striped = given("striped", np.arange(true.size).reshape(shape) % 6 > 0)
+    said("metrics", "how large the mask is", "metrics.ssim(abs(test), abs(true), data_range=1.0, mask=striped)",
+         f"7 x 7 px lies inside the mask of {striped.sum()} px")  # fmt: skip
     refused("metrics", "no window", "ComparisonError",
             "metrics.ssim(abs(test[:6]), abs(true[:6]), data_range=1.0)")  # fmt: skip
-    refused("metrics", "pixel size", "ConfigError", "metrics.measure(result, true, pixel_size_m=0.0)",
-            "metrics.measure(result, true, pixel_size_m=np.inf)")  # fmt: skip
+    refused("metrics", "pixel size", "ConfigError",
+            *(f"metrics.measure(result, true, pixel_size_m={one})" for one in ("0.0", "-1.0", *INFINITE)))  # fmt: skip
     refused("metrics", "shapes", "ComparisonError", "metrics.relative_frobenius(test, true[1:])",
             "metrics.relative_frobenius(np.zeros(0), np.zeros(0))")  # fmt: skip
 

@@ -293,6 +293,9 @@ CONFIGURATION = {
 """What the bundle was trained with; nothing about the network is a default."""
 
 
+PROBE = ("probe.real", "probe.imag")
+
+
 def packed(
     arrays: dict[str, np.ndarray],
     change: Callable[[dict[str, Any]], Any] = lambda manifest: None,
@@ -403,6 +406,9 @@ def make_bundle() -> None:
         "double precision": packed({**arrays, first: arrays[first].astype(float)}),
         "weight missing": packed({name: array for name, array in arrays.items() if name != first}),
         "weight unknown": packed({**arrays, "more": arrays[first]}),
+        "probe without modes": packed({**arrays, **{name: arrays[name][:0] for name in PROBE}}),
+        "probe of two dimensions": packed({**arrays, **{name: arrays[name][0] for name in PROBE}}),
+        "probe of other modes": packed({**arrays, "probe.imag": arrays["probe.imag"][:1]}),
         "no probe": packed({name: array for name, array in arrays.items() if name != "probe.real"}),
         "declares more than it holds": packed({name: array * 0 for name, array in arrays.items()}, dense=True),
         "manifest too large": packed(arrays, changed(more="." * 2**20)),
@@ -410,6 +416,12 @@ def make_bundle() -> None:
         name = f"bundle_{case.replace(' ', '_')}"
         given(name, content)
         refused("bundle", case, "BundleError", f"bundle.load_bundle(file({name}))")
+    models = {"loaded.config.model": (1, 4, False, False), "config.ModelConfig()": (2, 1, True, True),
+              "config.ModelConfig(n_filters_scale=64)": (64, 1, True, True)}  # fmt: skip
+    each = [shapes_of(layers(64, *options), 64, 64).values() for options in models.values()]
+    room = [2**16 + sum(2**12 + 4 * math.prod(shape) for shape in shapes) for shapes in each]
+    fact("bundle", "most bytes that are unpacked", f"[bundle._most_bytes(one) for one in ({', '.join(models)})]",
+         [min(2**31, one) for one in room])  # fmt: skip
     refused("bundle", "cut short", "BundleError", "bundle.load_bundle(file(bundle_file[:-100]))")
     refused(
         "bundle",

@@ -21,6 +21,7 @@ from common import (
     normal,
     projected,
     refused,
+    said,
     spectrum,
     unchangeable,
     wave,
@@ -190,6 +191,12 @@ def make_groups() -> None:
             "groups.group_positions(grid[0], gridsize=1)",
             "groups.group_positions(np.where(grid == 10, np.inf, grid), gridsize=1)",
             "groups.checked_positions(grid, 19)")  # fmt: skip
+    bad = next(i for i, position in enumerate(np.array(grid)) if 10 in position)
+    said("groups", "which position is not finite", "groups.checked_positions(np.where(grid == 10, np.inf, grid))",
+         f"positions_px[{bad}] is ")  # fmt: skip
+    said("groups", "any number of positions", "groups.checked_positions(grid.T)", "expected (n, 2)")
+    said("groups", "number of positions", "groups.checked_positions(grid, 19)", "expected (19, 2)")
+    said("groups", "patterns that a group needs", "groups.group_positions(grid[:3], gridsize=2)", "needs 4 patterns")
     fact("groups", "as many positions as asked", "groups.checked_positions(grid, 20)", grid)
 
 

@@ -29,8 +29,8 @@ CRITERION = Criterion("shared code, against frozen numbers: largest error over i
 """For a stage that looks at its own process."""
 
 MODULES = (
-    "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types", "unittest.mock", "zipfile",
-    "ptyint.config", *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
+    "concurrent.futures", "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types", "unittest.mock",
+    "zipfile", "ptyint.config", *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
     *(f"ptyint.images.{name}" for name in ("frc", "gauge", "metrics", "stitch")),
     *(f"ptyint.scans.{name}" for name in ("batches", "files", "forward", "groups", "scan", "simulate")),
 )  # fmt: skip

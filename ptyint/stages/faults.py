@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+from ptyint.errors import ConfigError
 from ptyint.evidence.checks import Check, Criterion, worst
 from ptyint.evidence.pytest_runs import run_tests
 from ptyint.evidence.run import Job
@@ -16,6 +18,7 @@ from ptyint.stages.request import Request, Stage
 
 NO_FALSE_ALARM = Criterion.fact("without a fault every rung holds")
 PLACES = Criterion("share of faults named at the expected rung and tap", ">=", 0.9)
+UNCHANGED, SCORE = Criterion.fact("an unchanged copy is green"), Criterion("mutation score of the sample", ">=", 0.9)
 
 SKIPPED = """import pytest
 
@@ -55,9 +58,13 @@ def skipped_test() -> str:
 
 
 def _jobs(request: Request) -> list[Job]:
-    expects = criteria(chosen(str(request.given("faults").get("faults", ""))))
-    names, artifacts = ("faults", "faults", STAGE.title, "sensitivity"), (NAME,)
-    return [Job(*names, expects=expects, artifacts=artifacts, needs=("ladder",), alone=True)]
+    names, given = ("faults", "faults", STAGE.title, "sensitivity"), request.given("faults")
+    n = given.get("n_mutants", 60 if request.profile == "full" else 0)
+    if n and find_spec("cosmic_ray") is None:
+        raise ConfigError("Mutants are made by cosmic-ray: pip install cosmic-ray, or try none: -p n_mutants 0.")
+    expects = (*criteria(chosen(given.get("faults", ""))), *((UNCHANGED, SCORE) if n else ()))
+    artifacts = (NAME, *(["mutants.json"] if n else []))
+    return [Job(*names, {"n_mutants": n}, expects, artifacts, needs=("ladder",), alone=True)]
 
 
 STAGE = Stage("Seeded faults", "real porting faults, put in: does the ladder go red, and where", _jobs)

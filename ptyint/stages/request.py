@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 from ptyint.backends import check_name
 from ptyint.config import COUNT, PATTERN_SIZES, RULES, SEVERAL, InferenceConfig, ModelConfig, check_value
-from ptyint.errors import ConfigError, MissingFixtureError, did_you_mean
+from ptyint.errors import MissingFixtureError
 from ptyint.evidence.run import Job
-from ptyint.parity.faults.catalogue import CATALOGUE
+from ptyint.parity.faults.campaign import chosen
 from ptyint.scans.fixtures import missing
 
 BACKENDS = ("tensorflow", "pytorch")
@@ -24,20 +24,13 @@ def at_hand(names: str) -> None:
             raise MissingFixtureError(why)
 
 
-def _faults(ids: str) -> None:
-    for name in filter(None, map(str.strip, str(ids).split(","))):
-        if name not in CATALOGUE:
-            hint = did_you_mean(name, CATALOGUE) or f" They are {', '.join(CATALOGUE)}."
-            raise ConfigError(f"No fault has the id {name!r}.{hint}")
-
-
 ALLOWED: dict[str, Callable[[Any], object]] = {
     **{name: partial(check_value, name) for name in RULES},
     **dict.fromkeys(("reference", "candidate"), check_name),
     **{name: partial(check_value, name, rule=COUNT) for name in ("n_pairs", "n_reruns", "n_independent")},
     **dict.fromkeys(("fixture", "fixtures"), at_hand),
     "M": lambda M: InferenceConfig(ModelConfig(max(PATTERN_SIZES)), M=M),
-    "faults": _faults,
+    "faults": chosen,
     "e2a.nepochs": partial(check_value, "nepochs", rule=SEVERAL),  # the first epoch compiles
 }
 """Notebook parameter, of every stage or as ``stage.name``, to what raises for a value that cannot be."""

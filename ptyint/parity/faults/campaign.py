@@ -7,8 +7,9 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from itertools import chain
@@ -18,7 +19,7 @@ from typing import Any
 import pandas as pd
 
 from ptyint._atomic import atomic_path
-from ptyint.errors import ConfigError
+from ptyint.errors import ConfigError, did_you_mean
 from ptyint.evidence.checks import to_json
 from ptyint.evidence.processes import SCRATCH_VARIABLE
 from ptyint.parity.compare import plain
@@ -144,10 +145,11 @@ def chosen(ids: str = "") -> tuple[Fault, ...]:
     ConfigError
         An unknown id.
     """
-    names = [name.strip() for name in ids.split(",") if name.strip()]
+    names = [name.strip() for name in str(ids).split(",") if name.strip()]
     for name in names:
         if name not in CATALOGUE:
-            raise ConfigError(f"No fault has the id {name!r}; they are {', '.join(CATALOGUE)}.")
+            hint = did_you_mean(name, CATALOGUE) or f" They are {', '.join(CATALOGUE)}."
+            raise ConfigError(f"No fault has the id {name!r}.{hint}")
     return tuple(fault for fault in CATALOGUE.values() if not names or fault.id in names)
 
 
@@ -189,18 +191,13 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
         An unknown id.
     """
     faults, target = chosen(ids), Path(folder)
-    with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name:
-        scratch = Path(name)
-        give(scratch, (REFERENCE, SIDE), PROBLEMS)
-        for file in (Path(os.environ.get(SCRATCH_VARIABLE, name)) / LEFT).glob("*"):
-            (scratch / file.name).symlink_to(file)
-        shares = _shares(faults)
-        with ThreadPoolExecutor(2) as pool:
-            commands = list(chain(*pool.map(partial(captured, scratch, target, timeout), CAPTURED)))
-            commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
-        written = [_written(scratch, share) for share in shares]
-    tried = {one["id"]: Outcome(**one) for values in written for one in values.get("outcomes", ())}
-    limits = tuple(Limit(**one) for values in written for one in values.get("limits", ()))
+    shares = _shares(faults)
+    with captured(target, timeout) as (scratch, commands), ThreadPoolExecutor(2) as pool:
+        commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
+        files = [scratch / f"{share}.json" for share in shares]
+        written = [json.loads(file.read_text()) for file in files if file.is_file()]  # none where a process did not end
+    tried = {one["id"]: Outcome(**one) for values in written for one in values["outcomes"]}
+    limits = tuple(Limit(**one) for values in written for one in values["limits"])
     apart = next((values["rounding"] for values in written if "rounding" in values), math.nan)
     done = Campaign(faults, tried, limits, apart, evidence, tuple(commands))
     done.save(target / NAME)
@@ -219,7 +216,17 @@ def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
     return shares
 
 
-def captured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> list[dict[str, Any]]:
+@contextmanager
+def captured(target: Path, timeout: float) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+    """A folder with what trials are held against, as the ladder left it, else measured now; what ran for that."""
+    with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name, ThreadPoolExecutor(2) as pool:
+        give(scratch := Path(name), (REFERENCE, SIDE), PROBLEMS)
+        for file in (Path(os.environ.get(SCRATCH_VARIABLE, name)) / LEFT).glob("*"):
+            (scratch / file.name).symlink_to(file)
+        yield scratch, list(chain(*pool.map(partial(_measured, scratch, target, timeout), CAPTURED)))
+
+
+def _measured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> list[dict[str, Any]]:
     """Have a backend measure what is not there yet; what a run's record keeps of that."""
     missing = [one for one in _parts(asked) if not (scratch / file_name(*one)).is_file()]
     if not missing:
@@ -235,9 +242,3 @@ def _tried(scratch: Path, target: Path, timeout: float, name: str, options: Sequ
     """Try a share of the faults; what a run's record keeps of that."""
     arguments = (str(scratch), "--name", name, *options)
     return run_module(target, timeout, f"sensitivity.{name}.log", "ptyint.parity.faults.trial", *arguments)
-
-
-def _written(scratch: Path, name: str) -> dict[str, Any]:
-    """What a process wrote; nothing where it did not end."""
-    path = scratch / f"{name}.json"
-    return dict(json.loads(path.read_text())) if path.is_file() else {}

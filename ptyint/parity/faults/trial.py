@@ -145,14 +145,14 @@ class Trial:
         return Ladder(self.reference, SIDE, "quick", tuple(rows))
 
     def judged(self, rungs: Iterable[str]) -> Iterator[list[Finding]]:
-        """What each judge finds of the candidate, before the next one asks for more."""
+        """What each judge finds of the candidate, which offers everything, before the next one asks for more."""
         for rung in rungs:
             problems = PROBLEMS if rung in LOW else self.problems
             networks = [replace(problems, cases=(n.case,), precisions=(n.precision,)) for n in problems.networks]
             for judge in RUNGS[rung].judges:
                 for part in networks if rung == "forward" else [problems]:
                     rows = judge(self.measured, part)
-                    yield [one for one in rows if one.side == SIDE and one.against != self.skipped]
+                    yield [replace(r, available=True) for r in rows if r.side == SIDE and r.against != self.skipped]
 
 
 def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Arrays:
