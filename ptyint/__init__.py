@@ -22,6 +22,7 @@ from ptyint.errors import (
 )
 from ptyint.images.comparison import Criteria, compare
 from ptyint.images.reconstruction import Reconstruction, assemble, reconstruct
+from ptyint.parity.models import ModelPair
 from ptyint.parity.results import Ladder
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.fixtures import fixture_info, fixture_names, load_fixture
@@ -41,6 +42,7 @@ __all__ = [
     "InferenceConfig",
     "Ladder",
     "ModelConfig",
+    "ModelPair",
     "PtyintError",
     "Reconstruction",
     "Run",

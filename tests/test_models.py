@@ -46,7 +46,7 @@ def verdicts(ladder: Ladder) -> dict[str, str]:
         ("depthwise convolution", {"weight": (6, 1, 3, 2), "bias": (6,)}),
         ("transposed convolution", {"weight": (4, 5, 3, 2)}),
         ("dense", {"weight": (5, 4), "bias": (5,)}),
-        ("attention", {"in_proj_weight": (24, 8), "in_proj_bias": (24,), "out_proj.weight": (8, 8), "out_proj.bias": (8,)}),
+        ("attention", {"in_proj_weight": (24, 8), "in_proj_bias": (24,), "out_proj.weight": (8, 8)}),
         ("attention", {"query/kernel": (8, 2, 4), "query/bias": (2, 4), "attention_output/kernel": (2, 4, 8)}),
         ("batch normalisation", {"weight": (4,), "bias": (4,), "running_mean": (4,), "running_var": (4,)}),
         ("Unheard", {"weight 1": (4, 3)}),
@@ -103,6 +103,13 @@ def test_what_has_no_counterpart_is_named_with_what_to_say() -> None:
 # --- pairs ---
 
 
+PROCESSORS = [
+    {"OMP_NUM_THREADS": "2", "TF_NUM_INTRAOP_THREADS": "2"},
+    {"ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Prescott"},
+    {"TF_ENABLE_ONEDNN_OPTS": "0"},
+]
+
+
 @pytest.fixture(scope="module")
 def unet() -> Iterator[ModelPair]:
     with pair_of("unet") as pair:
@@ -154,7 +161,7 @@ def test_flattened_pixels_own_layers_and_missing_optimisers(tmp_path: Path) -> N
         ladder = pair.climb()
         assert verdicts(ladder) == {"forward": "pass", "loss": "pass", "gradient": "pass", "step": "not available"}
         assert Ladder.load(ladder.save(tmp_path / "ladder.json")).findings.shape == ladder.findings.shape
-        with pair.against(f"{FILE}:classifier_width") as port, pytest.raises(ComparisonError, match="'scale' .Scale"):
+        with pair.against(f"{FILE}:classifier_width") as port, pytest.raises(ComparisonError, match=r"'scale' .Scale"):
             port.climb()
 
 
@@ -168,7 +175,7 @@ def test_one_fault_in_single_precision_alone(unet: ModelPair) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("environment", [{"OMP_NUM_THREADS": "2", "TF_NUM_INTRAOP_THREADS": "2"}, {"ONEDNN_MAX_CPU_ISA": "SSE41", "OPENBLAS_CORETYPE": "Prescott"}, {"TF_ENABLE_ONEDNN_OPTS": "0"}])  # fmt: skip
+@pytest.mark.parametrize("environment", PROCESSORS)
 @pytest.mark.parametrize("which", ["unet", "transformer"])
 def test_rounding_of_other_processors_is_no_fault(
     which: str, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch

@@ -69,16 +69,12 @@ def flat(value: Any) -> list[Any]:
     return found
 
 
-def words(optimiser: Any, settings: Mapping[str, Any]) -> str:
-    """An optimiser and those of its settings that are on; nothing of none."""
-    told = ", ".join(
-        f"{name} {value}" for name, value in settings.items() if isinstance(value, (float, tuple)) and value
-    )
-    return "" if optimiser is None else f"{type(optimiser).__name__} ({told})"
-
-
 class Watched:
-    """One model in one precision, and what it is given; :meth:`run` and those after it are its framework's.
+    """One model in one precision, and what it is given.
+
+    Its framework adds `run` (inputs, training, recorder to loss and :meth:`of_layers`), `flows` (whether a value is a
+    tensor with gradients), `arrays` (of variables, copied out), `assign` (an array to a variable) and `move` (one step
+    of the optimiser with gradients by layer).
 
     Attributes
     ----------
@@ -98,7 +94,12 @@ class Watched:
     """
 
     framework: str
-    recorder: type[Any]
+    recorder: Any
+    run: Any
+    flows: Any
+    arrays: Any
+    assign: Any
+    move: Any
 
     def __init__(self, inputs: Arrays, targets: Arrays) -> None:
         self.inputs, self.targets = inputs, targets
@@ -107,36 +108,8 @@ class Watched:
         self.rates: dict[str, float] = {}
         self.weights: Arrays = {}
         self.calls: dict[str, int] = {}
-
-    @property
-    def ordered(self) -> list[str]:
-        """Layers in the order in which the code calls them first; those that are not called come last."""
-        return list(dict.fromkeys([*(name for name in self.calls if name in self.kinds), *self.kinds]))
-
-    @property
-    def optimiser_words(self) -> str:
-        """The optimiser and its settings; empty where there is none."""
-        raise NotImplementedError
-
-    def run(self, inputs: Arrays, training: bool, recorder: Any) -> tuple[Any, dict[str, Parts]]:
-        """Loss of one pass, and layer to the gradients of its variables."""
-        raise NotImplementedError
-
-    def flows(self, value: Any) -> bool:
-        """Whether it is a tensor through which gradients flow."""
-        raise NotImplementedError
-
-    def arrays(self, variables: Mapping[str, Any]) -> Parts:
-        """Values of variables, copied out."""
-        raise NotImplementedError
-
-    def assign(self, variable: Any, array: Any) -> None:
-        """Put a value in."""
-        raise NotImplementedError
-
-    def move(self, gradients: Mapping[str, Parts]) -> None:
-        """One step of the optimiser."""
-        raise NotImplementedError
+        self.optimiser: Any = None
+        self.settings: Mapping[str, Any] = {}  # of the optimiser
 
     # --- taps ---
 
@@ -155,6 +128,11 @@ class Watched:
             return type(value)([self.tapped(recorder, tap, value[0]), *value[1:]]) if value else value
         return recorder(tap, value) if self.flows(value) else value
 
+    def of_layers(self, found: Mapping[int, Any]) -> dict[str, Parts]:
+        """Arrays by the ids of their variables, by layer and name."""
+        named = {name: {own: found.get(id(one)) for own, one in some.items()} for name, some in self.variables.items()}
+        return {name: {own: a for own, a in some.items() if a is not None} for name, some in named.items()}
+
     def outputs(self, recorder: Any, value: Any) -> Any:
         """What to go on with in place of all that the model returns."""
         return mapped(lambda one: self.tapped(recorder, self.called(OUTPUT), one), value)
@@ -164,12 +142,16 @@ class Watched:
         self.weights = self.read()
         shapes = {tap: array.shape for tap, array in self.trace(False).items()}
         layers = []
-        for name in [INPUTS, *self.ordered, OUTPUT]:
-            own = canonical(self.kinds.get(name, name), self.arrays(self.variables.get(name, {})))
+        for name, kind in {INPUTS: INPUTS, **self.kinds, OUTPUT: OUTPUT}.items():
+            own = canonical(kind, self.arrays(self.variables.get(name, {})))
             parts = {part: array.shape for part, array in own.items()}
             taps = {tap: shape for tap, shape in shapes.items() if tap.removesuffix(":in").partition(" #")[0] == name}
-            layers.append(asdict(Layer(name, self.kinds.get(name, name), parts, taps, self.rates.get(name))))
-        return {"framework": self.framework, "optimiser": self.optimiser_words, "layers": layers}
+            layers.append(asdict(Layer(name, kind, parts, taps, self.rates.get(name))))
+        settings = (
+            f"{name} {value}" for name, value in self.settings.items() if isinstance(value, float | tuple) and value
+        )
+        words = "" if self.optimiser is None else f"{type(self.optimiser).__name__} ({', '.join(settings)})"
+        return {"optimiser": words, "layers": layers}
 
     # --- passes ---
 

@@ -17,7 +17,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.ops import math_ops
 
-from ptyint.backends.models import INPUTS, Watched, flat, made, words
+from ptyint.backends.models import INPUTS, Watched, flat, made
 from ptyint.backends.models.rules import KERNELS, KINDS, Parts, kind_of, numbered
 from ptyint.backends.protocol import Arrays
 from ptyint.backends.tensorflow import Recorder
@@ -58,43 +58,46 @@ class KerasModel(Watched):
         keras.config.set_floatx(precision)
         keras.config.set_dtype_policy(precision)
         tf.config.run_functions_eagerly(True)
-        built: dict[
-            int, Any
-        ] = {}  # a functional model is called in the order of its depth: its code's is that of building
-        with watching(lambda layer, call, args, kwargs: (built.setdefault(id(layer), layer), call(*args, **kwargs))[1]):
+        self.built: dict[int, Any] = {}  # a functional model runs in the order of depth: the code's is that of building
+        with watching(self._note):
             self.model, self.loss, self.optimiser = made(factory)
         self.compiled = getattr(self.model, "compiled", False)
         self.optimiser = self.optimiser or (self.model.optimizer if self.compiled else None)
+        self.settings = {} if self.optimiser is None else self.optimiser.get_config()
         self.layers: dict[int, tuple[str, Any]] = {}  # by their ids
         self.around: list[Any] = []
         self.outer: set[int] = set()  # those that call others
         with watching(self._explore):
             self._call({name: tf.constant(array) for name, array in inputs.items()}, False)
-        self._list(list(built))
+        self._list()
+
+    def _note(self, layer: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        self.built.setdefault(id(layer), layer)
+        return call(*args, **kwargs)
 
     def _explore(self, layer: Any, call: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if any(kind_of(type(one)) in KINDS for one in self.around):
             _silence(layer)
             return call(*args, **kwargs)
         self.outer |= {id(one) for one in self.around[-1:]}
-        if layer is not self.model and id(layer) not in self.layers:
-            names = [name for name, _ in self.layers.values()]
-            name = "/".join([*(one.name for one in self.around[1:]), layer.name])
-            self.layers[id(layer)] = (f"{name}~" if name in names else name), layer
+        if id(layer) not in self.layers:
+            name = "/".join([*(one.name for one in self.around[1:]), layer.name]) if self.around else "model"
+            same = sum(name == other.partition("~")[0] for other, _ in self.layers.values())
+            self.layers[id(layer)] = (f"{name}~{same}" if same else name), layer
         self.around.append(layer)
         try:
             return call(*args, **kwargs)
         finally:
             self.around.pop()
 
-    def _list(self, built: list[int]) -> None:
+    def _list(self) -> None:
         """Kinds, variables and rates of the layers that were found, in the order of the code."""
         owned: dict[int, list[Any]] = {}
         claimed: set[int] = set()
         for key, (_, layer) in reversed(self.layers.items()):
             owned[key] = [one for one in layer.weights if id(one) not in claimed]
             claimed |= set(map(id, owned[key]))
-        for key in sorted(self.layers, key=lambda key: built.index(key) if key in built else len(built)):
+        for key in (key for key in {**self.built, **self.layers} if key in self.layers):
             name, layer = self.layers[key]
             kind = kind_of(type(layer))
             if kind == "Identity" or (key in self.outer and kind not in KINDS and not owned[key]):
@@ -116,18 +119,8 @@ class KerasModel(Watched):
         own = getattr(layer, "activation", None)
         return kind_of(type(layer)) in KERNELS and own is not None and own is not keras.activations.linear
 
-    @property
-    def ordered(self) -> list[str]:
-        """See :meth:`ptyint.backends.models.Watched.ordered`."""
-        return list(self.kinds)
-
-    @property
-    def optimiser_words(self) -> str:
-        """The optimiser and its settings; empty where there is none."""
-        return words(self.optimiser, {} if self.optimiser is None else self.optimiser.get_config())
-
     def run(self, inputs: Arrays, training: bool, recorder: Any) -> tuple[Any, dict[str, Parts]]:
-        """See :meth:`ptyint.backends.models.Watched.run`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         keras.config.set_floatx(self.precision)
         given = {name: tf.constant(array) for name, array in inputs.items()}
         leaves = [one for one in given.values() if self.flows(one)]
@@ -140,10 +133,7 @@ class KerasModel(Watched):
         found = {
             key: tf.convert_to_tensor(one).numpy() for key, one in zip(moving, slopes, strict=True) if one is not None
         }
-        return loss.numpy(), {
-            name: {own: found[id(one)] for own, one in some.items() if id(one) in found}
-            for name, some in self.variables.items()
-        }
+        return loss.numpy(), self.of_layers(found)
 
     def _call(self, given: Mapping[str, Any], training: bool) -> Any:
         values = list(given.values())
@@ -175,19 +165,19 @@ class KerasModel(Watched):
             return self.tapped(recorder, self.called(f"{name}.activation"), call(*args, **kwargs))
 
     def flows(self, value: Any) -> bool:
-        """See :meth:`ptyint.backends.models.Watched.flows`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         return bool(tf.is_tensor(value)) and bool(value.dtype.is_floating or value.dtype.is_complex)
 
     def arrays(self, variables: Mapping[str, Any]) -> Parts:
-        """See :meth:`ptyint.backends.models.Watched.arrays`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         return {name: one.numpy().copy() for name, one in variables.items()}
 
     def assign(self, variable: Any, array: Any) -> None:
-        """See :meth:`ptyint.backends.models.Watched.assign`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         variable.assign(array)
 
     def move(self, gradients: Mapping[str, Parts]) -> None:
-        """See :meth:`ptyint.backends.models.Watched.move`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         pairs = [(a, self.variables[name][own]) for name, some in gradients.items() for own, a in some.items()]
         self.optimiser.apply([tf.constant(array) for array, _ in pairs], [variable for _, variable in pairs])
 

@@ -72,7 +72,7 @@ class Layer:
 
     def unlike(self, other: Layer) -> str:
         """Why the weights of the two cannot be the same, in words; empty where they can."""
-        if self.kind != other.kind:
+        if self.kind != other.kind and (not self.parts or {self.kind, other.kind} & KINDS.keys()):
             return f"{self.kind}, not {other.kind}"
         both = [part for part in self.parts if part in other.parts]
         if not both and (self.parts or other.parts) and not self.kind.endswith("normalisation"):
@@ -162,13 +162,13 @@ def _turned(kind: str, name: str, array: NDArray[Any], back: bool = False) -> ND
 # --- names ---
 
 
-def propose(reference: Sequence[Layer], candidate: Sequence[Layer], given: Mapping[str, str | None]) -> dict[str, str]:
+def propose(theirs: Mapping[str, Layer], ours: Mapping[str, Layer], given: Mapping[str, str | None]) -> dict[str, str]:
     """Layer of the reference to layer of the candidate: as `given`, then by order, kind and shapes of the weights.
 
     Parameters
     ----------
-    reference, candidate : sequence of Layer
-        In the order in which they are first called.
+    theirs, ours : dict of str to Layer
+        The reference's and the candidate's, in the order in which they are first called.
     given : dict of str to str or None
         What is known beforehand; None: a layer, of either side, that has no counterpart.
 
@@ -177,7 +177,6 @@ def propose(reference: Sequence[Layer], candidate: Sequence[Layer], given: Mappi
     ComparisonError
         A name that no layer has, weights that do not fit, or layers with weights that find no counterpart.
     """
-    theirs, ours = ({layer.name: layer for layer in side} for side in (reference, candidate))
     pairs = {a: b for a, b in given.items() if b is not None}
     for name in [*(name for name in given if given[name] is None), *pairs, *pairs.values()]:
         known = {**theirs, **ours} if given.get(name, "") is None else theirs if name in pairs else ours
@@ -186,7 +185,9 @@ def propose(reference: Sequence[Layer], candidate: Sequence[Layer], given: Mappi
     for a, b in pairs.items():
         if why := theirs[a].unlike(ours[b]):
             raise ComparisonError(f"names: {a!r} does not fit {b!r}: {why}.")
-    left = [[one for one in side if one.name not in (*given, *pairs.values())] for side in (reference, candidate)]
+    left = [
+        [one for one in side if one.name not in (*given, *pairs.values())] for side in (theirs.values(), ours.values())
+    ]
     pairs |= _in_order(*left)
     for layer in left[0]:  # what is called in another order
         if layer.parts and layer.name not in pairs:

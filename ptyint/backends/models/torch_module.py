@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptyint.backends.models import INPUTS, Watched, flat, made, words
+from ptyint.backends.models import INPUTS, Watched, flat, made
 from ptyint.backends.models.rules import KINDS, Parts, kind_of, numbered
 from ptyint.backends.protocol import Arrays
 from ptyint.backends.pytorch import Recorder
@@ -41,15 +41,13 @@ class TorchModule(Watched):
             if isinstance(getattr(module, rate, None), float):
                 self.rates[name] = getattr(module, rate)
                 setattr(module, rate, 0.0)
-
-    @property
-    def optimiser_words(self) -> str:
-        """The optimiser and its settings; empty where there is none."""
-        settings = {} if self.optimiser is None else self.optimiser.defaults
-        return words(self.optimiser, settings)
+        self.settings = {} if self.optimiser is None else self.optimiser.defaults
+        self.run(inputs, False, self.recorder())
+        called = (name for name in self.calls if name in self.kinds)
+        self.kinds = {name: self.kinds[name] for name in dict.fromkeys([*called, *self.kinds])}
 
     def run(self, inputs: Arrays, training: bool, recorder: Any) -> tuple[Any, dict[str, Parts]]:
-        """See :meth:`ptyint.backends.models.Watched.run`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         torch.set_default_dtype(self.dtype)
         self.model.train(training)
         given = {name: torch.tensor(array) for name, array in inputs.items()}
@@ -64,10 +62,7 @@ class TorchModule(Watched):
         moving = {id(one): one for some in self.variables.values() for one in some.values() if one.requires_grad}
         slopes = torch.autograd.grad(loss, [*leaves, *moving.values()], allow_unused=True)[len(leaves) :]
         found = {key: slope.numpy() for key, slope in zip(moving, slopes, strict=True) if slope is not None}
-        return loss.detach().numpy(), {
-            name: {own: found[id(one)] for own, one in some.items() if id(one) in found}
-            for name, some in self.variables.items()
-        }
+        return loss.detach().numpy(), self.of_layers(found)
 
     def _loss_of(self, outputs: Any) -> Any:
         targets = [torch.tensor(array) for array in self.targets.values()]
@@ -88,20 +83,20 @@ class TorchModule(Watched):
         return self.tapped(recorder, self.tap_of(name), output)
 
     def flows(self, value: Any) -> bool:
-        """See :meth:`ptyint.backends.models.Watched.flows`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         return isinstance(value, torch.Tensor) and (value.is_floating_point() or value.is_complex())
 
     def arrays(self, variables: Mapping[str, Any]) -> Parts:
-        """See :meth:`ptyint.backends.models.Watched.arrays`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         return {name: one.detach().numpy().copy() for name, one in variables.items()}
 
     def assign(self, variable: Any, array: Any) -> None:
-        """See :meth:`ptyint.backends.models.Watched.assign`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         with torch.no_grad():
             variable.copy_(torch.tensor(array))
 
     def move(self, gradients: Mapping[str, Parts]) -> None:
-        """See :meth:`ptyint.backends.models.Watched.move`."""
+        """See :class:`ptyint.backends.models.Watched`."""
         for name, some in gradients.items():
             for own, array in some.items():
                 self.variables[name][own].grad = torch.tensor(array)
