@@ -16,6 +16,7 @@ from .errors import (
 )
 from .images.comparison import Criteria, compare
 from .images.reconstruction import Reconstruction, assemble, reconstruct
+from .parity.models import ModelPair
 from .parity.results import Ladder
 from .scans.files import read_scan, write_scan
 from .scans.fixtures import fixture_info, fixture_names, load_fixture
@@ -33,6 +34,7 @@ __all__ = [
     "InferenceConfig",
     "Ladder",
     "ModelConfig",
+    "ModelPair",
     "PtyintError",
     "Reconstruction",
     "Run",

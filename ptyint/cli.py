@@ -296,7 +296,7 @@ def convert(source: Path, target: Path) -> None:
 @click.argument("folder", type=FOLDER, metavar="DIR")
 def notebooks(folder: Path) -> None:
     """Copy the project's notebooks into DIR, to work on them there; nothing that is there is replaced."""
-    sources = sorted(shipped("notebooks").glob("*.ipynb"))
+    sources = sorted(shipped("notebooks").glob("*.[ip]*y*"))
     if there := [source.name for source in sources if (folder / source.name).exists()]:
         raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
     folder.mkdir(parents=True, exist_ok=True)

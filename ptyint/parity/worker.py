@@ -11,6 +11,7 @@ import select
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -66,11 +67,15 @@ class Worker:
         Gets what it prints.
     timeout : float
         Seconds for each capture.
+    module : str
+        What is run: its `main` is :func:`serve`.
     """
 
-    def __init__(self, name: str, folder: Path, log: Path, timeout: float) -> None:
+    def __init__(
+        self, name: str, folder: Path, log: Path, timeout: float, module: str = "ptyint.parity.worker"
+    ) -> None:
         self.name, self.log, self.timeout = name, log, timeout
-        argv = [sys.executable, "-m", "ptyint.parity.worker", name, str(folder)]
+        argv = [sys.executable, "-m", module, name, str(folder)]
         self._output = log.open("wb")
         self._argv = ["python", *argv[1:-1], "<scratch>"]
         self._start, self._end = now(), ""
@@ -119,24 +124,28 @@ class Worker:
         return {"argv": self._argv, "exit_code": self._process.returncode, **times, "log": self.log.name}
 
 
-def main() -> None:
-    """Measure what the lines of the input ask for, and say when it is done."""
+def serve(opened: Callable[[str, Path], Callable[[str, str], None]]) -> None:
+    """Measure what the lines of the input ask for, by what `opened` makes of name and folder; say when it is done."""
     follow_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever prints goes to the log: the old output is for answers alone
-    name, folder = sys.argv[1], Path(sys.argv[2])
-    os.chdir(folder)  # a backend may leave files where it runs
+    os.chdir(folder := Path(sys.argv[2]))  # a backend may leave files where it runs
+    measure = opened(sys.argv[1], folder)
+    for line in sys.stdin:
+        measure(*json.loads(line))
+        print(line, file=answers, end="", flush=True)
+
+
+def opened(name: str, folder: Path) -> Callable[[str, str], None]:
+    """Load a backend; what measures a capture and part of it."""
     given = json.loads((folder / PROBLEMS).read_text())
     before = time.perf_counter()
     backend = backends.load(name)
     seconds = time.perf_counter() - before
     bench = Bench(backend, tuple(given["pair"]), Problems.from_mapping(given["problems"]), folder, seconds)
     write(folder, name, OFFER, written(backend))
-    for line in sys.stdin:
-        asked, part = json.loads(line)
-        capture(bench, CAPTURES[asked], part)
-        print(line, file=answers, end="", flush=True)
+    return lambda asked, part: capture(bench, CAPTURES[asked], part)
 
 
 if __name__ == "__main__":
-    main()
+    serve(opened)

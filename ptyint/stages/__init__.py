@@ -7,7 +7,7 @@ from typing import Any
 from ptyint.errors import ConfigError, did_you_mean
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
-from ptyint.stages import faults, fixtures, full_cycle, ladder, ptychodus, red_green, scan
+from ptyint.stages import faults, fixtures, full_cycle, ladder, ptychodus, red_green, scan, your_models
 from ptyint.stages.request import ALLOWED, Request, at_hand
 
 PROFILES = {
@@ -103,5 +103,6 @@ STAGES = {
     "faults": faults.STAGE,
     "ptychodus": ptychodus.STAGE,
     "e2d": full_cycle.STAGE,
+    "your_models": your_models.STAGE,
 }
 """Every stage by name; the order of the table is the order in which they make sense."""

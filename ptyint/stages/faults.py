@@ -1,7 +1,5 @@
 """The stage of seeded faults: is each of them caught where it sits, and nothing where there is none?"""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Prove that red is possible: every fault of the catalogue on the ladder, once none, and the score."""
 
-from __future__ import annotations
-
 import json
 import math
 import os

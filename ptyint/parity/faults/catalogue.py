@@ -4,8 +4,6 @@ A fault is a context manager around whatever runs in its process; production mod
 imports no framework: a fault does when it is applied.
 """
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Callable, Iterator

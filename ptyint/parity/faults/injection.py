@@ -3,8 +3,6 @@
 Nothing here imports a framework: a fault does when it is applied. Production modules know nothing of it.
 """
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect

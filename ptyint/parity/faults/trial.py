@@ -4,8 +4,6 @@
 :mod:`ptyint.parity.faults.campaign` starts such processes.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

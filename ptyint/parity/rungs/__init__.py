@@ -15,6 +15,10 @@ CAPTURES = {capture.name: capture for rung in RUNGS.values() for capture in rung
 """Every capture by name, in the order in which a worker makes them."""
 
 
+MODELS = "models"
+"""The profile of any pair of models: the rungs that need no more than a trace."""
+
+
 def climbed(profile: str) -> list[str]:
     """Names of the rungs of a profile."""
-    return [name for name, rung in RUNGS.items() if profile in rung.profiles]
+    return [name for name, rung in RUNGS.items() if profile in (*rung.profiles, rung.needs == "trace" and MODELS)]
