@@ -8,12 +8,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.pages import SUMMARY, seconds
 from ptyint.evidence.processes import follow_parent
+from ptyint.evidence.progress import progress
 from ptyint.stages import PROFILES, STAGES, jobs_of
 from ptyint.stages.request import Request
 from ptyint.stages.scan import default_fixture
@@ -111,10 +111,10 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     if (junit := given["junit"]) and not junit.absolute().parent.is_dir():
         raise ConfigError(f"--junit {junit}: there is no folder {junit.parent}; make it, or give another file.")
     _say(*filter(None, (job.note for job in jobs)), to="stderr")
-    with _progress(len(jobs)) as progress:
+    with progress(len(jobs), partial(_say, to="stderr")) as on_progress:
         done = runner.run(
             jobs, ledger=_ledger(given["ledger"], reports), argv=["ptyint", *ctx.obj], describe=describe,
-            on_progress=progress, **{name: given[name] for name in ("reports", "profile", "side_by_side")},
+            on_progress=on_progress, **{name: given[name] for name in ("reports", "profile", "side_by_side")},
         )  # fmt: skip
     content = manifest.read(done.folder)
     _say(*ci.json_lines(content) if given["as_json"] else ())
@@ -355,34 +355,6 @@ def _in_plain(error: UnicodeError) -> tuple[str | bytes, int]:
 def _ledger(given: Path | None, reports: Path) -> Path:
     """The given ledger, else ``docs/fix_plan.md`` beside the folder of the runs, where a checkout has both."""
     return given or reports.resolve().parent / "docs" / "fix_plan.md"
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[runner.OnProgress]:
-    """A bar for all notebooks, with those that run; a line at the end of each where there is no terminal."""
-    from tqdm import tqdm
-
-    bar, start, lock = tqdm(total=total, unit="notebook", disable=None), time.monotonic(), threading.Lock()
-    running, ended = dict[str, str](), count(1)
-
-    def show(name: str, done: int, cells: int) -> None:
-        with lock, suppress(OSError, ValueError):  # the terminal is gone
-            running[name] = f"{done}/{cells}"
-            if done == cells:
-                del running[name]
-                bar.update()
-                if bar.disable:
-                    _say(
-                        f"{name} has ended, {next(ended)} of {total}, after {time.monotonic() - start:.0f} s",
-                        to="stderr",
-                    )
-            bar.set_postfix(running)
-
-    try:
-        yield show
-    finally:
-        with suppress(OSError, ValueError):
-            bar.close()
 
 
 def _say(*lines: object, to: str = "stdout") -> None:

@@ -25,8 +25,7 @@ from ptyint._atomic import write_arrays
 from ptyint.backends.models.layout import Link, channels_last, channels_second, links
 from ptyint.backends.models.rules import Layer, propose
 from ptyint.errors import ComparisonError, ConfigError
-from ptyint.parity import arrays as kept
-from ptyint.parity.compare import Arrays, Finding, Place
+from ptyint.parity.compare import Arrays, Finding, Place, RedTap, keeping
 from ptyint.parity.models.mode import MODES, Mode
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import MODELS, climbed
@@ -98,7 +97,7 @@ class ModelPair:
         self.factories = [_with_path(name) for name in (reference, candidate)]
         self.inputs, self.targets, self.candidate_inputs = _arrays(inputs), _arrays(targets), candidate_inputs
         self.edited, self.precisions, self.timeout = dict(names or {}), tuple(precisions), timeout
-        self.red_taps: list[kept.RedTap] = []
+        self.red_taps: list[RedTap] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-models-")
         self._workers: dict[int, Worker] = {}
         self._answers: dict[bytes, Captured] = {}  # of the reference, for every candidate
@@ -229,7 +228,7 @@ class ModelPair:
         """
         rows: list[Finding] = []
         self.red_taps = []
-        with kept.keeping(self.red_taps):
+        with keeping(self.red_taps):
             for precision in self.precisions:
                 try:
                     rows += self._climbed(precision)
