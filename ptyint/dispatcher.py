@@ -143,9 +143,7 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     return TrainingResult(backend.name, config, trained, digest, history, data.groups, time.perf_counter() - start)
 
 
-def infer(
-    scan: Scan, config: InferenceConfig, weights: Weights | None = None, *, keep: bool = True
-) -> InferenceResult:
+def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None, *, keep: bool = True) -> InferenceResult:
     """Apply a trained model to every group of a scan.
 
     Parameters
