@@ -65,6 +65,11 @@ TOLERANCES = {
         "Of any pair of models, measured: an epsilon is one of what is there, or what moves of all weights and inputs "
         "by one epsilon make of it in either model (largest of the draws), if that is more. Up to 8 were seen.",
     ),
+    "model's optimiser": Tolerance(
+        1000.0,
+        "A dozen roundings of the move; and 1 - beta**step, which Keras works out in the precision of the weights: "
+        "1 / (1 - 0.999) epsilons, half of that under the root.",
+    ),
     "loss": Tolerance(
         300.0,
         "The error of the expected counts, which the loss averages over pixels: no more than the forward pass itself.",

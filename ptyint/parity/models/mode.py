@@ -136,7 +136,7 @@ class Mode:
                     *(float(np.linalg.norm(side[now])) for side in (ours, theirs)),
                 )
                 rounding = over(2 * self.epsilon * size, float(np.linalg.norm(moves[1][key])))
-                tolerance = TOLERANCES["optimiser"].widened(rounding, self.precision)
+                tolerance = TOLERANCES["model's optimiser"].widened(rounding, self.precision)
                 where = Place("step", "", self.precision, "optimiser", key, step)
                 finding = compare(where, self.pair.sides, (moves[0], moves[1]), (key, key), tolerance)
                 yield replace(finding, note=f"{words}; {finding.note}") if finding.red else finding
