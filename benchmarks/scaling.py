@@ -147,13 +147,15 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     """CPU seconds of each phase against the number of patterns, both axes logarithmic."""
     from matplotlib.figure import Figure
 
-    axes = Figure(layout="constrained").subplots()
+    figure = Figure(layout="constrained")
+    axes = figure.subplots()
     n = [row["n"] for row in rows]
-    for phase in (one for one in rows[0] if one not in ("n", "GiB")):
-        axes.loglog(n, [row[phase] for row in rows], marker="o", label=phase)
+    for number, phase in enumerate(one for one in rows[0] if one not in ("n", "GiB", "wall")):
+        values = [row[phase] for row in rows]
+        axes.loglog(n, values, color=f"C{number % 10}", marker="osv^"[number % 4], label=phase)
     axes.set(xlabel="patterns", ylabel="CPU time / s")
-    axes.legend()
-    axes.figure.savefig(path)
+    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":
