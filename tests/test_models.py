@@ -77,22 +77,22 @@ def test_kinds_are_told_by_class_or_base() -> None:
     assert kind_of(Mine) == "convolution" and kind_of(type("FiLM", (), {})) == "FiLM" and "FiLM" not in KINDS
 
 
+def side(*layers: Layer) -> dict[str, Layer]:
+    return {layer.name: layer for layer in layers}
+
+
 def dense(name: str, *shape: int) -> Layer:
     return Layer(name, "dense", {"kernel": shape, "bias": shape[1:]})
 
 
-def named(*layers: Layer) -> dict[str, Layer]:
-    return {one.name: one for one in layers}
-
-
 def test_names_are_proposed_by_order_and_shape_and_may_cross() -> None:
-    theirs = named(dense("a", 3, 4), Layer("relu", "activation"), dense("b", 4, 5), dense("c", 5, 6))
-    ours = named(dense("0", 3, 4), Layer("1", "activation"), dense("2", 5, 6), dense("3", 4, 5))
+    theirs = side(dense("a", 3, 4), Layer("relu", "activation"), dense("b", 4, 5), dense("c", 5, 6))
+    ours = side(dense("0", 3, 4), Layer("1", "activation"), dense("2", 5, 6), dense("3", 4, 5))
     assert propose(theirs, ours, {}) == {"a": "0", "relu": "1", "b": "3", "c": "2"}
 
 
 def test_what_has_no_counterpart_is_named_with_what_to_say() -> None:
-    theirs, ours = named(dense("a", 3, 4), dense("b", 4, 5)), named(dense("x", 3, 4), dense("y", 4, 6))
+    theirs, ours = side(dense("a", 3, 4), dense("b", 4, 5)), side(dense("x", 3, 4), dense("y", 4, 6))
     with pytest.raises(ComparisonError, match=r"'b' \(dense, kernel \(4, 5\).*'y' \(dense.*names=\{'b': 'y'\}.*None"):
         propose(theirs, ours, {})
     with pytest.raises(ComparisonError, match=r"'b' does not fit 'y': kernel \(4, 5\), not \(4, 6\)"):
@@ -100,9 +100,8 @@ def test_what_has_no_counterpart_is_named_with_what_to_say() -> None:
     with pytest.raises(ComparisonError, match=r"no layer is named 'bb'.*'b'"):
         propose(theirs, ours, {"bb": "y"})
     assert propose(theirs, ours, {"b": None, "y": None}) == {"a": "x"}
-    theirs, ours = named(dense("p", 3, 3), dense("q", 3, 3)), named(dense("r", 3, 3), dense("s", 3, 3))
-    swapped = propose(theirs, ours, {"p": "s"})
-    assert swapped == {"p": "s", "q": "r"}
+    alike = (side(dense("p", 3, 3), dense("q", 3, 3)), side(dense("r", 3, 3), dense("s", 3, 3)))
+    assert propose(*alike, {"p": "s"}) == {"p": "s", "q": "r"}
 
 
 # --- pairs ---
