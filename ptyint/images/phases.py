@@ -81,9 +81,9 @@ def _agreeing(links: Any) -> Phasors:
         return np.ones(n, np.complex128)
     cluster, x = _clusters(links)
     spread = csr_array((x, cluster, np.arange(n + 1)))
-    coarse = (spread.conj().T @ (links @ spread)).tocsr()
-    coarse.setdiag(0)
-    coarse.eliminate_zeros()
+    coarse = (spread.conj().T @ (links @ spread)).tocoo()
+    apart = coarse.row != coarse.col
+    coarse = csr_array((coarse.data[apart], (coarse.row[apart], coarse.col[apart])), coarse.shape)
     return _relaxed(links, x * _agreeing(coarse)[cluster])
 
 
