@@ -272,12 +272,18 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> Sa
         try:
             for future in tqdm(as_completed(waiting), "mutants", len(waiting), unit="mutant"):
                 known[future.result().sha256] = future.result()
-                done = [asdict(known[one.sha256]) for one, _ in chosen if one.sha256 in known]
-                with atomic_path(path) as temporary:
-                    temporary.write_text(json.dumps({"sample": sample, "seed": seed, "mutants": done}, indent=1))
+                _keep(path, sample, seed, [known[one.sha256] for one, _ in chosen if one.sha256 in known])
         finally:
             pool.shutdown(cancel_futures=True)
+    _keep(path, sample, seed, [known[one.sha256] for one, _ in chosen])
     return Sample(seed, *(known[one.sha256] for one, _ in chosen))
+
+
+def _keep(path: Path, sample: int, seed: int, done: Sequence[Mutant]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(
+            json.dumps({"sample": sample, "seed": seed, "mutants": [*map(asdict, done)]}, indent=1), encoding="utf-8"
+        )
 
 
 def tried(one: Mutant, text: str, captures: Path, timeout: float = TIMEOUT) -> Mutant:
