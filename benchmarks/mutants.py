@@ -44,7 +44,8 @@ from ptyint.stages.faults import SCORE, UNCHANGED
 NAME = "mutants.json"
 OF_ONE_SIDE = "backends/pytorch.py"
 MODULES = (
-    OF_ONE_SIDE, "backends/training.py", "images/stitch.py", "images/gauge.py", "images/metrics.py", "images/frc.py",
+    OF_ONE_SIDE, "backends/training.py", "images/stitch.py", "images/phases.py", "images/gauge.py",
+    "images/metrics.py", "images/frc.py",
     "scans/groups.py", "scans/batches.py", "backends/weights.py", "backends/bundle.py",
 )  # fmt: skip
 """What is changed; all but the first are shared."""

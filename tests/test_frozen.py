@@ -64,7 +64,7 @@ def shift_of_one_row(original: Any, tiles: Any, corners: Any, shape: Any, first:
 FAULTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
     ("images.stitch", "_place", shift_of_one_row, "stitch"),
     ("images.stitch", "extract_patches", lambda f, o, p, N: f(o, p, N)[:, ::-1], "patches cut out"),
-    ("images.stitch", "_leading_eigenvector", lambda f, m: np.conj(f(m)), "synchronised phases"),
+    ("images.phases", "_leading_eigenvector", lambda f, m: np.conj(f(m)), "synchronised phases"),
     ("images.gauge", "_coordinates", lambda f, s: [axis + 1 for axis in f(s)], "gauge"),
     ("images.metrics", "psnr", lambda f, *a, **k: f(*a, **{**k, "data_range": 255.0}), "metrics"),
     ("images.frc", "soft_window", lambda f, m, t: f(m, t + 1), "ring correlation"),
@@ -101,7 +101,7 @@ def test_rung_0_and_stage_e2d_are_red(tmp_path: Path) -> None:
     object.__setattr__(cycles, "outcome", lambda *_: None)
     seen = {}
     for shift in (0, 1):
-        with wrapped("ptyint.images.stitch", "_place", lambda f, t, c, s, i, by=shift: f(t, np.add(c, (by, 0)), s, i)):
+        with wrapped("ptyint.images.stitch", "_place", lambda f, t, c, s, by=shift: f(t, np.add(c, (by, 0)), s)):
             sides = {"contract": {"numpy": contract.measure(bench)}}
             stage = {check.name: check.verdict for check in cycles.checks()}
         measured = Measured({"numpy": Offer()}, lambda side, name, part, sides=sides: sides[name][side])

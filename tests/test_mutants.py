@@ -72,7 +72,7 @@ def test_shared_code_is_judged_by_frozen_numbers_in_a_copy(tmp_path: Path) -> No
     one = tried(
         tmp_path,
         "images/stitch.py",
-        before.replace("positions[first : first + step] - M // 2", "positions[first : first + step] - M // 2 - 1"),
+        before.replace("Tiles(centre, positions - M // 2, shape)", "Tiles(centre, positions - M // 2 - 1, shape)"),
     )
     assert (one.rung, one.place.partition(",")[0]) == ("contract", "stitch") and one.seconds > 0
     assert source("images/stitch.py") == before

@@ -96,7 +96,7 @@ def test_a_run_that_breaks_leaves_its_pages_and_a_red_exit_code(tmp_path: Path) 
         (
             ["e2e"],
             "Unknown stage 'e2e'. Must be one of ['e2a', 'e2b', 'e2c', 'star', 'scan', "
-            "'ladder', 'faults', 'ptychodus', 'e2d']. Did you mean 'e2d'?",
+            "'ladder', 'faults', 'ptychodus', 'e2d', 'your_models']. Did you mean 'e2d'?",
         ),
         (["scan", "--fixture", "tiny-46"], "No fixture is named 'tiny-46'. Did you mean 'tiny-64'?"),
         (["e2d", "--fixture", "tiny-64"], "are for the stage 'scan', and only ['e2d'] will run"),

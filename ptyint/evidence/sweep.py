@@ -217,8 +217,11 @@ class Sweep(BaseModel):
 
     Examples
     --------
-    >>> sweep = Sweep.load("sweeps/nightly")  # doctest: +SKIP
-    >>> sweep.frame.pivot_table("seconds", "fixture", "gridsize")  # doctest: +SKIP
+    >>> plan = Plan(axes={"seed": 3, "gridsize": [1, 2]}, exclude=[{"seed": 2, "gridsize": 2}])
+    >>> trials = [Trial(key=str(i), axes=place, command=[]) for i, (place, _) in enumerate(plan.combinations())]
+    >>> sweep = Sweep(folder=Path("nightly"), plan=plan, trials=trials)
+    >>> len(sweep.trials), sweep.axes, sweep.where(trials[4]).as_posix()
+    (5, ['seed', 'gridsize'], 'nightly/trials/4')
     """
 
     folder: Path = Field(exclude=True)

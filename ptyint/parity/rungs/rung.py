@@ -235,7 +235,7 @@ def shrinks(rows: Sequence[Finding]) -> float | None:
     wide, narrow = (max(errors[key] for key in both) for errors in (single, double))
     if math.isinf(wide) or math.isinf(narrow):
         return math.nan
-    return max(wide, float(np.finfo("float32").eps)) / narrow if narrow > 0 else math.inf
+    return (wide or float(np.finfo("float32").eps)) / narrow if narrow > 0 else math.inf
 
 
 def _of_largest(criterion: Criterion, rows: Sequence[Finding]) -> Check:
