@@ -49,7 +49,7 @@ class H5Fields(Fields):
 
     def names(self) -> list[str]:
         """What stands at the root."""
-        return sorted([*self.file, *(f"@{name}" for name in self.file.attrs)])
+        return sorted(map(os.fsdecode, [*self.file, *(f"@{name}" for name in self.file.attrs)]))  # or damaged: bytes
 
     def __contains__(self, name: str) -> bool:
         place, _, attribute = name.partition("@")
