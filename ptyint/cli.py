@@ -295,8 +295,8 @@ def convert(source: Path, target: Path) -> None:
 @commands.command()
 @click.argument("folder", type=FOLDER, metavar="DIR")
 def notebooks(folder: Path) -> None:
-    """Copy the project's notebooks into DIR, to work on them there; nothing that is there is replaced."""
-    sources = sorted(shipped("notebooks").glob("*.[ip]*y*"))
+    """Copy the project's notebooks, and what they import, into DIR; nothing that is there is replaced."""
+    sources = sorted(path for path in shipped("notebooks").iterdir() if path.suffix in (".ipynb", ".py"))
     if there := [source.name for source in sources if (folder / source.name).exists()]:
         raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
     folder.mkdir(parents=True, exist_ok=True)

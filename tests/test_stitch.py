@@ -228,8 +228,11 @@ def test_phases_of_many_groups_are_found_at_any_distance(noise: float) -> None:
     error = generator.normal(size=(2, len(weight))) * np.sqrt(weight)
     value = 16 * weight * np.exp(1j * (phases[first] - phases[second])) + noise * (error[0] + 1j * error[1])
     half = coo_array((value, (first, second)), shape=(side * side,) * 2).tocsr()
-    left = np.exp(1j * (agreeing_phases(half + half.conj().T) - phases))
-    assert np.abs(left.mean()) > 1 - 0.005 * (1 + noise**2)
+    links = half + half.conj().T
+    found, truth = np.exp(1j * agreeing_phases(links)), np.exp(1j * phases)
+    assert np.abs((found / truth).mean()) > 0.9  # 0.98 by the noise of 0.2 rad; twisted once across, next to 0
+    left = found / phases_module._relaxed(links, truth)
+    assert np.abs(np.angle(left / left.mean())).max() < 1e-3
 
 
 def test_patches_that_come_by_batches_give_the_same_object(tmp_path: Path) -> None:
