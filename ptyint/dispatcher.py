@@ -42,8 +42,8 @@ class InferenceResult:
     data : GroupedScan
         The scan and its groups.
     batches : iterable of ndarray of complex64, (B, C, N, N)
-        The groups' patches in their order; where they are not kept, they are predicted while somebody asks for them,
-        once.
+        The groups' patches in their order, some groups at a time; where they are not kept, they are predicted while
+        somebody asks for them, once.
     seconds : float
         Of prediction, so far.
     """
@@ -66,12 +66,12 @@ class InferenceResult:
         self.batches = [np.concatenate(batches)]
         return self.batches[0]
 
-    def _timed(self, batches: Iterator[NDArray[np.complex64]]) -> Iterator[NDArray[np.complex64]]:
-        start = time.perf_counter()
-        for batch in batches:
-            self.seconds += time.perf_counter() - start
-            yield batch
+    def _predicted(self, backend: Trainable, parts: Iterable[GroupedScan]) -> Iterator[NDArray[np.complex64]]:
+        for part in parts:
             start = time.perf_counter()
+            patches = backend.infer(part, self.weights, self.config)
+            self.seconds += time.perf_counter() - start
+            yield patches
 
 
 def select_backend(config: TrainingConfig | InferenceConfig) -> Backend:
@@ -192,15 +192,7 @@ def infer(scan: Scan, config: InferenceConfig, weights: Weights | None = None, *
         weights = bundle.load_bundle(config.model_path, expected=config.model).weights
     data = GroupedScan.from_config(scan, config)
     result = InferenceResult(backend.name, config, weights, data)
-    predictions = getattr(backend, "predictions", None)  # what a backend may have beside its protocol
-    batches = predictions(data, weights, config) if predictions else _at_once(backend, data, weights, config)
-    result.batches = result._timed(batches)
+    result.batches = result._predicted(backend, [data] if keep else data.parts(config.batch_size))
     if keep:
         _ = result.network_patches
     return result
-
-
-def _at_once(
-    backend: Trainable, data: GroupedScan, weights: Weights, config: InferenceConfig
-) -> Iterator[NDArray[np.complex64]]:
-    yield backend.infer(data, weights, config)

@@ -15,6 +15,7 @@ from ptyint.backends.weights import initial_weights
 from ptyint.config import InferenceConfig, ModelConfig
 from ptyint.errors import ConfigError
 from ptyint.images.reconstruction import assemble, object_grid
+from ptyint.scans import batches as batches_module
 from ptyint.scans.forward import diffraction_amplitudes
 from ptyint.scans.scan import Scan
 
@@ -116,12 +117,16 @@ def test_assembling_leaves_the_inference_as_it_is(answering: Any) -> None:
 
 
 @pytest.mark.parametrize("gridsize", [1, 2])
-def test_patches_that_are_not_kept_make_the_same_object(gridsize: int) -> None:
+def test_patches_that_are_not_kept_make_the_same_object(gridsize: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches_module, "PATCH_PIXELS", 4 * gridsize**2 * N**2)  # two batches at a time
     scan, model = make_scan(), replace(SMALL, gridsize=gridsize)
     weights = initial_weights(model, scan.probe, 0)
-    config = InferenceConfig(model=model, batch_size=5)
+    config = InferenceConfig(model=model, batch_size=2)
     kept, streamed = (assemble(dispatcher.infer(scan, config, weights, keep=keep)) for keep in (True, False))
     np.testing.assert_array_equal(kept.object_, streamed.object_)
+    parts = [*kept.inferred.data.parts(2)]
+    assert len(parts) == -(-scan.n // 4) > 1
+    assert {part.n_canvas for part in parts} == {kept.inferred.data.n_canvas}
     assert streamed.inferred.seconds > 0
     assert kept.object_patches.shape == (scan.n, gridsize**2, N, N)
     with pytest.raises(ConfigError, match="placed and forgotten; infer with keep=True"):

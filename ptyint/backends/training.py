@@ -9,7 +9,7 @@ import math
 import os
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -199,18 +199,12 @@ class NetworkBackend(ABC):
 
     def infer(self, data: GroupedScan, weights: Weights, config: InferenceConfig) -> NDArray[np.complex64]:
         """See :meth:`.protocol.Trainable.infer`."""
-        return np.concatenate([*self.predictions(data, weights, config)])
-
-    def predictions(
-        self, data: GroupedScan, weights: Weights, config: InferenceConfig
-    ) -> Iterator[NDArray[np.complex64]]:
-        """The same, (B, C, N, N) of one batch after the other."""
         key = config.model, *((name, array.shape) for name, array in weights.items())
         if network := self._idle.pop(key, None):
             network.reset(weights)
         else:
             network = self.build(TrainingConfig(model=config.model), weights, data.scan.good_pixels)
-        for batch in data.batches(config.batch_size):
-            yield network.predict(batch).astype(np.complex64)
+        patches = [network.predict(batch) for batch in data.batches(config.batch_size)]
         self.forget()
         self._idle[key] = network
+        return np.concatenate(patches).astype(np.complex64)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -15,6 +15,9 @@ from ptyint.scans.groups import Groups, group_positions
 from ptyint.scans.scan import Scan
 
 PATTERNS_PER_READ = 256
+
+PATCH_PIXELS = 2**22
+"""Pixels of object patches that are inferred at a time where they are not kept: 32 MiB."""
 
 
 def canvas_size(N: int, offsets_px: ArrayLike) -> int:
@@ -99,6 +102,17 @@ class GroupedScan:
     def n_canvas(self) -> int:
         """Edge of the solution region that holds every group."""
         return canvas_size(self.scan.N, self.groups.offsets_px)
+
+    def parts(self, batch_size: int) -> Iterator[GroupedScan]:
+        """All groups once, some whole batches at a time, whose patches fit into memory; what is of all groups stays."""
+        groups, n = self.groups, self.groups.n_groups
+        step = batch_size * max(1, PATCH_PIXELS // (batch_size * groups.n_channels * self.scan.N**2))
+        for start in range(0, n, step):
+            some = slice(start, start + step)
+            taken = Groups(groups.gridsize, groups.indices[some], groups.offsets_px[some], groups.centers_px[some])
+            part = replace(self, groups=taken)
+            vars(part).update(measured_total_counts=self.measured_total_counts, n_canvas=self.n_canvas)
+            yield part
 
     def batch(self, index: NDArray[np.integer], precision: str = "float32") -> Batch:
         """The groups at `index` (B,), read from the scan now, in 'float32' or 'float64'."""
