@@ -1,6 +1,7 @@
 """Mutants: small changes to the sources that nobody chose, made by the operators of cosmic-ray, and who notices.
 
     python benchmarks/mutants.py DIR --sample 60 --seed 1
+    python benchmarks/mutants.py DIR --executor parsl:cluster.py    # all of them, on a cluster: docs/sweeps.md
 
 Each lives in a copy of the package. There the ladder is climbed until its first red rung; what survives that goes
 through stage E2.D. Tests have no say. The code of one backend is changed in that backend alone. Code that is shared
@@ -22,8 +23,8 @@ import tempfile
 import time
 import tomllib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed
 from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
@@ -37,6 +38,7 @@ from ptyint._atomic import PACKAGE, atomic_path, shipped
 from ptyint.errors import ConfigError
 from ptyint.evidence.checks import Check
 from ptyint.evidence.processes import THREAD_VARIABLES, run_group
+from ptyint.evidence.sweep import EXECUTORS, executor_of
 from ptyint.parity.faults.campaign import captured
 from ptyint.parity.faults.trial import ALONE, CONTROL
 from ptyint.stages.faults import SCORE, UNCHANGED
@@ -71,6 +73,8 @@ raise SystemExit(not one.passed)
 TIMEOUT = 3600.0
 """Seconds for the ladder, again for stage E2.D, and a twelfth of it for the frozen numbers: what hangs is killed then,
 and counts as caught. An unchanged copy takes a minute, a minute, and two seconds of a core."""
+
+SIDE_BY_SIDE = partial(ThreadPoolExecutor, 2)
 
 
 @dataclass(frozen=True)
@@ -168,6 +172,7 @@ def equivalents() -> dict[tuple[str, str, str], str]:
     return {(one["module"], one["before"], one["after"]): one["reason"] for one in marked}
 
 
+@cache
 def places() -> list[list[tuple[str, Any, int]]]:
     """Everything that can be changed, place by place: each change as its module, an operator and which occurrence.
 
@@ -239,8 +244,14 @@ def _sources_sha256() -> str:
     return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 
-def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> Sample:
-    """Try mutants, two side by side; what ``FOLDER/mutants.json`` has of the same sources is not tried again.
+def run(
+    folder: str | os.PathLike[str],
+    *,
+    sample: int = 0,
+    seed: int = 0,
+    executor: Callable[[], Executor] = SIDE_BY_SIDE,
+) -> Sample:
+    """Try mutants; what ``FOLDER/mutants.json`` has of the same sources is not tried again.
 
     Parameters
     ----------
@@ -248,6 +259,9 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> Sa
         Gets ``mutants.json``, anew after each mutant, and the logs of what was captured before; must exist.
     sample, seed : int
         See :func:`drawn`.
+    executor : callable
+        Makes what spreads them, as :func:`ptyint.evidence.sweep.executor_of` gives it. Other machines must see the
+        captures: set ``TMPDIR`` to a folder that they share.
 
     Returns
     -------
@@ -256,7 +270,7 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> Sa
     Raises
     ------
     ConfigError
-        cosmic-ray is not installed.
+        cosmic-ray is not installed, or a worker ended before its mutant was judged: that one is to be tried again.
     """
     from tqdm import tqdm
 
@@ -268,14 +282,18 @@ def run(folder: str | os.PathLike[str], *, sample: int = 0, seed: int = 0) -> Sa
         known.setdefault(old["sha256"], Mutant(**old))
     new = [pair for pair in chosen if pair[0].sha256 not in known]
     needed = captured(path.parent, 1200.0) if new else nullcontext((path.parent, []))
-    with needed as (captures, _), ThreadPoolExecutor(2) as pool:
+    with needed as (captures, _), executor() as pool:
         waiting = [pool.submit(tried, *pair, captures) for pair in new]
         try:
             for future in tqdm(as_completed(waiting), "mutants", len(waiting), unit="mutant"):
-                known[future.result().sha256] = future.result()
+                if not future.exception():
+                    known[future.result().sha256] = future.result()
                 _keep(path, sample, seed, [known[one.sha256] for one, _ in chosen if one.sha256 in known])
         finally:
             pool.shutdown(cancel_futures=True)
+    lost = [error for error in (future.exception() for future in waiting) if error]
+    if lost:
+        raise ConfigError(f"{len(lost)} of {len(new)} mutants were not judged: {lost[0]!r}; run the same again.")
     _keep(path, sample, seed, [known[one.sha256] for one, _ in chosen])
     return Sample(seed, *(known[one.sha256] for one, _ in chosen))
 
@@ -326,9 +344,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--sample", type=int, default=0, help="how many places; 0: all, each in every way (a day)")
     parser.add_argument("--seed", type=int, default=1, help="of what is drawn")
+    parser.add_argument("--executor", default="local", help=f"{EXECUTORS}; its workers need this folder on PYTHONPATH")
+    parser.add_argument("--workers", type=int, default=2, help="side by side, where that is local")
     options = parser.parse_args(arguments)
+    executor = executor_of(options.executor, options.workers)
     options.folder.mkdir(parents=True, exist_ok=True)
-    sample = run(options.folder, sample=options.sample, seed=options.seed)
+    sample = run(options.folder, sample=options.sample, seed=options.seed, executor=executor)
     print(sample.by_module.to_string(index=False))
     for one in sample.survivors:
         print(f"{one.module}:{one.line} survived\n  - {one.before}\n  + {one.after}")
@@ -337,4 +358,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    import mutants  # by this name other processes find what they are sent
+
+    sys.exit(mutants.main())

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from ptyint import cli
+from ptyint.errors import ConfigError
 from ptyint.evidence import manifest
 from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE
 from ptyint.parity.worker import give
@@ -116,6 +119,38 @@ def test_what_is_known_of_the_same_sources_is_not_tried_again(
     )
     assert mutants.main([str(tmp_path), "--sample", "2", "--seed", "5"]) == 1
     assert f"{known[1].module}:{known[1].line} survived" in capsys.readouterr().out
+
+
+def judged_at_once(one: Mutant, text: str, captures: Path) -> Mutant:
+    with (captures / "tried").open("a") as log:
+        log.write(f"{one.line}\n")
+    if (captures / "deadly").exists() and one.operator != CONTROL:
+        os._exit(1)
+    return replace(one, rung="" if one.operator == CONTROL else "step")
+
+
+def test_any_executor_spreads_them_and_a_worker_that_dies_leaves_none_unjudged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mutants, "tried", judged_at_once)
+    monkeypatch.setattr(mutants, "captured", lambda target, timeout: nullcontext((target, [])))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pools.py").write_text(
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "def pool():\n    return ProcessPoolExecutor(1, get_context('fork'))\n"
+    )
+    (tmp_path / "deadly").touch()
+    command = [str(tmp_path), "--sample", "5", "--seed", "5", "--executor", "pools:pool"]
+    with pytest.raises(ConfigError, match=r"5 of 6 mutants were not judged: BrokenProcessPool.*run the same again"):
+        mutants.main(command)
+    assert [one["operator"] for one in json.loads((tmp_path / NAME).read_text())["mutants"]] == [CONTROL]
+    (tmp_path / "deadly").unlink()
+    (tmp_path / "tried").unlink()
+    assert mutants.main(command) == 0
+    assert len((tmp_path / "tried").read_text().splitlines()) == 5, "the unchanged copy is not tried again"
+    with pytest.raises(ConfigError, match="--executor nowhere:f"):
+        mutants.main([*command[:-1], "nowhere:f"])
 
 
 def test_a_sample_tells_its_score_by_file_and_lists_what_survived() -> None:
