@@ -431,6 +431,7 @@ os.replace = replace
 """
 
 
+@pytest.mark.slow
 def test_sigkill_before_every_rename(tmp_path: Path) -> None:
     """A run changes what others see by renaming only: killed before each one, nothing false stands."""
     write(tmp_path / "n.ipynb", PASSES)

@@ -89,7 +89,9 @@ PLAIN = {
 """Notebook to parameters for the plain command; the others are run by the same engine in `test_quick_run.py`."""
 
 
-@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize(
+    "name", ["reconstruct", *(pytest.param(name, marks=pytest.mark.slow) for name in ("e2a_fixtures", "e2b_red"))]
+)
 def test_plain_papermill_works(name: str, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "papermill", str(notebook_path(name)), "out.ipynb", "--log-level", "ERROR"]
     done = subprocess.run(

@@ -211,6 +211,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.slow
 def test_a_damaged_trial_is_done_again_and_one_of_another_counts_for_nothing(tmp_path: Path) -> None:
     folder = asked(tmp_path, "[every]\nstages = 'test'\n[axes]\nsize = 8")
     assert ptyint(folder, "sweep s.toml").returncode == 0
