@@ -252,15 +252,9 @@ def _in_a_loop_of_its_own(execute: Callable[..., execution.Execution], *argument
     """Call in a thread of the pool, and end the event loop that the kernel's client makes in it."""
     from jupyter_core.utils import ensure_event_loop
 
-    loop = ensure_event_loop()
-    try:
+    with asyncio.Runner(loop_factory=ensure_event_loop) as own:
+        own.get_loop()
         return execute(*arguments, **options)
-    finally:
-        pending = asyncio.all_tasks(loop)
-        for task in pending:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        loop.close()
 
 
 def _ended(working: Path, entry: Notebook, done: execution.Execution) -> None:
