@@ -207,9 +207,8 @@ def _run(path: Path) -> dict[str, Any]:
     except EvidenceError as error:
         return {**known, "state": "damaged" if path.name == name else left, "problem": str(error)}
     state = content.state if path.name == name else left
-    known |= content.model_dump(
-        include={"start", "end", "profile", "numbers"} | ({"verdict", "sequence"} if state == "finished" else set())
-    )
+    known |= content.model_dump(include={"start", "end", "profile", "numbers"})
+    known |= content.model_dump(include={"verdict", "sequence"} if state == "finished" else set())
     return known | {
         "state": state,
         **content.git.model_dump(include={"commit", "dirty"}),
