@@ -16,7 +16,7 @@ from ptyint._atomic import checkout
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import SIGNS
 from ptyint.evidence.environment import installation
-from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, Kernels, check_parameters, same_values, unfinished
+from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, check_parameters, same_values, unfinished
 from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import collect
 
@@ -116,7 +116,7 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
         client.create_kernel_manager()
         if kernel_name == OWN:  # without folders to look in there is ipykernel of this interpreter alone
             client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
-        with tempfile.TemporaryDirectory() as empty, (options.get("kernels") or Kernels()).holding(client):
+        with tempfile.TemporaryDirectory() as empty:
             env = {**(options.get("kernel_env") or {}), **os.environ, **_pinned(empty)}
             client.execute(env=env, cwd=options.get("kernel_folder"))
     finally:

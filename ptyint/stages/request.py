@@ -26,7 +26,7 @@ def at_hand(names: str) -> None:
 
 
 ALLOWED: dict[str, Callable[[Any], object]] = {
-    **{name: partial(check_value, name) for name in RULES},
+    **{name: partial(check_value, name, rule=rule) for name, rule in RULES.items()},
     **dict.fromkeys(("reference", "candidate"), check_name),
     **{name: partial(check_value, name, rule=COUNT) for name in ("n_pairs", "n_reruns", "n_independent")},
     **dict.fromkeys(("fixture", "fixtures"), at_hand),
