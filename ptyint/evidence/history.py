@@ -46,13 +46,6 @@ UNKNOWN: dict[str, Any] = {
 }
 """What the index says of a run whose manifest cannot be read."""
 
-HEADER = """# Fix plan: attempts
-
-One entry a run, appended when the run ends, passed or not; older entries are never altered. Newest last.
-
-## Attempts
-"""
-
 
 def changes(now: Manifest, earlier: Sequence[Manifest]) -> dict[str, list[str]]:
     """Compare a run with the ones before it.
@@ -145,7 +138,7 @@ def append(ledger: Path, entry: str, place: Callable[[], None] = lambda: None) -
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(ledger.with_name(f".{ledger.name}.lock")):
-        before = plain(ledger).read_bytes() if ledger.exists() else HEADER.encode()
+        before = plain(ledger).read_bytes() if ledger.exists() else render("ledger.md.j2").encode()
         gap = b"\n" if before.endswith(b"\n") else b"\n\n"
         with atomic_path(ledger) as temporary:
             temporary.write_bytes(before + gap + printable(entry).strip().encode() + b"\n")
