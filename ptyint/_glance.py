@@ -33,7 +33,7 @@ class Glance:
         pictures = {name: thumbnail(image) for name, image in self._thumbnails().items()}
         facts = {name: said(value) for name, value in self._facts().items()}
         template = Template(TEMPLATE.read_text("utf-8"), autoescape=True)
-        return template.render(name=type(self).__name__, facts=facts, pictures=pictures)
+        return str(template.render(name=type(self).__name__, facts=facts, pictures=pictures))
 
 
 def thumbnail(image: NDArray[Any]) -> str:

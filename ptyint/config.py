@@ -61,9 +61,9 @@ def check_value(name: str, value: Any, rule: Rule) -> None:
         raise ConfigError(f"{name} is {shown(value)}; must be {allowed}.{hint}")
 
 
-def _setting(default: Any, rule: Rule) -> Any:
-    """A field with what it may hold; those without a rule hold paths."""
-    return dataclasses.field(default=default, metadata={"rule": rule})
+def _setting(default: Any, rule: Rule | None = None, legacy: str = "", ptychodus: str = "") -> Any:
+    """A field and what it may hold (without a rule: a path); its key in `params.cfg`, if another, and in Ptychodus."""
+    return dataclasses.field(default=default, metadata={"rule": rule, "legacy": legacy, "ptychodus": ptychodus})
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,8 +82,8 @@ class _Validated(Glance):
         """Raise ConfigError for the first field that breaks its rule; None is allowed where it is the default."""
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
-            if one.metadata and not (value is None and one.default is None):
-                check_value(one.name, value, one.metadata["rule"])
+            if (rule := one.metadata.get("rule")) and not (value is None and one.default is None):
+                check_value(one.name, value, rule)
 
 
 @dataclass(frozen=True, repr=False)
@@ -127,13 +127,13 @@ class ModelConfig(_Validated):
     """
 
     N: int = _setting(64, _among(*PATTERN_SIZES))
-    gridsize: int = _setting(1, _among(1, 2))
-    n_filters_scale: int = _setting(2, COUNT)
-    amp_activation: str = _setting("sigmoid", _among(*ACTIVATIONS))
-    object_big: bool = _setting(True, FLAG)
-    probe_big: bool = _setting(True, FLAG)
-    probe_mask: bool = _setting(False, FLAG)
-    probe_scale: float = _setting(4.0, POSITIVE)
+    gridsize: int = _setting(1, _among(1, 2), ptychodus="GridSize")
+    n_filters_scale: int = _setting(2, COUNT, ptychodus="NumFiltersScale")
+    amp_activation: str = _setting("sigmoid", _among(*ACTIVATIONS), ptychodus="AmpActivation")
+    object_big: bool = _setting(True, FLAG, "object.big", "ObjectBig")
+    probe_big: bool = _setting(True, FLAG, "probe.big", "ProbeBig")
+    probe_mask: bool = _setting(False, FLAG, "probe.mask", "ProbeMask")
+    probe_scale: float = _setting(4.0, POSITIVE, ptychodus="ProbeScale")
 
     @property
     def n_channels(self) -> int:
@@ -199,29 +199,29 @@ class TrainingConfig(_Validated):
     """
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig, metadata={"rule": MODEL})
-    train_data_file: Path | None = None
-    test_data_file: Path | None = None
-    batch_size: int = _setting(16, COUNT)
-    nepochs: int = _setting(50, COUNT)
-    nphotons: float | None = _setting(None, POSITIVE)
-    n_groups: int | None = _setting(None, COUNT)
-    neighbor_count: int = _setting(4, COUNT)
-    probe_trainable: bool = _setting(False, FLAG)
-    intensity_scale_trainable: bool = _setting(True, FLAG)
-    learning_rate: float = _setting(1e-3, POSITIVE)
+    train_data_file: Path | None = _setting(None, legacy="train_data_file_path")
+    test_data_file: Path | None = _setting(None, legacy="test_data_file_path")
+    batch_size: int = _setting(16, COUNT, ptychodus="BatchSize")
+    nepochs: int = _setting(50, COUNT, ptychodus="NumEpochs")
+    nphotons: float | None = _setting(None, POSITIVE, ptychodus="NumPhotons")
+    n_groups: int | None = _setting(None, COUNT, ptychodus="NumGroups")
+    neighbor_count: int = _setting(4, COUNT, ptychodus="NumNearestNeighbors")
+    probe_trainable: bool = _setting(False, FLAG, "probe.trainable", "ProbeTrainable")
+    intensity_scale_trainable: bool = _setting(True, FLAG, "intensity_scale.trainable", "IntensityScaleTrainable")
+    learning_rate: float = _setting(1e-3, POSITIVE, ptychodus="LearningRate")
     adam_beta1: float = _setting(0.9, FRACTION)
     adam_beta2: float = _setting(0.999, FRACTION)
     adam_epsilon: float = _setting(1e-7, POSITIVE)
-    scheduler: str = _setting("Default", _among(*SCHEDULERS))
+    scheduler: str = _setting("Default", _among(*SCHEDULERS), ptychodus="Scheduler")
     lr_warmup_epochs: int = _setting(0, WHOLE)
     lr_min_ratio: float = _setting(0.1, FRACTION)
     plateau_factor: float = _setting(0.5, _number(0, above=True, below=1))
     plateau_patience: int = _setting(2, WHOLE)
     plateau_min_lr: float = _setting(5e-5, _number(0))
     plateau_threshold: float = _setting(0.0, FRACTION)
-    early_stop_patience: int = _setting(100, COUNT)
-    seed: int = _setting(0, WHOLE)
-    output_dir: Path = Path("training_outputs")
+    early_stop_patience: int = _setting(100, COUNT, ptychodus="EarlyStopPatience")
+    seed: int = _setting(0, WHOLE, ptychodus="Seed")
+    output_dir: Path = _setting(Path("training_outputs"), legacy="output_prefix")
     backend: str = _setting("tensorflow", NAME)
 
     def applied(self, **settings: Any) -> "InferenceConfig":
@@ -270,13 +270,13 @@ class InferenceConfig(_Validated):
 
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig, metadata={"rule": MODEL})
     model_path: Path | None = None
-    test_data_file: Path | None = None
+    test_data_file: Path | None = _setting(None, legacy="test_data_file_path")
     batch_size: int = _setting(64, COUNT)
     n_groups: int | None = _setting(None, COUNT)
     neighbor_count: int = _setting(4, COUNT)
     seed: int = _setting(0, WHOLE)
     M: int = _setting(20, SEVERAL)
-    output_dir: Path = Path("inference_outputs")
+    output_dir: Path = _setting(Path("inference_outputs"), legacy="output_prefix")
     backend: str = _setting("tensorflow", NAME)
 
     def __post_init__(self) -> None:
@@ -286,12 +286,8 @@ class InferenceConfig(_Validated):
             raise ConfigError(f"M is {shown(self.M)}; must be even and at most N / 2 = {self.model.N // 2}.")
 
 
-RULES: dict[str, Rule] = {
-    one.name: one.metadata["rule"]
-    for kind in (ModelConfig, TrainingConfig, InferenceConfig)
-    for one in dataclasses.fields(kind)
-    if one.metadata
-}
+FIELDS = [one for kind in (ModelConfig, TrainingConfig, InferenceConfig) for one in dataclasses.fields(kind)]
+RULES: dict[str, Rule] = {one.name: one.metadata["rule"] for one in FIELDS if one.metadata.get("rule")}
 """What each field may hold, in all three configurations."""
 
 
@@ -325,16 +321,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 params = SimpleNamespace(cfg={})
 """Stands for PtychoPINN's module of this name. Nothing in this package reads ``params.cfg`` to make a decision."""
 
-LEGACY_KEYS = {
-    "object_big": "object.big",
-    "probe_big": "probe.big",
-    "probe_mask": "probe.mask",
-    "probe_trainable": "probe.trainable",
-    "intensity_scale_trainable": "intensity_scale.trainable",
-    "output_dir": "output_prefix",
-    "train_data_file": "train_data_file_path",
-    "test_data_file": "test_data_file_path",
-}
+LEGACY_KEYS = {one.name: one.metadata["legacy"] for one in FIELDS if one.metadata.get("legacy")}
 """Field name -> legacy key, where they differ (``KEY_MAPPINGS`` of ``ptycho.config.config``)."""
 
 
