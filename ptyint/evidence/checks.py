@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ptyint.errors import ConfigError
 
@@ -24,6 +24,11 @@ SIGNS = {"pass": "✓", "fail": "✗", "not run": "○", "not available": "⊘",
 
 PLAIN = {"✓": "+", "✗": "x", "○": "o", "⊘": "-", "≈": "~", "→": "->", "…": "..."}
 """What stands in their place where an output has no such sign."""
+
+
+def _check_relation(one: Check | Criterion) -> None:
+    if one.relation not in HOLDS:
+        raise ValueError(f"relation is {one.relation!r}; must be one of {tuple(HOLDS)}.")
 
 
 @dataclass(frozen=True)
@@ -58,9 +63,7 @@ class Check:
     available: bool = True
     unit: str = ""
 
-    def __post_init__(self) -> None:
-        """Validate."""
-        _check_relation(self.relation)
+    __post_init__ = _check_relation
 
     @classmethod
     def fact(cls, name: str, holds: bool | None, note: str = "") -> Check:
@@ -121,9 +124,7 @@ class Criterion:
     unit: str = ""
     parameter: str = ""
 
-    def __post_init__(self) -> None:
-        """Validate."""
-        _check_relation(self.relation)
+    __post_init__ = _check_relation
 
     @classmethod
     def fact(cls, name: str) -> Criterion:
@@ -154,11 +155,6 @@ class Criterion:
     def holds(self, value: bool | None, note: str = "", *, available: bool = True) -> Check:
         """The check that a fact makes; None: it could not be tried."""
         return self.measured(None if value is None else float(value), note, available=available)
-
-
-def _check_relation(relation: str) -> None:
-    if relation not in get_args(Relation):
-        raise ValueError(f"relation is {relation!r}; must be one of {get_args(Relation)}.")
 
 
 def to_json(value: float) -> float | str:
