@@ -26,13 +26,19 @@ PLAIN = {"✓": "+", "✗": "x", "○": "o", "⊘": "-", "≈": "~", "→": "->"
 """What stands in their place where an output has no such sign."""
 
 
-def _check_relation(one: Check | Criterion) -> None:
-    if one.relation not in HOLDS:
-        raise ValueError(f"relation is {one.relation!r}; must be one of {tuple(HOLDS)}.")
+class _Related:
+    """What has a relation, and refuses one that there is not."""
+
+    relation: Relation
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if self.relation not in HOLDS:
+            raise ValueError(f"relation is {self.relation!r}; must be one of {tuple(HOLDS)}.")
 
 
 @dataclass(frozen=True)
-class Check:
+class Check(_Related):
     """One check and what came of it.
 
     Attributes
@@ -62,8 +68,6 @@ class Check:
     decided: bool = True
     available: bool = True
     unit: str = ""
-
-    __post_init__ = _check_relation
 
     @classmethod
     def fact(cls, name: str, holds: bool | None, note: str = "") -> Check:
@@ -95,7 +99,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(_Related):
     """What will be asked, said once and before anything runs: a :class:`Check` is this with what was measured.
 
     Attributes
@@ -123,8 +127,6 @@ class Criterion:
     bound: float = 1.0
     unit: str = ""
     parameter: str = ""
-
-    __post_init__ = _check_relation
 
     @classmethod
     def fact(cls, name: str) -> Criterion:
