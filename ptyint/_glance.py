@@ -3,18 +3,13 @@
 import io
 from base64 import b64encode
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-HTML = """
-<div class="pi"><strong>{{ name }}</strong><div style="display:flex;flex-wrap:wrap;gap:.8rem">
-{% for caption, png in pictures.items() %}<figure style="margin:.3rem 0"><img src="data:image/png;base64,{{ png }}"
-alt="{{ caption }}" width="128" style="image-rendering:pixelated"><figcaption>{{ caption }}</figcaption></figure>
-{% endfor %}</div><table>{% for fact, value in facts.items() %}<tr><th scope="row" style="text-align:left">{{ fact }}
-</th><td style="text-align:left">{{ value }}</td></tr>{% endfor %}</table></div>
-"""
+TEMPLATE = Path(__file__).parent / "evidence" / "templates" / "glance.html.j2"
 
 
 class Glance:
@@ -37,7 +32,8 @@ class Glance:
 
         pictures = {name: thumbnail(image) for name, image in self._thumbnails().items()}
         facts = {name: said(value) for name, value in self._facts().items()}
-        return str(Template(HTML, autoescape=True).render(name=type(self).__name__, facts=facts, pictures=pictures))
+        template = Template(TEMPLATE.read_text("utf-8"), autoescape=True)
+        return str(template.render(name=type(self).__name__, facts=facts, pictures=pictures))
 
 
 def thumbnail(image: NDArray[Any]) -> str:

@@ -8,16 +8,18 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 import click
 import yaml
+from tqdm import tqdm
 
 from ptyint._atomic import shipped
 from ptyint.errors import ConfigError, LostRunError, PtyintError, shortened
@@ -30,7 +32,6 @@ from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.pages import SUMMARY, seconds
 from ptyint.evidence.processes import follow_parent
-from ptyint.evidence.progress import progress
 from ptyint.stages import PROFILES, STAGES, jobs_of
 from ptyint.stages.request import Request
 from ptyint.stages.scan import default_fixture
@@ -111,19 +112,42 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     if (junit := given["junit"]) and not junit.absolute().parent.is_dir():
         raise ConfigError(f"--junit {junit}: there is no folder {junit.parent}; make it, or give another file.")
     _say(*filter(None, (job.note for job in jobs)), to="stderr")
-    with progress(len(jobs), partial(_say, to="stderr")) as on_progress:
+    with _progress(len(jobs)) as on_progress:
         done = runner.run(
             jobs, ledger=_ledger(given["ledger"], reports), argv=["ptyint", *ctx.obj], describe=describe,
             on_progress=on_progress, **{name: given[name] for name in ("reports", "profile", "side_by_side")},
         )  # fmt: skip
     content = manifest.read(done.folder)
     _say(*ci.json_lines(content) if given["as_json"] else ())
-    others = [error for error in done.errors if error not in content.errors]
-    _say(*causes.lines(content, CAUSES), *others, to=to)
+    _say(*causes.lines(content, CAUSES), *(one for one in done.errors if one not in content.errors), to=to)
     _say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}", to=to)
     _say(f"All runs: {done.folder.parent / history.PAGE}", to=to)
     ci.publish(content, junit, os.environ.get("GITHUB_STEP_SUMMARY"))
     return int(done.verdict != "pass")
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[runner.OnProgress]:
+    """A bar for all notebooks, with those that run; a line at the end of each where there is no terminal."""
+    bar, start, lock = tqdm(total=total, unit="notebook", disable=None), time.monotonic(), threading.Lock()
+    running, ended = dict[str, str](), count(1)
+
+    def show(name: str, done: int, cells: int) -> None:
+        with lock, suppress(OSError, ValueError):  # the terminal is gone
+            running[name] = f"{done}/{cells}"
+            if done == cells:
+                del running[name]
+                bar.update()
+                if bar.disable:
+                    took = f"after {time.monotonic() - start:.0f} s"
+                    _say(f"{name} has ended, {next(ended)} of {total}, {took}", to="stderr")
+            bar.set_postfix(running)
+
+    try:
+        yield show
+    finally:
+        with suppress(OSError, ValueError):
+            bar.close()
 
 
 def _jobs(stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **given: Any) -> list[runner.Job]:
@@ -138,9 +162,7 @@ def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile:
     ran = {one.name: one for run in reversed(earlier) if run.profile == profile for one in run.notebooks if one.end}
     took = {one.name: float(seconds(ran[one.name])) / 60 for one in entries if one.name in ran}
     shown = [(one, manifest.declare(one), took.get(one.name)) for one in entries]
-    _say(render("plan.txt.j2", entries=shown, required=required).rstrip())
-    n, some = sum(len(manifest.declare(one)) for one in entries), f", {sum(took.values()):.0f} minutes" if took else ""
-    _say(f"{len(entries)} notebooks, {n} checks{some}; nothing was run.")
+    _say(render("plan.txt.j2", entries=shown, required=required))
     return 0
 
 
@@ -280,8 +302,6 @@ def convert(source: Path, target: Path) -> None:
 
     Patterns go by, a chunk at a time. What is wrong with the scan is told before anything is written.
     """
-    from tqdm import tqdm
-
     from ptyint.scans import files
     from ptyint.scans.scan import validate_scan
 

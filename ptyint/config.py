@@ -8,7 +8,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -48,36 +48,22 @@ def _is(value: object, *kinds: type) -> bool:
 
 FLAG: Rule = (lambda value: isinstance(value, bool), "True or False")
 SEVERAL, COUNT, WHOLE = (_number(lowest, whole=True) for lowest in (2, 1, 0))
-FREE: Rule = (lambda value: True, "")
 POSITIVE, FRACTION = _number(0, above=True), _number(0, below=1)
-
-RULES: dict[str, Rule] = {
-    "N": _among(*PATTERN_SIZES),
-    "gridsize": _among(1, 2),
-    "amp_activation": _among(*ACTIVATIONS),
-    "scheduler": _among(*SCHEDULERS),
-    "M": SEVERAL,
-    "plateau_min_lr": _number(0),
-    "plateau_factor": _number(0, above=True, below=1),
-    "model": (lambda value: isinstance(value, ModelConfig), "a ModelConfig"),
-    "backend": (lambda value: isinstance(value, str), "a name such as 'tensorflow' or 'pytorch'"),
-    **dict.fromkeys(("object_big", "probe_big", "probe_mask"), FLAG),
-    **dict.fromkeys(("probe_trainable", "intensity_scale_trainable"), FLAG),
-    **dict.fromkeys(("n_filters_scale", "batch_size", "nepochs"), COUNT),
-    **dict.fromkeys(("early_stop_patience", "n_groups", "neighbor_count"), COUNT),
-    **dict.fromkeys(("seed", "lr_warmup_epochs", "plateau_patience"), WHOLE),
-    **dict.fromkeys(("adam_beta1", "adam_beta2", "lr_min_ratio", "plateau_threshold"), FRACTION),
-    **dict.fromkeys(("probe_scale", "learning_rate", "adam_epsilon", "nphotons"), POSITIVE),
-}
-"""What each field may hold, in all three configurations; fields that are not here hold paths."""
+MODEL: Rule = (lambda value: isinstance(value, ModelConfig), "a ModelConfig")
+NAME: Rule = (lambda value: isinstance(value, str), "a name such as 'tensorflow' or 'pytorch'")
 
 
-def check_value(name: str, value: Any, rule: Rule | None = None) -> None:
-    """Raise ConfigError for a value that breaks a rule; that of the field of that name, unless another is given."""
-    holds, allowed = rule or RULES.get(name, FREE)
+def check_value(name: str, value: Any, rule: Rule) -> None:
+    """Raise ConfigError for a value that breaks a rule."""
+    holds, allowed = rule
     if not holds(value):
         hint = did_you_mean(value, re.findall(r"'(\w+)'", allowed)) if isinstance(value, str) else ""
         raise ConfigError(f"{name} is {shown(value)}; must be {allowed}.{hint}")
+
+
+def _setting(default: Any, rule: Rule | None = None, legacy: str = "", ptychodus: str = "") -> Any:
+    """A field and what it may hold (without a rule: a path); its key in `params.cfg`, if another, and in Ptychodus."""
+    return dataclasses.field(default=default, metadata={"rule": rule, "legacy": legacy, "ptychodus": ptychodus})
 
 
 @dataclass(frozen=True, repr=False)
@@ -96,8 +82,8 @@ class _Validated(Glance):
         """Raise ConfigError for the first field that breaks its rule; None is allowed where it is the default."""
         for one in dataclasses.fields(self):
             value = getattr(self, one.name)
-            if not (value is None and one.default is None):
-                check_value(one.name, value)
+            if (rule := one.metadata.get("rule")) and not (value is None and one.default is None):
+                check_value(one.name, value, rule)
 
 
 @dataclass(frozen=True, repr=False)
@@ -140,14 +126,14 @@ class ModelConfig(_Validated):
     N is 65; must be one of [64, 128, 256].
     """
 
-    N: int = 64
-    gridsize: int = 1
-    n_filters_scale: int = 2
-    amp_activation: str = "sigmoid"
-    object_big: bool = True
-    probe_big: bool = True
-    probe_mask: bool = False
-    probe_scale: float = 4.0
+    N: int = _setting(64, _among(*PATTERN_SIZES))
+    gridsize: int = _setting(1, _among(1, 2), ptychodus="GridSize")
+    n_filters_scale: int = _setting(2, COUNT, ptychodus="NumFiltersScale")
+    amp_activation: str = _setting("sigmoid", _among(*ACTIVATIONS), ptychodus="AmpActivation")
+    object_big: bool = _setting(True, FLAG, "object.big", "ObjectBig")
+    probe_big: bool = _setting(True, FLAG, "probe.big", "ProbeBig")
+    probe_mask: bool = _setting(False, FLAG, "probe.mask", "ProbeMask")
+    probe_scale: float = _setting(4.0, POSITIVE, ptychodus="ProbeScale")
 
     @property
     def n_channels(self) -> int:
@@ -212,31 +198,31 @@ class TrainingConfig(_Validated):
     ('Default', 6)
     """
 
-    model: ModelConfig = field(default_factory=ModelConfig)
-    train_data_file: Path | None = None
-    test_data_file: Path | None = None
-    batch_size: int = 16
-    nepochs: int = 50
-    nphotons: float | None = None
-    n_groups: int | None = None
-    neighbor_count: int = 4
-    probe_trainable: bool = False
-    intensity_scale_trainable: bool = True
-    learning_rate: float = 1e-3
-    adam_beta1: float = 0.9
-    adam_beta2: float = 0.999
-    adam_epsilon: float = 1e-7
-    scheduler: str = "Default"
-    lr_warmup_epochs: int = 0
-    lr_min_ratio: float = 0.1
-    plateau_factor: float = 0.5
-    plateau_patience: int = 2
-    plateau_min_lr: float = 5e-5
-    plateau_threshold: float = 0.0
-    early_stop_patience: int = 100
-    seed: int = 0
-    output_dir: Path = Path("training_outputs")
-    backend: str = "tensorflow"
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig, metadata={"rule": MODEL})
+    train_data_file: Path | None = _setting(None, legacy="train_data_file_path")
+    test_data_file: Path | None = _setting(None, legacy="test_data_file_path")
+    batch_size: int = _setting(16, COUNT, ptychodus="BatchSize")
+    nepochs: int = _setting(50, COUNT, ptychodus="NumEpochs")
+    nphotons: float | None = _setting(None, POSITIVE, ptychodus="NumPhotons")
+    n_groups: int | None = _setting(None, COUNT, ptychodus="NumGroups")
+    neighbor_count: int = _setting(4, COUNT, ptychodus="NumNearestNeighbors")
+    probe_trainable: bool = _setting(False, FLAG, "probe.trainable", "ProbeTrainable")
+    intensity_scale_trainable: bool = _setting(True, FLAG, "intensity_scale.trainable", "IntensityScaleTrainable")
+    learning_rate: float = _setting(1e-3, POSITIVE, ptychodus="LearningRate")
+    adam_beta1: float = _setting(0.9, FRACTION)
+    adam_beta2: float = _setting(0.999, FRACTION)
+    adam_epsilon: float = _setting(1e-7, POSITIVE)
+    scheduler: str = _setting("Default", _among(*SCHEDULERS), ptychodus="Scheduler")
+    lr_warmup_epochs: int = _setting(0, WHOLE)
+    lr_min_ratio: float = _setting(0.1, FRACTION)
+    plateau_factor: float = _setting(0.5, _number(0, above=True, below=1))
+    plateau_patience: int = _setting(2, WHOLE)
+    plateau_min_lr: float = _setting(5e-5, _number(0))
+    plateau_threshold: float = _setting(0.0, FRACTION)
+    early_stop_patience: int = _setting(100, COUNT, ptychodus="EarlyStopPatience")
+    seed: int = _setting(0, WHOLE, ptychodus="Seed")
+    output_dir: Path = _setting(Path("training_outputs"), legacy="output_prefix")
+    backend: str = _setting("tensorflow", NAME)
 
     def applied(self, **settings: Any) -> "InferenceConfig":
         """How a model trained so is applied to a scan: same network, neighbours, seed and backend, and `settings`."""
@@ -282,22 +268,27 @@ class InferenceConfig(_Validated):
     M is 40; must be even and at most N / 2 = 32.
     """
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig, metadata={"rule": MODEL})
     model_path: Path | None = None
-    test_data_file: Path | None = None
-    batch_size: int = 64
-    n_groups: int | None = None
-    neighbor_count: int = 4
-    seed: int = 0
-    M: int = 20
-    output_dir: Path = Path("inference_outputs")
-    backend: str = "tensorflow"
+    test_data_file: Path | None = _setting(None, legacy="test_data_file_path")
+    batch_size: int = _setting(64, COUNT)
+    n_groups: int | None = _setting(None, COUNT)
+    neighbor_count: int = _setting(4, COUNT)
+    seed: int = _setting(0, WHOLE)
+    M: int = _setting(20, SEVERAL)
+    output_dir: Path = _setting(Path("inference_outputs"), legacy="output_prefix")
+    backend: str = _setting("tensorflow", NAME)
 
     def __post_init__(self) -> None:
         """Validate."""
         super().__post_init__()
         if self.M % 2 or self.M > self.model.N // 2:
             raise ConfigError(f"M is {shown(self.M)}; must be even and at most N / 2 = {self.model.N // 2}.")
+
+
+FIELDS = [one for kind in (ModelConfig, TrainingConfig, InferenceConfig) for one in dataclasses.fields(kind)]
+RULES: dict[str, Rule] = {one.name: one.metadata["rule"] for one in FIELDS if one.metadata.get("rule")}
+"""What each field may hold, in all three configurations."""
 
 
 def from_mapping(cls: type[Config], values: Mapping[str, Any]) -> Config:
@@ -330,16 +321,7 @@ def to_mapping(config: Any) -> dict[str, Any]:
 params = SimpleNamespace(cfg={})
 """Stands for PtychoPINN's module of this name. Nothing in this package reads ``params.cfg`` to make a decision."""
 
-LEGACY_KEYS = {
-    "object_big": "object.big",
-    "probe_big": "probe.big",
-    "probe_mask": "probe.mask",
-    "probe_trainable": "probe.trainable",
-    "intensity_scale_trainable": "intensity_scale.trainable",
-    "output_dir": "output_prefix",
-    "train_data_file": "train_data_file_path",
-    "test_data_file": "test_data_file_path",
-}
+LEGACY_KEYS = {one.name: one.metadata["legacy"] for one in FIELDS if one.metadata.get("legacy")}
 """Field name -> legacy key, where they differ (``KEY_MAPPINGS`` of ``ptycho.config.config``)."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from ptyint import cli
-from ptyint.evidence.history import HEADER
+from ptyint.evidence.display import render
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,4 +89,4 @@ def test_a_stage_passes_in_an_empty_folder(installed: Path, tmp_path: Path, stag
 
 
 def test_the_ledger_is_in_the_repository_from_the_start() -> None:
-    assert (ROOT / "docs" / "fix_plan.md").read_text().startswith(HEADER)
+    assert (ROOT / "docs" / "fix_plan.md").read_text().startswith(render("ledger.md.j2"))

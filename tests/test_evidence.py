@@ -253,7 +253,7 @@ def test_many_writers_at_once_lose_nothing(tmp_path: Path) -> None:
     writers = [subprocess.Popen([sys.executable, "-c", code, str(path), str(number)]) for number in range(4)]
     assert [writer.wait(120) for writer in writers] == [0] * 4
     text = path.read_text()
-    assert text.startswith(history.HEADER)
+    assert text.startswith(history.render("ledger.md.j2"))
     assert sorted(re.findall(r"^### (\d-\d+)$", text, re.MULTILINE)) == sorted(
         f"{writer}-{n}" for writer in range(4) for n in range(20)
     )

@@ -6,7 +6,7 @@ import math
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from ptyint.errors import ConfigError
 
@@ -26,8 +26,19 @@ PLAIN = {"✓": "+", "✗": "x", "○": "o", "⊘": "-", "≈": "~", "→": "->"
 """What stands in their place where an output has no such sign."""
 
 
+class _Related:
+    """What has a relation, and refuses one that there is not."""
+
+    relation: Relation
+
+    def __post_init__(self) -> None:
+        """Validate."""
+        if self.relation not in HOLDS:
+            raise ValueError(f"relation is {self.relation!r}; must be one of {tuple(HOLDS)}.")
+
+
 @dataclass(frozen=True)
-class Check:
+class Check(_Related):
     """One check and what came of it.
 
     Attributes
@@ -57,10 +68,6 @@ class Check:
     decided: bool = True
     available: bool = True
     unit: str = ""
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        _check_relation(self.relation)
 
     @classmethod
     def fact(cls, name: str, holds: bool | None, note: str = "") -> Check:
@@ -92,7 +99,7 @@ class Check:
 
 
 @dataclass(frozen=True)
-class Criterion:
+class Criterion(_Related):
     """What will be asked, said once and before anything runs: a :class:`Check` is this with what was measured.
 
     Attributes
@@ -120,10 +127,6 @@ class Criterion:
     bound: float = 1.0
     unit: str = ""
     parameter: str = ""
-
-    def __post_init__(self) -> None:
-        """Validate."""
-        _check_relation(self.relation)
 
     @classmethod
     def fact(cls, name: str) -> Criterion:
@@ -154,11 +157,6 @@ class Criterion:
     def holds(self, value: bool | None, note: str = "", *, available: bool = True) -> Check:
         """The check that a fact makes; None: it could not be tried."""
         return self.measured(None if value is None else float(value), note, available=available)
-
-
-def _check_relation(relation: str) -> None:
-    if relation not in get_args(Relation):
-        raise ValueError(f"relation is {relation!r}; must be one of {get_args(Relation)}.")
 
 
 def to_json(value: float) -> float | str:

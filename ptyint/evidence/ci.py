@@ -8,7 +8,7 @@ from ptyint._atomic import write_text
 from ptyint.errors import LostRunError
 from ptyint.evidence.causes import lines
 from ptyint.evidence.checks import SIGNS, Check, signed
-from ptyint.evidence.display import Table, printable, render, required
+from ptyint.evidence.display import printable, render, required
 from ptyint.evidence.manifest import Judged, Manifest
 
 CAUSES = 20
@@ -29,11 +29,7 @@ def json_lines(content: Manifest) -> list[str]:
 
 def markdown(content: Manifest) -> str:
     """Verdict, notebooks and causes."""
-    judged = [(one, [check.verdict for check in content.of(one.name)]) for one in content.notebooks]
-    rows = [(one.name, signed(one.verdict), f"{said.count('pass')} of {len(said)}") for one, said in judged]
-    title = f"{SIGNS[content.verdict]} {content.verdict.upper()}: ptyint run {content.run}"
-    table = Table(title, ("notebook", "verdict", "checks passed"), rows).markdown
-    return printable("\n".join([table, *(f"- {line}" for line in lines(content, CAUSES)), ""]))
+    return printable(render("ci.md.j2", run=content, signed=signed, signs=SIGNS, lines=lines(content, CAUSES)))
 
 
 def publish(content: Manifest, junit_file: Path | None, summary_file: str | None) -> None:

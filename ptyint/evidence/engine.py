@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from ptyint._atomic import checkout
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import SIGNS
 from ptyint.evidence.environment import installation
-from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, Kernels, check_parameters, same_values, unfinished
+from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, check_parameters, same_values, unfinished
 from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import collect
 
@@ -105,18 +105,20 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
     manager = NotebookExecutionManager(notebook, output_path, **managed)
     manager.notebook_start()
     own = [f"--Session.packer={__name__}.packed"] if kernel_name == OWN else []
+    seconds = options.get("notebook_timeout")
+    deadline = time.monotonic() + (seconds or 0)
     try:
         client = PapermillNotebookClient(
             manager, kernel_name=kernel_name, log=logger,
             extra_arguments=["--log-level=ERROR", *own],  # else it warns that it speaks TCP, here on one machine
             startup_timeout=options.get("start_timeout", 60), timeout=options.get("execution_timeout"),
-            timeout_func=_time_left(options.get("notebook_timeout")),
+            timeout_func=(lambda cell: max(1, deadline - time.monotonic())) if seconds else None,
             **{name: options[name] for name in KEPT if options.get(name) is not None},
         )  # fmt: skip
         client.create_kernel_manager()
         if kernel_name == OWN:  # without folders to look in there is ipykernel of this interpreter alone
             client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
-        with tempfile.TemporaryDirectory() as empty, (options.get("kernels") or Kernels()).holding(client):
+        with tempfile.TemporaryDirectory() as empty:
             env = {**(options.get("kernel_env") or {}), **os.environ, **_pinned(empty)}
             client.execute(env=env, cwd=options.get("kernel_folder"))
     finally:
@@ -131,14 +133,6 @@ def _pinned(empty: str) -> dict[str, str]:
     cleared = dict.fromkeys(("MPLBACKEND", "PYTHONIOENCODING", "PYTHONSTARTUP"), "")
     pinned = {"IPYTHONDIR": empty, "MATPLOTLIBRC": settings, "PYTHONPATH": path, "PYTHONUTF8": "1"}
     return {PROGRESS_VARIABLE: "text", **cleared, **pinned}
-
-
-def _time_left(seconds: float | None) -> Callable[[Any], float] | None:
-    """Seconds that a cell may still take, of those for the whole notebook."""
-    if seconds is None:
-        return None
-    deadline = time.monotonic() + seconds
-    return lambda cell: max(1, deadline - time.monotonic())
 
 
 def _not_green(notebook: Any, asked: dict[str, Any], runner: dict[str, str]) -> str:

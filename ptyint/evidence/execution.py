@@ -1,10 +1,11 @@
 """A notebook, its parameters, and its execution by the strict papermill engine (:mod:`ptyint.evidence.engine`)."""
 
 import ast
+import asyncio
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,30 +196,6 @@ class Execution:
     stopped: str = "it was not started"
 
 
-class Kernels:
-    """The kernels that run side by side, each in a thread of the runner, and end together when it is interrupted."""
-
-    def __init__(self) -> None:
-        self._clients: list[Any] = []
-        self._killed = False
-
-    @contextmanager
-    def holding(self, client: Any) -> Iterator[None]:
-        """Know the client of a kernel that is about to start; after :meth:`kill` no other starts."""
-        self._clients.append(client)
-        if self._killed:
-            raise EvidenceError("the run was interrupted")
-        yield
-
-    def kill(self) -> None:
-        """Kill every kernel that has started; call it again until all threads have ended."""
-        self._killed = True
-        for client in self._clients:
-            process = getattr(getattr(client.km, "provisioner", None), "process", None)
-            if process is not None:
-                process.kill()
-
-
 def execute(
     name: str | os.PathLike[str],
     output: str | os.PathLike[str],
@@ -227,9 +204,8 @@ def execute(
     timeout: float | None = None,
     on_cell: Callable[[int, int], None] = lambda done, cells: None,
     env: Mapping[str, str] | None = None,
-    kernels: Kernels | None = None,
 ) -> Execution:
-    """Run a notebook in a kernel of its own, in the folder of `output`.
+    """Run a notebook in a kernel of its own, in the folder of `output`; not in a thread that has an event loop.
 
     Parameters
     ----------
@@ -245,8 +221,6 @@ def execute(
         Called with (cells done, cells in all) before each cell and at the end.
     env : mapping, optional
         Environment variables of the kernel, beside those of this process.
-    kernels : Kernels, optional
-        Gets to know the kernel, to kill it.
 
     Returns
     -------
@@ -259,21 +233,23 @@ def execute(
         Unknown notebook, or parameters that it cannot take; no kernel was started.
     """
     import papermill
+    from jupyter_core.utils import ensure_event_loop
     from nbclient.exceptions import DeadKernelError
 
     path, target = notebook_path(name).absolute(), Path(output).absolute()
-    notebook = read_notebook(path)
+    notebook, printed = read_notebook(path), target.with_suffix(".log")
     check_parameters(notebook, parameters, path.name)
     cells = len(notebook.cells) + 2 + bool(parameters)  # the engine's two, and papermill's
     argv = ["papermill", str(path), str(target), "--engine", ENGINE]
     argv += [part for key, value in parameters.items() for part in ("-p", key, str(value))]
     start, exit_code, trouble = now(), 0, ""
     try:
-        with target.with_suffix(".log").open("a", encoding="utf-8") as log:
+        with printed.open("a", encoding="utf-8") as log, asyncio.Runner(loop_factory=ensure_event_loop) as own:
+            own.get_loop()  # that of the kernel's client, which ends with it
             papermill.execute_notebook(
                 str(path), str(target), dict(parameters), engine_name=ENGINE, kernel_name="python3",
                 kernel_folder=str(target.parent),  # not `cwd`: papermill changes the folder of the whole process
-                kernel_env=env, kernels=kernels, progress_bar=False, stdout_file=log, stderr_file=log,
+                kernel_env=env, progress_bar=False, stdout_file=log, stderr_file=log,
                 on_cell_start=lambda cell, cell_index: on_cell(cell_index, cells),
                 notebook_timeout=timeout, shutdown_kernel="immediate",
             )  # fmt: skip
@@ -288,7 +264,7 @@ def execute(
     except ConfigError as error:
         stopped = str(error)
     if stopped:
-        with suppress(OSError), target.with_suffix(".log").open("a", encoding="utf-8") as log:
+        with suppress(OSError), printed.open("a", encoding="utf-8") as log:
             log.write(f"\n{path.name} stopped: {stopped}\n")
     on_cell(cells, cells)
     return Execution(argv, start, now(), exit_code, stopped)

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -39,8 +40,6 @@ def claim(reports: Path) -> Iterator[Path]:
 
     Raises
     ------
-    EvidenceError
-        No name is free.
     OSError
         There is no room, not even for a red page; nothing is left.
     """
@@ -68,11 +67,7 @@ def free_name(root: Path) -> str:
     """Name of a run that ends or begins now, which no folder has; ask while the lock is held."""
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%SZ")
     taken = {run_name(path) for path in root.iterdir()}
-    names = (stamp if number == 1 else f"{stamp}-{number}" for number in range(1, 1000))
-    name = next((name for name in names if name not in taken), None)
-    if name is None:
-        raise EvidenceError(f"No free run folder for {stamp} in {root}; wait a second.")
-    return name
+    return next(name for name in chain([stamp], (f"{stamp}-{n}" for n in count(2))) if name not in taken)
 
 
 def writable(working: Path) -> Path:
@@ -121,8 +116,7 @@ def _busy(working: Path) -> Path:
 
 def dead(reports: Path) -> list[Path]:
     """Folders that interrupted runs left; neither finished runs nor those that go on."""
-    found = sorted(reports.iterdir()) if reports.is_dir() else []
-    left = [path for path in found if run_name(path) not in ("", path.name) and not path.is_symlink()]
+    left = [path for path in sorted(reports.glob(".*.partial")) if run_name(path) and not path.is_symlink()]
     return [path for path in left if path.is_dir() and not is_busy(path)]
 
 
@@ -136,9 +130,8 @@ def remove(left: Iterable[Path]) -> None:
 def finished_runs(reports: Path) -> list[Manifest]:
     """Manifests of all finished runs that can be read, in the order of the chain, the newest first."""
     manifests = []
-    for path in reports.iterdir() if reports.is_dir() else ():
-        if RUN_NAME.fullmatch(path.name):
-            with suppress(EvidenceError):  # the index and `ptyint verify` name it
-                manifests.append(read(path))
+    for path in filter(run_name, reports.glob("[0-9]*")):
+        with suppress(EvidenceError):  # the index and `ptyint verify` name it
+            manifests.append(read(path))
     finished = [one for one in manifests if one.state == "finished"]
     return sorted(finished, key=lambda one: one.sequence or 0, reverse=True)

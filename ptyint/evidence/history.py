@@ -40,12 +40,11 @@ JSON, PAGE = "index.json", "index.html"
 VERSION = 1
 """Of the index."""
 
-HEADER = """# Fix plan: attempts
-
-One entry a run, appended when the run ends, passed or not; older entries are never altered. Newest last.
-
-## Attempts
-"""
+UNKNOWN: dict[str, Any] = {
+    **dict.fromkeys(("verdict", "sequence", "start", "end", "profile", "commit", "dirty", "manifest_sha256")),
+    **{"stages": {}, "numbers": {}, "passed": 0, "checks": 0},
+}
+"""What the index says of a run whose manifest cannot be read."""
 
 
 def changes(now: Manifest, earlier: Sequence[Manifest]) -> dict[str, list[str]]:
@@ -139,7 +138,7 @@ def append(ledger: Path, entry: str, place: Callable[[], None] = lambda: None) -
     """
     ledger.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(ledger.with_name(f".{ledger.name}.lock")):
-        before = plain(ledger).read_bytes() if ledger.exists() else HEADER.encode()
+        before = plain(ledger).read_bytes() if ledger.exists() else render("ledger.md.j2").encode()
         gap = b"\n" if before.endswith(b"\n") else b"\n\n"
         with atomic_path(ledger) as temporary:
             temporary.write_bytes(before + gap + printable(entry).strip().encode() + b"\n")
@@ -177,7 +176,7 @@ def index(reports: Path) -> dict[str, Any]:
         ``stages`` (notebook to verdict), ``numbers``, ``passed`` and ``checks`` (counts), ``manifest_sha256``,
         ``folder`` and, of a damaged one, ``problem``.
     """
-    runs = [_run(path) for path in (reports.iterdir() if reports.is_dir() else ()) if folder.run_name(path)]
+    runs = [_run(path) for path in reports.glob("*") if folder.run_name(path)]
     return {"version": VERSION, "runs": sorted(runs, key=lambda r: (r["sequence"] or 10**9, r["run"]), reverse=True)}
 
 
@@ -194,27 +193,20 @@ def write_index(reports: Path) -> Path:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    name = folder.run_name(path)
-    state = "running" if folder.is_busy(path) else "interrupted"
+    name, left = folder.run_name(path), "running" if folder.is_busy(path) else "interrupted"
+    known: dict[str, Any] = {"run": name, "folder": path.name, "problem": "", **UNKNOWN}
     try:
-        content, problem = manifest.read(path), ""
+        content = manifest.read(path)
     except EvidenceError as error:
-        nothing = dict.fromkeys(
-            ("verdict", "sequence", "start", "end", "profile", "commit", "dirty", "manifest_sha256")
-        )
-        known: dict[str, Any] = {**nothing, "stages": {}, "numbers": {}, "passed": 0, "checks": 0}
-        state, problem = "damaged" if path.name == name else state, str(error)
-    else:
-        over = path.name == name and content.state == "finished"
-        state = content.state if path.name == name else state
-        known = content.model_dump(include={"start", "end", "profile", "numbers"}) | {
-            "verdict": content.verdict if over else None,
-            "sequence": content.sequence if over else None,
-            "commit": content.git.commit,
-            "dirty": content.git.dirty,
-            "stages": {entry.name: entry.verdict for entry in content.notebooks},
-            "passed": sum(check.verdict == "pass" for check in content.checks),
-            "checks": len(content.checks),
-            "manifest_sha256": manifest.sha256_of(path / manifest.NAME),
-        }
-    return {"run": name, "folder": path.name, "state": state, "problem": problem, **known}
+        return {**known, "state": "damaged" if path.name == name else left, "problem": str(error)}
+    state = content.state if path.name == name else left
+    known |= content.model_dump(include={"start", "end", "profile", "numbers"})
+    known |= content.model_dump(include={"verdict", "sequence"} if state == "finished" else set())
+    return known | {
+        "state": state,
+        **content.git.model_dump(include={"commit", "dirty"}),
+        "stages": {entry.name: entry.verdict for entry in content.notebooks},
+        "passed": sum(check.verdict == "pass" for check in content.checks),
+        "checks": len(content.checks),
+        "manifest_sha256": manifest.sha256_of(path / manifest.NAME),
+    }

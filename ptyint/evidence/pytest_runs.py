@@ -189,15 +189,11 @@ def run_states(arguments: Sequence[str], log: Path, states: Sequence[str], *, ti
     timeout : float
         Seconds for each state.
     """
-    logs = [log.with_name(f".{log.name}.{number}") for number in range(len(states))]
-    for one in logs:
-        one.unlink(missing_ok=True)
-    with ThreadPoolExecutor(len(states)) as pool:
+    with tempfile.TemporaryDirectory(prefix="ptyint-tests-") as folder, ThreadPoolExecutor(len(states)) as pool:
+        logs = [Path(folder, str(number)) for number in range(len(states))]
         runs = list(pool.map(lambda one, state: run_tests(arguments, one, state=state, timeout=timeout), logs, states))
-    with log.open("ab") as file:
-        for one in logs:
-            file.write(one.read_bytes())
-            one.unlink()
+        with log.open("ab") as file:
+            file.writelines(one.read_bytes() for one in logs)
     return [replace(run, log=log) for run in runs]
 
 
@@ -256,14 +252,7 @@ def _enter(state: str, scratch: Path) -> tuple[Path, list[Path]]:
 
 
 def _read_report(report: Path) -> tuple[dict[str, Outcome], tuple[str, ...]]:
-    outcomes: dict[str, Outcome] = {}
-    collected: tuple[str, ...] = ()
-    for line in report.read_text(encoding="utf-8").splitlines(keepends=True) if report.is_file() else []:
-        if not line.endswith("\n"):  # cut off by a kill
-            break
-        entry = json.loads(line)
-        if "collected" in entry:
-            collected = tuple(entry["collected"])
-        else:
-            outcomes[entry["id"]] = Outcome(**entry)
-    return outcomes, collected
+    lines = report.read_text(encoding="utf-8").splitlines(keepends=True) if report.is_file() else []
+    entries = [json.loads(line) for line in lines if line.endswith("\n")]  # else it was cut off by a kill
+    outcomes = {entry["id"]: Outcome(**entry) for entry in entries if "id" in entry}
+    return outcomes, tuple(test for entry in entries for test in entry.get("collected", ()))

@@ -1,6 +1,5 @@
 """One run: checks declared, notebooks executed side by side, everything judged, the run folder finished."""
 
-import asyncio
 import os
 import signal
 import tempfile
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
 
+import psutil
 from filelock import FileLock
 
 from ptyint._atomic import checkout
@@ -214,14 +214,14 @@ def _executed(
 ) -> Generator[int, None, None]:
     """Execute notebooks, each as soon as what it needs has ended and there is room; yield its number when it ends."""
     waiting, running = list(range(len(jobs))), dict[Future[execution.Execution], int]()
-    kernels, share = execution.Kernels(), str(max(1, usable_cores() // side_by_side))
+    share = str(max(1, usable_cores() // side_by_side))
     env = dict.fromkeys(THREAD_VARIABLES if side_by_side > 1 else (), share)  # which its processes inherit
 
     def start(number: int) -> Future[execution.Execution]:
         job = jobs[number]
         return pool.submit(
-            _in_a_loop_of_its_own, execution.execute, job.notebook, working / f"{job.name}.ipynb", job.parameters,
-            timeout=job.timeout, on_cell=partial(on_progress, job.name), env=env, kernels=kernels,
+            execution.execute, job.notebook, working / f"{job.name}.ipynb", job.parameters, timeout=job.timeout,
+            on_cell=partial(on_progress, job.name), env=env,
         )  # fmt: skip
 
     def may_start(number: int) -> bool:
@@ -243,24 +243,17 @@ def _executed(
                     yield number
         finally:  # nothing is running, unless the run was interrupted
             while wait(running, timeout=POLL_SECONDS).not_done:
-                kernels.kill()
+                _kill_kernels(scratch)
             for future, number in running.items():
                 _ended(working, entries[number], replace(future.result(), stopped="the run was interrupted"))
 
 
-def _in_a_loop_of_its_own(execute: Callable[..., execution.Execution], *arguments: Any, **options: Any) -> Any:
-    """Call in a thread of the pool, and end the event loop that the kernel's client makes in it."""
-    from jupyter_core.utils import ensure_event_loop
-
-    loop = ensure_event_loop()
-    try:
-        return execute(*arguments, **options)
-    finally:
-        pending = asyncio.all_tasks(loop)
-        for task in pending:
-            task.cancel()
-        loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        loop.close()
+def _kill_kernels(scratch: str) -> None:
+    """Kill the processes that this one has given `scratch`: the kernels of a run that was interrupted."""
+    for child in psutil.Process().children():
+        with suppress(psutil.Error):
+            if child.environ().get(SCRATCH_VARIABLE) == scratch:
+                child.kill()
 
 
 def _ended(working: Path, entry: Notebook, done: execution.Execution) -> None:

@@ -8,20 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ptychodus.api import reconstruct as api
 from ptychodus.api.assemble import AssembledDiffractionData
 from ptychodus.api.io import StandardFileLayout, sanitize_path_component, save_diffraction_data, save_product
 from ptychodus.api.object import Object
 from ptychodus.api.parameters import Parameter
 from ptychodus.api.probe import ProbeSequence
 from ptychodus.api.product import LossValue, Product
-from ptychodus.api.reconstruct import (
-    ReconstructInput,
-    Reconstructor,
-    ReconstructorLibrary,
-    ReconstructOutput,
-    TrainableReconstructor,
-    TrainOutput,
-)
 from ptychodus.api.settings import SettingsRegistry
 
 from ptyint._atomic import atomic_path
@@ -55,7 +48,7 @@ class PtyintSettings:
         return settings.training_config({key: self[key] for key in self._parameters}, backend)
 
 
-class PtyintReconstructor(TrainableReconstructor):
+class PtyintReconstructor(api.TrainableReconstructor):
     """One backend, reached through the dispatcher in a child process, which is killed once `should_stop` says so.
 
     `product` is what the last reconstruction made; None where it made nothing.
@@ -106,12 +99,12 @@ class PtyintReconstructor(TrainableReconstructor):
         with atomic_path(file_path) as temporary:
             temporary.write_bytes(self._trained().read_bytes())
 
-    def export_training_data(self, file_path: Path, parameters: ReconstructInput) -> None:
+    def export_training_data(self, file_path: Path, parameters: api.ReconstructInput) -> None:
         """Write PtychoPINN's NPZ."""
         with _files(parameters) as folder:
             write_scan(child.valid_scan(folder), file_path, format="npz")
 
-    def train(self, input_path: Path, output_path: Path) -> Iterator[TrainOutput]:
+    def train(self, input_path: Path, output_path: Path) -> Iterator[api.TrainOutput]:
         """Train on the scan in `input_path`, report each epoch, leave ``model.h5.zip`` in `output_path`."""
         config = self._settings.training_config(self._backend)
         target = output_path / MODEL_FILE
@@ -122,14 +115,14 @@ class PtyintReconstructor(TrainableReconstructor):
                 f"{self._backend}: epoch {epoch.number} of {config.nepochs}, loss {epoch.loss:.6g}, "
                 f"{epoch.seconds:.1f} s"
             )
-            yield TrainOutput(training_loss=list(losses), progress=epoch.number)
+            yield api.TrainOutput(training_loss=list(losses), progress=epoch.number)
         if self._should_stop():
             self._logger.warning(f"{self._backend}: training was cancelled; no model was written.")
             return
         self._model = target
         self._logger.info(f"{self._backend}: model in {target}")
 
-    def reconstruct(self, parameters: ReconstructInput) -> Iterator[ReconstructOutput]:
+    def reconstruct(self, parameters: api.ReconstructInput) -> Iterator[api.ReconstructOutput]:
         """Apply the loaded model; the product keeps the input's grid, geometry and positions."""
         self.product = None
         model = self._trained()
@@ -137,7 +130,7 @@ class PtyintReconstructor(TrainableReconstructor):
             given = (folder, model, self._backend, self._settings[settings.PATCH_CENTER])
             for inferred in stream(child.infer, *given, should_stop=self._should_stop):
                 self.product = _product(parameters.product, inferred)
-                yield ReconstructOutput(self.product, progress=self.get_progress_goal())
+                yield api.ReconstructOutput(self.product, progress=self.get_progress_goal())
         if self.product is None:
             self._logger.warning(f"{self._backend}: the reconstruction was cancelled.")
 
@@ -147,7 +140,7 @@ class PtyintReconstructor(TrainableReconstructor):
         return self._model
 
 
-class PtyintLibrary(ReconstructorLibrary):
+class PtyintLibrary(api.ReconstructorLibrary):
     """Ptychodus' entry ``ptyint``: the reconstructors ``ptyint_tensorflow`` and ``ptyint_pytorch``."""
 
     def __init__(self, registry: SettingsRegistry, should_stop: Callable[[], bool]) -> None:
@@ -162,12 +155,12 @@ class PtyintLibrary(ReconstructorLibrary):
         """First half of the reconstructors' names."""
         return LIBRARY
 
-    def __iter__(self) -> Iterator[Reconstructor]:
+    def __iter__(self) -> Iterator[api.Reconstructor]:
         return iter(self._reconstructors)
 
 
 @contextmanager
-def _files(parameters: ReconstructInput) -> Iterator[Path]:
+def _files(parameters: api.ReconstructInput) -> Iterator[Path]:
     """What Ptychodus hands over, for a while in a folder, as its own pair of files.
 
     Pixels then come from metres in one place only, the reader of :mod:`ptyint.scans.files`.

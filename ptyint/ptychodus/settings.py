@@ -4,12 +4,13 @@ No Ptychodus here.
 """
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ptyint._atomic import write_text
 from ptyint.backends.bundle import NAME as BUNDLE
-from ptyint.config import InferenceConfig, TrainingConfig, from_mapping, to_mapping
+from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig, from_mapping, to_mapping
 
 LIBRARY = "ptyint"
 BACKENDS = ("tensorflow", "pytorch")
@@ -21,24 +22,10 @@ MODEL_FILE = "model" + BUNDLE.removeprefix("wts")
 GROUP = "Ptyint"
 
 KEYS = {
-    "GridSize": "model.gridsize",
-    "NumFiltersScale": "model.n_filters_scale",
-    "AmpActivation": "model.amp_activation",
-    "ObjectBig": "model.object_big",
-    "ProbeBig": "model.probe_big",
-    "ProbeMask": "model.probe_mask",
-    "ProbeScale": "model.probe_scale",
-    "BatchSize": "batch_size",
-    "NumEpochs": "nepochs",
-    "NumPhotons": "nphotons",
-    "NumGroups": "n_groups",
-    "NumNearestNeighbors": "neighbor_count",
-    "ProbeTrainable": "probe_trainable",
-    "IntensityScaleTrainable": "intensity_scale_trainable",
-    "LearningRate": "learning_rate",
-    "Scheduler": "scheduler",
-    "EarlyStopPatience": "early_stop_patience",
-    "Seed": "seed",
+    one.metadata["ptychodus"]: f"{owner}{one.name}"
+    for owner, kind in (("model.", ModelConfig), ("", TrainingConfig))
+    for one in fields(kind)
+    if one.metadata.get("ptychodus")
 }
 """Key of the file (that of Ptychodus' own PtychoPINN, where it has one) to field of the training configuration."""
 
@@ -59,8 +46,8 @@ DEFAULT_ALGORITHM = algorithm_of(BACKENDS[0])
 
 def values_of(config: TrainingConfig, M: int) -> dict[str, Any]:
     """Key to value of a configuration."""
-    fields = to_mapping(config)
-    flat = {**fields, **{f"model.{name}": value for name, value in fields["model"].items()}}
+    own = to_mapping(config)
+    flat = {**own, **{f"model.{name}": value for name, value in own["model"].items()}}
     values = {key: UNSET[key] if flat[field] is None else flat[field] for key, field in KEYS.items()}
     return {**values, PATCH_CENTER: M}
 
@@ -71,12 +58,12 @@ DEFAULTS = values_of(TrainingConfig(), InferenceConfig().M)
 
 def training_config(values: Mapping[str, Any], backend: str) -> TrainingConfig:
     """The inverse of :func:`values_of`, for a backend."""
-    fields: dict[str, Any] = {"backend": backend, "model": {}}
+    own: dict[str, Any] = {"backend": backend, "model": {}}
     for key, field in KEYS.items():
         value = None if key in UNSET and values[key] == UNSET[key] else values[key]
-        owner = fields["model"] if field.startswith("model.") else fields
+        owner = own["model"] if field.startswith("model.") else own
         owner[field.removeprefix("model.")] = value
-    return from_mapping(TrainingConfig, fields)
+    return from_mapping(TrainingConfig, own)
 
 
 def write_settings(path: Path, algorithm: str, config: TrainingConfig, M: int) -> None:

@@ -1,10 +1,7 @@
 """What ``notebooks/explore.ipynb`` lets one choose from a run: only what is there."""
 
-from collections.abc import Callable, Mapping
-
-from ptyint.evidence.display import Fragment, Picture
+from ptyint.evidence.display import Fragment
 from ptyint.images import figures, viewer
-from ptyint.images.reconstruction import Reconstruction
 from ptyint.images.viewer import Chooser
 from ptyint.parity.compare import RedTap
 from ptyint.stages.request import BACKENDS
@@ -16,11 +13,8 @@ def taps(run: Run) -> Chooser | Fragment:
     rungs: dict[str, dict[str, RedTap]] = {}
     for one in run.arrays:
         rungs.setdefault(one.rung, {})[f"{one.place}: {one.side} against {one.against}"] = one
-    return Chooser(_of_rung, rung=rungs) if rungs else Fragment.of(f"{run!r} has no arrays of red taps.")
-
-
-def _of_rung(rung: Mapping[str, RedTap]) -> Chooser:
-    return Chooser(_tap, tap=rung)
+    nothing = Fragment.of(f"{run!r} has no arrays of red taps.")
+    return Chooser(lambda rung: Chooser(_tap, tap=rung), rung=rungs) if rungs else nothing
 
 
 def _tap(tap: RedTap) -> Chooser | Fragment:
@@ -33,8 +27,5 @@ def reconstructions(run: Run) -> Chooser | Fragment:
     names = {name: name.replace(reference, candidate) for name in made if reference in name}
     pairs = {f"{a} and {b}": (made[a], made[b]) for a, b in names.items() if b in made}
     views = {"overlaid": viewer.blink, "losses": figures.loss_curves, "probes": figures.probes}
-    return Chooser(_of_pair, pair=pairs, view=views) if pairs else Fragment.of(f"{run!r} has no two to compare.")
-
-
-def _of_pair(pair: tuple[Reconstruction, Reconstruction], view: Callable[..., Chooser | Picture]) -> Chooser | Picture:
-    return view(*pair)
+    nothing = Fragment.of(f"{run!r} has no two to compare.")
+    return Chooser(lambda pair, view: view(*pair), pair=pairs, view=views) if pairs else nothing

@@ -11,6 +11,7 @@ from ptyint.config import COUNT, PATTERN_SIZES, RULES, SEVERAL, InferenceConfig,
 from ptyint.errors import MissingFixtureError
 from ptyint.evidence.run import Job
 from ptyint.parity.faults.campaign import chosen
+from ptyint.scans.files import OPTIONS
 from ptyint.scans.fixtures import missing
 
 BACKENDS = ("tensorflow", "pytorch")
@@ -25,12 +26,17 @@ def at_hand(names: str) -> None:
 
 
 ALLOWED: dict[str, Callable[[Any], object]] = {
-    **{name: partial(check_value, name) for name in RULES},
+    **{name: partial(check_value, name, rule=rule) for name, rule in RULES.items()},
     **dict.fromkeys(("reference", "candidate"), check_name),
     **{name: partial(check_value, name, rule=COUNT) for name in ("n_pairs", "n_reruns", "n_independent")},
     **dict.fromkeys(("fixture", "fixtures"), at_hand),
     "M": lambda M: InferenceConfig(ModelConfig(max(PATTERN_SIZES)), M=M),
     "faults": chosen,
+    **{
+        name: partial(check_value, name, rule=(values.__contains__, f"one of {list(values)}, or None"))
+        for name, (_, _, values) in OPTIONS.items()
+        if values
+    },
     "e2a.nepochs": partial(check_value, "nepochs", rule=SEVERAL),  # the first epoch compiles
 }
 """Notebook parameter, of every stage or as ``stage.name``, to what raises for a value that cannot be."""

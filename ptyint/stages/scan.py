@@ -1,13 +1,10 @@
 """The stages ``scan`` and ``star``: a scan through both backends, a notebook each, and their comparison."""
 
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ptyint.config import PATTERN_SIZES, RULES, InferenceConfig, ModelConfig, TrainingConfig, from_mapping
-from ptyint.errors import ConfigError, shown
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import NAME as COMPARISON
@@ -29,7 +26,6 @@ BRIEFLY = {"gridsize": 2, "batch_size": 4, "nepochs": 4}
 
 def _jobs(request: Request) -> list[Job]:
     """The scan that was asked for, which is valid; the checks depend on whether its truth is known."""
-    _refuse_impossible(request.given("scan"))
     fixture = request.fixture or default_fixture()
     source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": fixture}
     title = request.scan.name if request.scan else fixture
@@ -38,7 +34,6 @@ def _jobs(request: Request) -> list[Job]:
 
 def _star_jobs(request: Request) -> list[Job]:
     """The star, or in its place a synthetic scan."""
-    _refuse_impossible(request.given("star"))
     why = fixtures.missing(STAR)
     if why:
         name = str(INSTEAD["fixture"])
@@ -86,17 +81,6 @@ STAR_STAGE = Stage("Real data, briefly", STAR_ABOUT, _star_jobs)
 def default_fixture() -> str:
     """The dataset that is reconstructed where none is asked for: the notebook's."""
     return str(parameter_defaults(notebook_path("reconstruct"))["fixture"])
-
-
-def _refuse_impossible(given: Mapping[str, Any]) -> None:
-    """A ConfigError where no configuration or reader takes what was asked for, such as the text ``inf`` for None."""
-    largest = {"model": ModelConfig(N=max(PATTERN_SIZES))}  # the scan's N may be any
-    for kind, fixed in ((ModelConfig, {}), (TrainingConfig, {}), (InferenceConfig, largest)):
-        names = {field.name for field in fields(kind)} & RULES.keys() & given.keys()
-        from_mapping(kind, {**fixed, **{name: given[name] for name in names}})
-    for name, (_, _, allowed) in OPTIONS.items():
-        if allowed and given.get(name) not in (None, *allowed):
-            raise ConfigError(f"{name} is {shown(given[name])}; must be one of {list(allowed)}, or None.")
 
 
 def _truth_known(request: Request, fixture: str) -> bool:
