@@ -4,6 +4,7 @@ The other backends implement the same formulas on their own and never import thi
 batches of groups have the shape ``(groups, C, N, N)`` with ``C = gridsize**2``.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -242,9 +243,12 @@ def normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
     return np.asarray(probe / (probe_scale * np.mean(inside * np.sqrt((abs(probe) ** 2).sum(axis=0)))))
 
 
-OPERATORS = {"canvas_size": lambda N, offsets_px: float(canvas_size(N, offsets_px)), **by_name(
-    normalise_probe, probe_mask, downsample, upsample, sigmoid, swish, softplus, relu, phase_head, pad_patch, translate,
-    merge_patches, cut_patches, illuminate, propagate, expected_intensity, poisson_nll, diffract, patch_of_group,
-    stitch,
-)}  # fmt: skip
+OPERATORS: dict[str, Callable[..., Any]] = {
+    "canvas_size": lambda N, offsets_px: float(canvas_size(N, offsets_px)),
+    **by_name(
+        normalise_probe, probe_mask, downsample, upsample, sigmoid, swish, softplus, relu, phase_head, pad_patch,
+        translate, merge_patches, cut_patches, illuminate, propagate, expected_intensity, poisson_nll, diffract,
+        patch_of_group, stitch,
+    ),
+}  # fmt: skip
 """Everything that a backend may offer under `ptyint.backends.protocol.OPERATORS`, and what only some have."""

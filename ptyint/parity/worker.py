@@ -144,9 +144,8 @@ def opened(name: str, folder: Path) -> Callable[[str, str], None]:
     before = time.perf_counter()
     backend = backends.load(name)
     seconds = time.perf_counter() - before
-    bench = Bench(
-        backend, tuple(given["pair"]), TypeAdapter(Problems).validate_python(given["problems"]), folder, seconds
-    )
+    problems = TypeAdapter(Problems).validate_python(given["problems"])
+    bench = Bench(backend, tuple(given["pair"]), problems, folder, seconds)
     write(folder, name, OFFER, written(backend))
     return lambda asked, part: capture(bench, CAPTURES[asked], part)
 

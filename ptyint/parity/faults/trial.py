@@ -155,11 +155,10 @@ class Trial:
 
 def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Arrays:
     """The candidate's arrays under the fault; what the reference wrote before."""
-    if side != SIDE:
-        return bench.stored(side, capture, part)
-    control = bench.stored(side, capture, part) if capture == "long" and not called.get("optimiser", True) else {}
-    if control:  # more of the same steps: what was not called there is not here
-        return control
+    before = stored(bench.folder, side, capture, part)
+    again = capture == "long" and not called.get("optimiser", True)  # more of the same steps, none of them called
+    if side != SIDE or (again and before):
+        return before
     SEEN.clear()
     with under(applied):
         arrays: Captured = CAPTURES[capture].measure(bench, part)
