@@ -320,12 +320,12 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float = TIMEOUT) -> M
             code, late = command((PYTHON, "-c", FACTS), timeout=timeout / 12) if shared else (0, False)
             rung, place = "timeout" if late else "contract" * (code != 0), _last_line(copy / "log")
             if not rung:
-                options = ("--name", one.sha256, "--ids", ALONE if shared else CONTROL)
-                _, late = command((*TRIAL, str(captures), *options), timeout=timeout)
+                asked = ALONE if shared else CONTROL
+                _, late = command((*TRIAL, str(captures), one.sha256, asked), timeout=timeout)
                 crashed = "crash" if ", in climb\n" in (copy / "log").read_text(errors="replace") else "contract"
                 rung, place = "timeout" if late else crashed, _last_line(copy / "log")
                 if written.is_file():
-                    rung, place = (json.loads(written.read_text())["outcomes"][0][key] for key in ("rung", "place"))
+                    rung, place = (json.loads(written.read_text())[asked][key] for key in ("rung", "place"))
             if not rung:
                 code, late = command((PYTHON, "-m", "ptyint.cli", "run", "e2d"), timeout=timeout)
                 rung = "timeout" if late else "e2d" * (code != 0)

@@ -34,9 +34,9 @@ def test_gridsize_1_is_every_pattern_in_order():
 
 def test_gridsize_1_draws_without_replacement():
     groups = group_positions(scattered(), gridsize=1, n_groups=40, seed=1)
-    assert len(set(groups.seeds.tolist())) == groups.n_groups == 40
-    assert set(groups.seeds.tolist()) <= set(range(60))
-    assert groups.seeds.tolist() != sorted(groups.seeds.tolist())
+    assert len(set(groups.indices[:, 0].tolist())) == groups.n_groups == 40
+    assert set(groups.indices[:, 0].tolist()) <= set(range(60))
+    assert groups.indices[:, 0].tolist() != sorted(groups.indices[:, 0].tolist())
 
 
 @pytest.mark.parametrize("positions", [scattered(), grid()], ids=["scattered", "grid"])
@@ -53,7 +53,7 @@ def test_companions_are_among_the_nearest(positions, count):
 
 
 def test_default_is_one_group_per_pattern_in_order():
-    np.testing.assert_array_equal(group_positions(scattered(), gridsize=2).seeds, np.arange(60))
+    np.testing.assert_array_equal(group_positions(scattered(), gridsize=2).indices[:, 0], np.arange(60))
 
 
 def test_offsets_sum_to_zero_and_lead_back():
@@ -65,7 +65,7 @@ def test_offsets_sum_to_zero_and_lead_back():
 
 def test_each_pattern_seeds_equally_often():
     groups = group_positions(scattered(), gridsize=2, n_groups=150)
-    times = np.bincount(groups.seeds, minlength=60)
+    times = np.bincount(groups.indices[:, 0], minlength=60)
     assert times.min() == 2 and times.max() == 3
 
 
@@ -103,7 +103,7 @@ def test_duplicate_positions():
 def test_ties_go_to_the_lower_index():
     positions = np.array([[0, 0], [0, 1], [1, 0], [0, -1], [-1, 0], [0, 5]], dtype=float)
     groups = group_positions(positions, gridsize=2, n_groups=60, neighbor_count=3)
-    assert {j for g in groups.indices[groups.seeds == 0] for j in g[1:]} == {1, 2, 3}
+    assert {j for g in groups.indices[groups.indices[:, 0] == 0] for j in g[1:]} == {1, 2, 3}
 
 
 def test_neighbours_are_capped_by_the_scan():

@@ -172,7 +172,7 @@ def make_groups() -> None:
         fact(
             "groups",
             f"{case}: centres",
-            f"[*{call}.centers_px.ravel(), *g.seeds, g.n_groups, g.n_channels, g.gridsize]",
+            f"[*{call}.centers_px.ravel(), *g.indices[:, 0], g.n_groups, g.n_channels, g.gridsize]",
             [*centers.ravel(), *(group[0] for group in groups), len(groups), len(groups[0]), options["gridsize"]],
         )
     groups, offsets, centers = grouped(np.array(grid), 2)

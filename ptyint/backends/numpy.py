@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ptyint.backends.protocol import by_name
 from ptyint.scans.batches import canvas_size
 from ptyint.scans.forward import Complex, Float, illuminate, probe_mask, propagate
 
@@ -235,21 +236,19 @@ def stitch(patches: NDArray[Any], positions_px: NDArray[Any], M: int, n_canvas: 
     return np.asarray(total / np.where(covered > 0, covered, 1.0), np.complex128)
 
 
-def _normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
+def normalise_probe(probe: NDArray[Any], probe_scale: float) -> NDArray[Any]:
     """`ptyint.scans.forward.normalise_probe`, which every backend of this package shares, written once more."""
     y, x = np.indices(probe.shape[-2:]) - probe.shape[-1] // 2
     inside = np.hypot(y, x) <= probe.shape[-1] / 4
     return np.asarray(probe / (probe_scale * np.mean(inside * np.sqrt((abs(probe) ** 2).sum(axis=0)))))
 
 
-_NAMESAKES = (
-    probe_mask, downsample, upsample, sigmoid, swish, softplus, relu, phase_head, pad_patch, translate, merge_patches,
-    cut_patches, illuminate, propagate, expected_intensity, poisson_nll, diffract, patch_of_group, stitch,
-)  # fmt: skip
-
 OPERATORS: dict[str, Callable[..., Any]] = {
-    "normalise_probe": _normalise_probe,
-    **{operator.__name__: operator for operator in _NAMESAKES},
     "canvas_size": lambda N, offsets_px: float(canvas_size(N, offsets_px)),
-}
+    **by_name(
+        normalise_probe, probe_mask, downsample, upsample, sigmoid, swish, softplus, relu, phase_head, pad_patch,
+        translate, merge_patches, cut_patches, illuminate, propagate, expected_intensity, poisson_nll, diffract,
+        patch_of_group, stitch,
+    ),
+}  # fmt: skip
 """Everything that a backend may offer under `ptyint.backends.protocol.OPERATORS`, and what only some have."""

@@ -35,7 +35,7 @@ OPERATORS = (
 does (`downsample` and `upsample` act on (B, C, H, W), `pad_patch` on (B, C, N/2, N/2), `translate` on (B, n, n))."""
 
 
-def by_name(*operators: Operator) -> dict[str, Operator]:
+def by_name(*operators: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
     """Operators under the names of their functions."""
     return {operator.__name__: operator for operator in operators}
 

@@ -8,9 +8,7 @@ import importlib
 import math
 import os
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -133,8 +131,10 @@ def on_arrays(
     return {name: operator(name) for name in OPERATORS}
 
 
-class NetworkBackend(ABC):
+class NetworkBackend:
     """A backend made from a :class:`Network`: the training loop and inference are written once, here.
+
+    It lacks `operators` and `describe`, which see :mod:`ptyint.backends.protocol`.
 
     Attributes
     ----------
@@ -147,14 +147,8 @@ class NetworkBackend(ABC):
     precisions: tuple[str, ...] = ("float32", "float64")
     frameworks: tuple[str, ...]
     network: Callable[[TrainingConfig, Weights, Good, str], Network]
-
-    @abstractmethod
-    def operators(self, precision: str = "float64") -> dict[str, Operator]:
-        """See :meth:`.protocol.Operators.operators`."""
-
-    @abstractmethod
-    def describe(self) -> dict[str, Any]:
-        """Version, device, threads, determinism flags."""
+    _idle: Any = (None, None)
+    """Kind and network of the last inference, for the next one of its kind: it is built and traced once."""
 
     def description(
         self, version: str, device: str, threads: int | None, deterministic: bool, **departures: bool
@@ -188,23 +182,19 @@ class NetworkBackend(ABC):
         history = fit(network, data, config, self.name, on_epoch)
         return {name: array.astype(np.float32) for name, array in network.get_weights().items()}, history
 
-    @cached_property
-    def _idle(self) -> dict[Any, Network]:
-        """The network of the last inference, for the next one of its kind: it is built and traced once."""
-        return {}
-
     def forget(self) -> None:
         """Drop the network of the last inference: the next one builds its own."""
-        self._idle.clear()
+        self._idle = None, None
 
     def infer(self, data: GroupedScan, weights: Weights, config: InferenceConfig) -> NDArray[np.complex64]:
         """See :meth:`.protocol.Trainable.infer`."""
         key = config.model, *((name, array.shape) for name, array in weights.items())
-        if network := self._idle.pop(key, None):
+        kind, network = self._idle
+        self.forget()
+        if kind == key:
             network.reset(weights)
         else:
             network = self.build(TrainingConfig(model=config.model), weights, data.scan.good_pixels)
         patches = [network.predict(batch) for batch in data.batches(config.batch_size)]
-        self.forget()
-        self._idle[key] = network
+        self._idle = key, network
         return np.concatenate(patches).astype(np.complex64)

@@ -111,11 +111,6 @@ class Finding:
         return Place(self.rung, self.case, self.precision, self.tap, self.operand, self.step)
 
     @property
-    def key(self) -> tuple[Place, str, str]:
-        """Where and what, whatever the precision."""
-        return self.where._replace(precision=""), self.side, self.against
-
-    @property
     def excess(self) -> float:
         """The ratio, to order by: NaN is beyond every tolerance."""
         return math.inf if math.isnan(self.ratio) else self.ratio

@@ -6,7 +6,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,7 +93,6 @@ class Climb:
         self._done: dict[tuple[str, str, str], Future[str]] = {}  # by side, capture and part
         self._judged: dict[str, Judged] = {}
         self._red: list[compare.RedTap] = []
-        self._measured: Measured | None = None
         self._submit({capture.name: capture for rung in self.rungs for capture in RUNGS[rung].captures}.values())
 
     def _submit(self, captures: Iterable[Capture]) -> None:
@@ -166,14 +165,11 @@ class Climb:
         """Names of the rungs of the profile."""
         return climbed(self.problems.profile)
 
-    @property
+    @cached_property
     def measured(self) -> Measured:
         """What was captured, for a judge; see :class:`ptyint.parity.rungs.rung.Measured`."""
         wait([future for (_, name, _), future in self._done.items() if name == "contract"])
-        if self._measured is None:
-            offers = {side: Offer.of(stored(self.scratch, side, OFFER)) for side in self.pair}
-            self._measured = Measured(offers, self._read)
-        return self._measured
+        return Measured({side: Offer.of(stored(self.scratch, side, OFFER)) for side in self.pair}, self._read)
 
     def rung(self, name: str, problems: Problems | None = None, *, again: bool = False) -> Judged:
         """Judge a rung, once both sides have captured what it needs.
@@ -197,7 +193,7 @@ class Climb:
         rung = RUNGS[name]
         if again:
             self._submit(rung.captures)
-            self._measured = None
+            vars(self).pop("measured", None)
         names = {capture.name for capture in rung.captures}
         wait([future for (_, capture, _), future in self._done.items() if capture in names])
         self._red = [tap for tap in self._red if problems or tap.rung != name]  # a rung may be judged anew

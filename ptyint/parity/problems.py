@@ -3,9 +3,9 @@
 All of it is made in NumPy.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -171,8 +171,3 @@ class Problems:
     def trainings(self) -> dict[str, Training]:
         """The short trainings; where networks are looked at alone, those that are saved."""
         return SAVED if self.cases else trainings(self.profile)
-
-    @classmethod
-    def from_mapping(cls, values: Mapping[str, Any]) -> "Problems":
-        """The problems whose ``asdict`` this is."""
-        return cls(**{**values, "plan": Plan(**values["plan"]), "budget": Budget(**values["budget"])})

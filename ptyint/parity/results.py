@@ -6,9 +6,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ptyint._atomic import write_text
@@ -19,7 +21,7 @@ from ptyint.evidence.display import Table, checks_table
 from ptyint.parity import tolerances
 from ptyint.parity.compare import REFEREE, Finding, plain
 from ptyint.parity.rungs import NUMBERS, RUNGS, climbed
-from ptyint.parity.rungs.rung import Rung, shrinks, worst
+from ptyint.parity.rungs.rung import Rung
 from ptyint.parity.tolerances import PRECISIONS
 
 VERSION = 2
@@ -41,7 +43,31 @@ class Judged:
     @cached_property
     def checks(self) -> list[Check]:
         """One check for each of the rung's criteria."""
-        return self.rung.checks(self.rows)
+        rung, asked = self.rung, self.rung.criteria()
+        if rung.places:
+            return [self._of_place(*one) for one in zip(asked, rung.places, strict=True)]
+        checks = [self._of_largest(*one) for one in zip(asked, rung.precisions, strict=False)]
+        if rung.shrinks:
+            missing = _why(self.unavailable)
+            checks.append(asked[-1].measured(self.shrinks, missing, available=not missing))
+        return checks
+
+    def _of_largest(self, criterion: Criterion, precision: str) -> Check:
+        largest = self.worst(precision or None)
+        missing = _why([row for row in self.unavailable if precision in ("", row.precision)])
+        if largest is None:
+            return criterion.measured(None, missing or "nothing was measured", available=not missing)
+        detail = f" ({largest.note})" if largest.note and not largest.holds else ""
+        words = f"{largest.place}: {largest.error:.2g} of {largest.tolerance:.2g}{detail}"
+        return criterion.measured(largest.ratio, "; ".join(filter(None, (words, missing))), available=not missing)
+
+    def _of_place(self, criterion: Criterion, place: tuple[str, str]) -> Check:
+        row = next((row for row in self.rows if (row.case, row.tap) == place), None)
+        if row is None:
+            return criterion.measured(None, "nothing was trained")
+        return criterion.measured(
+            row.ratio if row.available else None, row.note, decided=row.decided, available=row.available
+        )
 
     @property
     def verdict(self) -> Verdict:
@@ -51,7 +77,17 @@ class Judged:
     @property
     def shrinks(self) -> float | None:
         """Largest error in single precision over the largest in double; None where that is not asked, or missing."""
-        return shrinks(self.rows) if self.rung.shrinks else None
+        single, double = (
+            {(row.where._replace(precision=""), row.side, row.against): row.error for row in self.on(precision)}
+            for precision in PRECISIONS
+        )
+        both = single.keys() & double.keys()
+        if not (self.rung.shrinks and both):
+            return None
+        wide, narrow = (max(errors[key] for key in both) for errors in (single, double))
+        if math.isinf(wide) or math.isinf(narrow):
+            return math.nan
+        return (wide or float(np.finfo("float32").eps)) / narrow if narrow > 0 else math.inf
 
     def on(self, precision: str | None = None) -> list[Finding]:
         """What was compared, at one precision if asked."""
@@ -64,7 +100,7 @@ class Judged:
 
     def worst(self, precision: str | None = None) -> Finding | None:
         """The finding nearest to its tolerance, or farthest beyond it."""
-        return worst(self.on(precision))
+        return max(self.on(precision), key=attrgetter("excess"), default=None)
 
     def __repr__(self) -> str:
         return f"<rung {self.rung.name}: {self.verdict}, {len(self.rows)} findings>"
@@ -72,6 +108,15 @@ class Judged:
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
         caption = f"Rung {NUMBERS[self.rung.name]}, {self.rung.name}: {self.rung.question}"
         return replace(checks_table(self.checks, caption), record=None)._repr_mimebundle_()
+
+
+def _why(missing: Sequence[Finding]) -> str:
+    """What is not available, in words; empty where everything is."""
+    taps: dict[str, dict[str, None]] = {}
+    for row in missing:
+        taps.setdefault(row.note, {})[row.tap] = None
+    reasons = [f"{', '.join(filter(None, names))}: {note}".removeprefix(": ") for note, names in taps.items()]
+    return f"{len(missing)} not available ({'; '.join(reasons)})" if missing else ""
 
 
 def table(rows: Sequence[Finding]) -> pd.DataFrame:

@@ -17,6 +17,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from ptyint import backends
 from ptyint._atomic import write_arrays, write_text
 from ptyint.evidence.environment import now
@@ -142,7 +144,8 @@ def opened(name: str, folder: Path) -> Callable[[str, str], None]:
     before = time.perf_counter()
     backend = backends.load(name)
     seconds = time.perf_counter() - before
-    bench = Bench(backend, tuple(given["pair"]), Problems.from_mapping(given["problems"]), folder, seconds)
+    problems = TypeAdapter(Problems).validate_python(given["problems"])
+    bench = Bench(backend, tuple(given["pair"]), problems, folder, seconds)
     write(folder, name, OFFER, written(backend))
     return lambda asked, part: capture(bench, CAPTURES[asked], part)
 

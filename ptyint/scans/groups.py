@@ -36,11 +36,6 @@ class Groups:
     centers_px: NDArray[np.float64]
 
     @property
-    def seeds(self) -> NDArray[np.int64]:
-        """(n_groups,) the pattern that each group was built around."""
-        return self.indices[:, 0]
-
-    @property
     def n_groups(self) -> int:
         """Number of groups."""
         return int(self.indices.shape[0])

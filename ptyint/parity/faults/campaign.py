@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_text
 from ptyint.errors import ConfigError, did_you_mean
 from ptyint.evidence.checks import to_json
 from ptyint.evidence.processes import SCRATCH_VARIABLE
@@ -24,7 +24,7 @@ from ptyint.parity.compare import plain
 from ptyint.parity.configurations import SAVED
 from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
 from ptyint.parity.faults.injection import SIDE
-from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, Limit, Outcome
+from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, ROUNDING, Limit, Outcome
 from ptyint.parity.ladder import Climb, run_module
 from ptyint.parity.rungs import CAPTURES, NUMBERS, training
 from ptyint.parity.rungs.rung import file_name
@@ -131,8 +131,7 @@ class Campaign:
             "rounding": to_json(self.rounding),
             "evidence": self.evidence,
         }
-        with atomic_path(Path(path)) as temporary:
-            temporary.write_text(json.dumps(values, indent=1), encoding="utf-8")
+        write_text(path, json.dumps(values, indent=1))
 
 
 def chosen(ids: str = "") -> tuple[Fault, ...]:
@@ -189,29 +188,20 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
         An unknown id.
     """
     faults, target = chosen(ids), Path(folder)
-    shares = _shares(faults)
+    # The longest come first: the control, which climbs to the end, then faults by their expected rung, highest first.
+    asked = [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
+    sized = [str(number) for number in range(len(SIZED))]
+    shares = ("share0", *asked[::2], *sized[1::2]), ("share1", *asked[1::2], *sized[::2], ROUNDING)  # for two cores
+    answers: dict[str, Any] = {}
     with captured(target, timeout) as (scratch, commands), ThreadPoolExecutor(2) as pool:
-        commands += pool.map(partial(_tried, scratch, target, timeout), shares, shares.values())
-        files = [scratch / f"{share}.json" for share in shares]
-        written = [json.loads(file.read_text()) for file in files if file.is_file()]  # none where a process did not end
-    tried = {one["id"]: Outcome(**one) for values in written for one in values["outcomes"]}
-    limits = tuple(Limit(**one) for values in written for one in values["limits"])
-    apart = next((values["rounding"] for values in written if "rounding" in values), math.nan)
-    done = Campaign(faults, tried, limits, apart, evidence, tuple(commands))
+        commands += pool.map(partial(_tried, scratch, target, timeout), shares)
+        for file in (scratch / f"{name}.json" for name, *_ in shares):
+            answers |= json.loads(file.read_text()) if file.is_file() else {}  # none where a process did not end
+    tried = {id: Outcome(**answers[id]) for id in asked if id in answers}
+    limits = tuple(Limit(**one) for number, one in answers.items() if number in sized)
+    done = Campaign(faults, tried, limits, answers.get(ROUNDING, math.nan), evidence, tuple(commands))
     done.save(target / NAME)
     return done
-
-
-def _shares(faults: Sequence[Fault]) -> dict[str, list[str]]:
-    """Two shares of the faults, and of those with a size, for two cores: name to options.
-
-    The longest come first: the control, which climbs to the end, then faults by their expected rung, highest first.
-    """
-    ids = [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
-    numbers = [str(number) for number in range(len(SIZED))]
-    shares = {f"share{i}": ["--ids", *ids[i::2], "--sized", *numbers[1 - i :: 2]] for i in range(2)}
-    shares["share1"].append("--rounding")
-    return shares
 
 
 @contextmanager
@@ -236,7 +226,7 @@ def _measured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...
     return [worker.command()]
 
 
-def _tried(scratch: Path, target: Path, timeout: float, name: str, options: Sequence[str]) -> dict[str, Any]:
+def _tried(scratch: Path, target: Path, timeout: float, share: Sequence[str]) -> dict[str, Any]:
     """Try a share of the faults; what a run's record keeps of that."""
-    arguments = (str(scratch), "--name", name, *options)
-    return run_module(target, timeout, f"sensitivity.{name}.log", "ptyint.parity.faults.trial", *arguments)
+    log, arguments = f"sensitivity.{share[0]}.log", (str(scratch), *share)
+    return run_module(target, timeout, log, "ptyint.parity.faults.trial", *arguments)

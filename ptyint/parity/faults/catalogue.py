@@ -5,12 +5,12 @@ imports no framework: a fault does when it is applied.
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -211,8 +211,7 @@ def _border_everywhere(original: Any, self: Any, *arguments: Any) -> Any:
 
 def _activation(name: str, change: Callable[[Any], Any]) -> Context:
     """Another function under the name of an activation."""
-    path = f"{TORCH}.ACTIVATIONS"
-    return lambda: constant(path, {**pkgutil.resolve_name(path), name: change})()
+    return lambda: patch.dict(f"{TORCH}.ACTIVATIONS", {name: change})
 
 
 def in_operator(id: str, title: str, name: str, change: Change, upstream: str = "own") -> Fault:

@@ -1,14 +1,14 @@
 """One fault on the ladder, until its first red rung.
 
-``python -m ptyint.parity.faults.trial FOLDER ...`` tries faults one after the other, in a process with the framework;
-:mod:`ptyint.parity.faults.campaign` starts such processes.
+``python -m ptyint.parity.faults.trial FOLDER NAME WHAT ...`` tries one after the other in a process with the framework,
+and writes ``FOLDER/NAME.json``; :mod:`ptyint.parity.faults.campaign` starts such processes.
 """
 
-import argparse
 import json
 import math
 import os
 import shutil
+import sys
 import tempfile
 import time
 import weakref
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ptyint import backends
-from ptyint._atomic import atomic_path
+from ptyint._atomic import write_text
 from ptyint.backends.weights import Weights
 from ptyint.evidence.processes import follow_parent
 from ptyint.parity import problems as given
@@ -40,7 +40,7 @@ from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
 from ptyint.parity.rungs.training import trained
 from ptyint.parity.tolerances import PRECISIONS
 
-REFERENCE, CONTROL, ALONE = "tensorflow", "control", "alone"
+REFERENCE, CONTROL, ALONE, ROUNDING = "tensorflow", "control", "alone", "rounding"
 LOW = ("contract", "operator")
 """Rungs that need no other backend's arrays."""
 
@@ -155,11 +155,10 @@ class Trial:
 
 def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Arrays:
     """The candidate's arrays under the fault; what the reference wrote before."""
-    if side != SIDE:
-        return bench.stored(side, capture, part)
-    control = bench.stored(side, capture, part) if capture == "long" and not called.get("optimiser", True) else {}
-    if control:  # more of the same steps: what was not called there is not here
-        return control
+    before = stored(bench.folder, side, capture, part)
+    again = capture == "long" and not called.get("optimiser", True)  # more of the same steps, none of them called
+    if side != SIDE or (again and before):
+        return before
     SEEN.clear()
     with under(applied):
         arrays: Captured = CAPTURES[capture].measure(bench, part)
@@ -227,25 +226,14 @@ def rounding(folder: Path) -> float:
     return change(folder, partial(wrapped, "ptyint.backends.weights", "initial_weights", moved))
 
 
-def main() -> None:
-    """Parse the command line, try faults, write ``FOLDER/<name>.json``."""
-    follow_parent()
-    parser = argparse.ArgumentParser(description="Try faults on the parity ladder.")
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--name", required=True, help="of the file that gets the outcomes")
-    parser.add_argument("--ids", nargs="*", default=[], help="faults to climb with")
-    parser.add_argument("--sized", nargs="*", type=int, default=[], help="numbers of faults with a size")
-    parser.add_argument("--rounding", action="store_true", help="measure what rounding changes in a reconstruction")
-    options = parser.parse_args()
-    values: dict[str, Any] = {
-        "outcomes": [asdict(tried(options.folder, id)) for id in options.ids],
-        "limits": [asdict(limit(options.folder, SIZED[number])) for number in options.sized],
-    }
-    if options.rounding:
-        values["rounding"] = rounding(options.folder)
-    with atomic_path(options.folder / f"{options.name}.json") as path:
-        path.write_text(json.dumps(values))
+def answered(folder: Path, asked: str) -> Any:
+    """What came of an id of the catalogue, of a number among the faults with a size, or of `ROUNDING`, for JSON."""
+    if asked == ROUNDING:
+        return rounding(folder)
+    return asdict(limit(folder, SIZED[int(asked)]) if asked.isdigit() else tried(folder, asked))
 
 
 if __name__ == "__main__":
-    main()
+    follow_parent()
+    home, name, *questions = sys.argv[1:]
+    write_text(Path(home, f"{name}.json"), json.dumps({one: answered(Path(home), one) for one in questions}))

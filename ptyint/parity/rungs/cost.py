@@ -9,7 +9,7 @@ import numpy as np
 
 from ptyint.images.reconstruction import peak_memory_bytes
 from ptyint.parity.capabilities import lacking
-from ptyint.parity.compare import Finding, Place
+from ptyint.parity.compare import Finding, Place, bounded
 from ptyint.parity.problems import Problems
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
 from ptyint.parity.rungs.step import LONG_RUN
@@ -36,30 +36,24 @@ def measure(bench: Bench, part: str = "") -> Captured:
 
 def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     """Ratios against the budget; without one they hold."""
-    candidate, reference = measured.pair
-    spent = costs(measured)
     for what, limit in asdict(problems.budget).items():
-        label, _, needs = COSTS[what]
+        label, ending, needs = COSTS[what]
         where = Place("cost", tap=label)
         if why := lacking(measured.offers, needs):
             yield Finding.unavailable(where, measured.pair, why)
             continue
-        ratio, bound = spent[candidate].get(what, np.nan) / spent[reference].get(what, np.nan), limit or np.inf
-        if np.isfinite(ratio):
-            yield Finding(*where, *measured.pair, ratio, bound, ratio / bound)
-        else:
-            yield Finding(*where, *measured.pair, ratio, bound, np.inf, "not measured")
+        ours, theirs = (_spent(measured, side, ending) for side in measured.pair)
+        note = "" if np.isfinite(ours / theirs) else "not measured"
+        yield bounded(where, measured.pair, ours / theirs, limit or np.inf, note)
 
 
 def numbers(measured: Measured) -> dict[str, float]:
     """Every cost of each backend that could be measured, by name."""
-    candidate, reference = measured.pair
-    spent = costs(measured)
     return {
-        f"{label}, {name}": spent[name].get(what, np.nan)
-        for what, (label, _, needs) in COSTS.items()
+        f"{label}, {name}": _spent(measured, name, ending)
+        for label, ending, needs in COSTS.values()
         if not lacking(measured.offers, needs)
-        for name in (reference, candidate)
+        for name in measured.offers
     }
 
 
@@ -69,18 +63,11 @@ def about(measured: Measured) -> dict[str, dict[str, Any]]:
     return {side: json.loads(str(text)) for side, text in told.items()}
 
 
-def costs(measured: Measured) -> dict[str, dict[str, float]]:
-    """Backend to what of `COSTS` was measured, in s and GiB."""
-    return {side: _costs(measured, side) for side in measured.offers}
-
-
-def _costs(measured: Measured, side: str) -> dict[str, float]:
+def _spent(measured: Measured, side: str, ending: str) -> float:
+    """Mean of the medians of what was measured under such names, in s or GiB; NaN where nothing was."""
     held = [measured.of(side, capture) for capture in ("long", "training", "cost")]
-    spent = {}
-    for what, (_, ending, _) in COSTS.items():
-        if medians := [np.median(one[name]) for one in held for name in one if name.endswith(ending)]:
-            spent[what] = float(np.mean(medians)) / (2**30 if what == "memory" else 1)
-    return spent
+    medians = [np.median(one[name]) for one in held for name in one if name.endswith(ending)]
+    return float(np.mean(medians)) / (2**30 if ending.endswith("bytes") else 1) if medians else np.nan
 
 
 COST = Capture("cost", measure)

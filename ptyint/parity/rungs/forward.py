@@ -17,9 +17,8 @@ from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare, diff
 from ptyint.parity.configurations import CASES, inputs_of
 from ptyint.parity.problems import Network, Problems
 from ptyint.parity.rungs import workflow
-from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted, stored
 from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, ULPS
-from ptyint.scans.batches import Batch
 
 PREDICTED = ("predicted", "predicted, one by one")
 """Object patches by the path that production takes: of the whole batch, and group by group."""
@@ -49,19 +48,15 @@ def traced(bench: Bench, network: Network, injected: Arrays | None = None) -> Ca
         if injected is None:
             arrays["predicted"] = built.predict(batch)
             if case.patterns > 1:
-                arrays["predicted, one by one"] = np.concatenate([built.predict(one) for one in _singly(batch)])
+                groups = zip(batch.inputs[:, None], batch.counts[:, None], batch.offsets_px[:, None], strict=True)
+                singly = [replace(batch, inputs=x, counts=k, offsets_px=offsets) for x, k, offsets in groups]
+                arrays["predicted, one by one"] = np.concatenate([built.predict(one) for one in singly])
     return arrays
-
-
-def _singly(batch: Batch) -> Iterator[Batch]:
-    """Each group of a batch in a batch of its own."""
-    for inputs, counts, offsets in zip(batch.inputs, batch.counts, batch.offsets_px, strict=True):
-        yield replace(batch, inputs=inputs[None], counts=counts[None], offsets_px=offsets[None])
 
 
 def _injected(bench: Bench, part: str) -> Captured:
     """What each tap of the candidate does on the reference's inputs."""
-    return traced(bench, Network.named(part), bench.stored(bench.pair[0], "trace", part))
+    return traced(bench, Network.named(part), stored(bench.folder, bench.pair[0], "trace", part))
 
 
 def parts(problems: Problems) -> tuple[str, ...]:

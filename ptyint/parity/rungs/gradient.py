@@ -13,7 +13,7 @@ from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded
 from ptyint.parity.configurations import CASES, inputs_of
 from ptyint.parity.problems import Network, Problems
 from ptyint.parity.rungs.forward import INJECTED, TRACE, allowed, located, refereed, traced
-from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, stored
 from ptyint.parity.tolerances import PRECISIONS, SLOPE
 
 SLOPES = ("gridsize 1", "gridsize 2")
@@ -31,8 +31,8 @@ def before_kinks(arrays: Arrays, case: str) -> Captured:
 
 def _aligned(bench: Bench, part: str) -> Captured:
     """The candidate's trace on the reference's side of every kink."""
-    network = Network.named(part)
-    return traced(bench, network, before_kinks(bench.stored(bench.pair[0], "trace", part), network.case))
+    network, theirs = Network.named(part), stored(bench.folder, bench.pair[0], "trace", part)
+    return traced(bench, network, before_kinks(theirs, network.case))
 
 
 def _in_single_precision(problems: Problems) -> tuple[str, ...]:

@@ -1,22 +1,20 @@
 """What a rung is: a question, what each side captures for it in a process of its own, and what is judged of that."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.evidence.checks import Check, Criterion
+from ptyint.evidence.checks import Criterion
 from ptyint.parity.capabilities import Offer, lacking
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place
 from ptyint.parity.problems import Problems
-from ptyint.parity.tolerances import PRECISIONS
 
 Captured = dict[str, NDArray[Any]]
 
@@ -55,10 +53,6 @@ class Bench:
     def name(self) -> str:
         """Of the backend."""
         return str(self.backend.name)
-
-    def stored(self, side: str, capture: str, part: str = "") -> Arrays:
-        """What a side wrote before; see :func:`stored`."""
-        return stored(self.folder, side, capture, part)
 
 
 @dataclass(frozen=True)
@@ -194,20 +188,6 @@ class Rung:
         shrinking = Criterion(f"{self.name}, error in float32 over that in float64", ">=", SHRINKS)
         return (*(Criterion(name, "<=", 1.0) for name in names), *([shrinking] if self.shrinks else []))
 
-    def checks(self, rows: Sequence[Finding]) -> list[Check]:
-        """One check for each of :meth:`criteria`, from the findings of this rung."""
-        asked = self.criteria()
-        if self.places:
-            return [_of_place(one, place, rows) for one, place in zip(asked, self.places, strict=True)]
-        checks = [
-            _of_largest(one, [row for row in rows if precision in ("", row.precision)])
-            for one, precision in zip(asked, self.precisions, strict=False)
-        ]
-        if self.shrinks:
-            missing = _why(rows)
-            checks.append(asked[-1].measured(shrinks(rows), missing, available=not missing))
-        return checks
-
 
 def without(measured: Measured, rung: str, precisions: Iterable[str]) -> list[Finding]:
     """A finding for each precision in which a side does not compute."""
@@ -217,53 +197,6 @@ def without(measured: Measured, rung: str, precisions: Iterable[str]) -> list[Fi
         for one in precisions
         if one not in offer.precisions
     ]
-
-
-def worst(rows: Iterable[Finding]) -> Finding | None:
-    """The finding nearest to its tolerance, or farthest beyond it."""
-    return max((row for row in rows if row.available), key=attrgetter("excess"), default=None)
-
-
-def shrinks(rows: Sequence[Finding]) -> float | None:
-    """Largest error in single precision over the largest in double; None where one of them is missing."""
-    single, double = (
-        {row.key: row.error for row in rows if row.available and row.precision == precision} for precision in PRECISIONS
-    )
-    both = single.keys() & double.keys()
-    if not both:
-        return None
-    wide, narrow = (max(errors[key] for key in both) for errors in (single, double))
-    if math.isinf(wide) or math.isinf(narrow):
-        return math.nan
-    return (wide or float(np.finfo("float32").eps)) / narrow if narrow > 0 else math.inf
-
-
-def _of_largest(criterion: Criterion, rows: Sequence[Finding]) -> Check:
-    largest, missing = worst(rows), _why(rows)
-    if largest is None:
-        return criterion.measured(None, missing or "nothing was measured", available=not missing)
-    detail = f" ({largest.note})" if largest.note and not largest.holds else ""
-    words = f"{largest.place}: {largest.error:.2g} of {largest.tolerance:.2g}{detail}"
-    return criterion.measured(largest.ratio, "; ".join(filter(None, (words, missing))), available=not missing)
-
-
-def _of_place(criterion: Criterion, place: tuple[str, str], rows: Sequence[Finding]) -> Check:
-    row = next((row for row in rows if (row.case, row.tap) == place), None)
-    if row is None:
-        return criterion.measured(None, "nothing was trained")
-    if not row.available:
-        return criterion.measured(None, row.note, available=False)
-    return criterion.measured(row.ratio, row.note, decided=row.decided)
-
-
-def _why(rows: Iterable[Finding]) -> str:
-    """What is not available, in words; empty where everything is."""
-    missing = [row for row in rows if not row.available]
-    taps: dict[str, dict[str, None]] = {}
-    for row in missing:
-        taps.setdefault(row.note, {})[row.tap] = None
-    reasons = [f"{', '.join(filter(None, names))}: {note}".removeprefix(": ") for note, names in taps.items()]
-    return f"{len(missing)} not available ({'; '.join(reasons)})" if missing else ""
 
 
 @contextmanager
