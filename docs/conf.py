@@ -14,7 +14,6 @@ html_theme = "furo"
 html_title = "ptyint"
 html_copy_source = False
 html_show_copyright = False
-html_static_path, html_css_files = ["_static"], ["site.css"]
 pygments_style, pygments_dark_style = "a11y-high-contrast-light", "a11y-high-contrast-dark"
 
 myst_enable_extensions = ["colon_fence"]
@@ -29,8 +28,10 @@ napoleon_use_rtype = False
 MENDED = {
     'role="heading"': 'role="heading" aria-level="2"',
     '<aside class="sidebar-drawer"': '<aside aria-label="All pages" class="sidebar-drawer"',
+    '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
+    "<pre>": '<pre tabindex="0">',
 }
-"""What the theme leaves out for those who listen to a page."""
+"""What the theme leaves out for those who listen to a page, or scroll it with keys."""
 
 
 def finish(app: Sphinx, error: Exception | None) -> None:
