@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test lab lint clean
+.PHONY: report test lab docs lint clean
 .DEFAULT_GOAL := report
 
 # All stages, quickly, and one page to read: reports/<time>/index.html.
@@ -18,6 +18,10 @@ test: $(VENV)/.ready
 lab: $(VENV)/.ready
 	$(BIN)/ptyint lab
 
+# The documentation site: build/site/index.html.
+docs: $(VENV)/.ready
+	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
+
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -27,7 +31,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "ptyint needs Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,lab,ptychodus,sweep]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[archive,dev,docs,lab,ptychodus,sweep]'
 	touch $@
 
 clean:

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from importlib.util import find_spec
 from itertools import chain, count
 from pathlib import Path
@@ -29,6 +30,7 @@ from ptyint.evidence import sweep as sweeps
 from ptyint.evidence.checks import PLAIN, SIGNS, signed
 from ptyint.evidence.display import Table, render, required
 from ptyint.evidence.environment import usable_cores
+from ptyint.evidence.export import export, problems
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.pages import SUMMARY, seconds
 from ptyint.evidence.processes import follow_parent
@@ -75,6 +77,9 @@ def commands() -> None:
       ptyint lab                 look into runs, red taps and scans in JupyterLab
       ptyint verify reports/...  is a run folder what its run left, and did it pass?
     """  # noqa: D301 (click keeps the lines below \b as they are)
+
+
+commands.add_command(export)
 
 
 @commands.command(epilog=STAGES_HELP)
@@ -204,8 +209,10 @@ def _declared(command: Sequence[str]) -> list[Notebook]:
 @commands.command()
 @click.argument("folder", type=FOLDER, metavar="RUN")
 @click.option("--alone", is_flag=True, help="The earlier runs and the ledger are not at hand.")
+@click.option("--in-toto", "statement", type=FOLDER, metavar="FILE", help="A test result of `ptyint export` to check.")
+@click.option("--key", type=FOLDER, metavar="PEM", help="Public key that must have signed it.")
 @LEDGER
-def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
+def verify(folder: Path, alone: bool, ledger: Path | None, statement: Path | None, key: Path | None) -> int:
     """Check that a run folder is what the run left, and that the run passed.
 
     RUN is a run folder, such as reports/2026-01-31T120000Z. Hashes every file again, judges every check again and
@@ -213,6 +220,8 @@ def verify(folder: Path, alone: bool, ledger: Path | None) -> int:
     """
     beside = None if alone else _ledger(ledger, folder.resolve().parent)
     said = verification.verify(folder, beside, alone=alone)
+    if statement and said.verdict is not None:
+        said = replace(said, problems=(*said.problems, *problems(folder, statement, key)))
     _say(*(f"{SIGNS['fail']} {problem}" for problem in said.problems))
     if said.verdict is None or said.problems:
         _say(f"{SIGNS['fail']} {shortened(said.run, 100)} is not the evidence that a run left.")

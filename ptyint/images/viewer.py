@@ -54,7 +54,7 @@ class Chooser:
             from ipywidgets import Dropdown, SelectionSlider, interactive
 
             controls = {
-                name: Dropdown(options=one, description=name)
+                name: Dropdown(options=one, description=name, layout={"width": "max-content"})
                 if isinstance(one, Mapping)
                 else SelectionSlider(options=one[0], value=one[1], description=name)
                 for name, one in self.choices.items()
