@@ -8,13 +8,11 @@ import shlex
 import shutil
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from importlib.util import find_spec
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +25,14 @@ from ptyint.errors import ConfigError, LostRunError, PtyintError, shortened
 from ptyint.evidence import causes, ci, folder, history, manifest, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence import sweep as sweeps
-from ptyint.evidence.checks import PLAIN, SIGNS, signed
+from ptyint.evidence.checks import SIGNS, signed
 from ptyint.evidence.display import Table, render, required
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.export import export, problems
 from ptyint.evidence.manifest import Manifest, Notebook
 from ptyint.evidence.pages import SUMMARY, seconds
 from ptyint.evidence.processes import follow_parent
+from ptyint.evidence.terminal import in_plain, progress, say
 from ptyint.stages import PROFILES, STAGES, jobs_of
 from ptyint.stages.request import Request
 from ptyint.stages.scan import default_fixture
@@ -116,43 +115,19 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
         return _announce(runner.declared(jobs), folder.finished_runs(reports), profile)
     if (junit := given["junit"]) and not junit.absolute().parent.is_dir():
         raise ConfigError(f"--junit {junit}: there is no folder {junit.parent}; make it, or give another file.")
-    _say(*filter(None, (job.note for job in jobs)), to="stderr")
-    with _progress(len(jobs)) as on_progress:
+    say(*filter(None, (job.note for job in jobs)), to="stderr")
+    with progress(len(jobs)) as on_progress:
         done = runner.run(
             jobs, ledger=_ledger(given["ledger"], reports), argv=["ptyint", *ctx.obj], describe=describe,
             on_progress=on_progress, **{name: given[name] for name in ("reports", "profile", "side_by_side")},
         )  # fmt: skip
     content = manifest.read(done.folder)
-    _say(*ci.json_lines(content) if given["as_json"] else ())
-    _say(*causes.lines(content, CAUSES), *(one for one in done.errors if one not in content.errors), to=to)
-    _say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}", to=to)
-    _say(f"All runs: {done.folder.parent / history.PAGE}", to=to)
+    say(*ci.json_lines(content) if given["as_json"] else ())
+    say(*causes.lines(content, CAUSES), *(one for one in done.errors if one not in content.errors), to=to)
+    say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}", to=to)
+    say(f"All runs: {done.folder.parent / history.PAGE}", to=to)
     ci.publish(content, junit, os.environ.get("GITHUB_STEP_SUMMARY"))
     return int(done.verdict != "pass")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[runner.OnProgress]:
-    """A bar for all notebooks, with those that run; a line at the end of each where there is no terminal."""
-    bar, start, lock = tqdm(total=total, unit="notebook", disable=None), time.monotonic(), threading.Lock()
-    running, ended = dict[str, str](), count(1)
-
-    def show(name: str, done: int, cells: int) -> None:
-        with lock, suppress(OSError, ValueError):  # the terminal is gone
-            running[name] = f"{done}/{cells}"
-            if done == cells:
-                del running[name]
-                bar.update()
-                if bar.disable:
-                    took = f"after {time.monotonic() - start:.0f} s"
-                    _say(f"{name} has ended, {next(ended)} of {total}, {took}", to="stderr")
-            bar.set_postfix(running)
-
-    try:
-        yield show
-    finally:
-        with suppress(OSError, ValueError):
-            bar.close()
 
 
 def _jobs(stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **given: Any) -> list[runner.Job]:
@@ -167,7 +142,7 @@ def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile:
     ran = {one.name: one for run in reversed(earlier) if run.profile == profile for one in run.notebooks if one.end}
     took = {one.name: float(seconds(ran[one.name])) / 60 for one in entries if one.name in ran}
     shown = [(one, manifest.declare(one), took.get(one.name)) for one in entries]
-    _say(render("plan.txt.j2", entries=shown, required=required))
+    say(render("plan.txt.j2", entries=shown, required=required))
     return 0
 
 
@@ -189,12 +164,12 @@ def sweep(ctx: click.Context, /, file: Path, folder: Path | None, executor: str,
     planned = sweeps.Sweep.planned(file, folder or Path("sweeps") / file.stem, _declared)
     make = sweeps.executor_of(executor, workers)
     if given["dry_run"]:
-        _say(*(shlex.join(["ptyint", *one.command]) for one in planned.trials), planned.expected())
+        say(*(shlex.join(["ptyint", *one.command]) for one in planned.trials), planned.expected())
         return 0
     threads = max(1, usable_cores() // workers) if executor == "local" and workers > 1 else 0
     done = sweeps.run(planned, make, ["ptyint", *ctx.obj], retry=given["retry"], threads=threads)
     page = f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / 'sweep.html'}"
-    _say(*causes.lines(manifest.read(done.folder), CAUSES), page)
+    say(*causes.lines(manifest.read(done.folder), CAUSES), page)
     return int(done.verdict != "pass")
 
 
@@ -222,11 +197,11 @@ def verify(folder: Path, alone: bool, ledger: Path | None, statement: Path | Non
     said = verification.verify(folder, beside, alone=alone)
     if statement and said.verdict is not None:
         said = replace(said, problems=(*said.problems, *problems(folder, statement, key)))
-    _say(*(f"{SIGNS['fail']} {problem}" for problem in said.problems))
+    say(*(f"{SIGNS['fail']} {problem}" for problem in said.problems))
     if said.verdict is None or said.problems:
-        _say(f"{SIGNS['fail']} {shortened(said.run, 100)} is not the evidence that a run left.")
+        say(f"{SIGNS['fail']} {shortened(said.run, 100)} is not the evidence that a run left.")
     else:
-        _say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {signed(said.verdict)}")
+        say(f"{SIGNS['pass']} {said.run} is as the run left it; its verdict: {signed(said.verdict)}")
     return 0 if said.green else 1
 
 
@@ -241,14 +216,14 @@ def diff(before: Path, now: Path, as_json: bool) -> None:
     """
     frame = history.difference(manifest.read(before), manifest.read(now))
     caption = f"{now.resolve().name} against {before.resolve().name}: {len(frame) or 'nothing'} differs"
-    _say(frame.to_json(orient="records", lines=True).strip() if as_json else Table.of(frame, caption).markdown.strip())
+    say(frame.to_json(orient="records", lines=True).strip() if as_json else Table.of(frame, caption).markdown.strip())
 
 
 @commands.command()
 @REPORTS
 def index(reports: Path) -> None:
     """Make index.html and index.json of the runs again from the run folders."""
-    _say(history.write_index(reports))
+    say(history.write_index(reports))
 
 
 @commands.command()
@@ -257,11 +232,11 @@ def index(reports: Path) -> None:
 def clean(reports: Path, yes: bool) -> None:
     """Remove what interrupted runs left: folders .<time>.partial, named first. Other runs are not touched."""
     left = folder.dead(reports)
-    _say(*(f"{path} ({sum(one.lstat().st_size for one in path.rglob('*')) / 1e6:.1f} MB)" for path in left))
+    say(*(f"{path} ({sum(one.lstat().st_size for one in path.rglob('*')) / 1e6:.1f} MB)" for path in left))
     if left and (yes or click.confirm(f"Remove these {len(left)}?", abort=True)):
         folder.remove(left)
         history.write_index(reports)
-    _say(f"{len(left)} removed.")
+    say(f"{len(left)} removed.")
 
 
 @commands.command()
@@ -273,7 +248,7 @@ def backends() -> int:
     described = describe(names())
     for name, facts in described.items():
         shown = ", ".join(f"{key} {value}" for key, value in facts.items() if key != "backend")
-        _say(f"{name:21} {SIGNS['fail' if 'unavailable' in facts else 'pass']} {facts.get('unavailable', shown)}")
+        say(f"{name:21} {SIGNS['fail' if 'unavailable' in facts else 'pass']} {facts.get('unavailable', shown)}")
     return 1 if any("unavailable" in described[name] for name in BUILT_IN) else 0
 
 
@@ -289,7 +264,7 @@ def check_backend(name: str) -> int:
     from ptyint.parity.conformance import check
 
     checks = check(name)
-    _say(*(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else "") for one in checks))
+    say(*(f"{SIGNS[one.verdict]} {one.name}" + (f": {one.note}" if one.note else "") for one in checks))
     return 0 if all(one.verdict in ("pass", "not available") for one in checks) else 1
 
 
@@ -300,7 +275,7 @@ def fixtures() -> None:
 
     for name in fixture_names():
         fixture = fixture_info(name)
-        _say(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
+        say(f"{name:22} {fixture.n:5} x {fixture.N}^2  {fixture.kind:10} {fixture.notes}")
 
 
 @commands.command()
@@ -318,7 +293,7 @@ def convert(source: Path, target: Path) -> None:
     validate_scan(scan)
     with tqdm(total=scan.n, unit="pattern", disable=None) as bar:
         files.write_scan(scan, target, on_patterns=bar.update)
-    _say(*scan.notes, target)
+    say(*scan.notes, target)
 
 
 @commands.command()
@@ -329,7 +304,7 @@ def notebooks(folder: Path) -> None:
     if there := [source.name for source in sources if (folder / source.name).exists()]:
         raise ConfigError(f"{folder} already has {', '.join(there)}; give a folder without them.")
     folder.mkdir(parents=True, exist_ok=True)
-    _say(*(shutil.copyfile(source, folder / source.name) for source in sources))
+    say(*(shutil.copyfile(source, folder / source.name) for source in sources))
 
 
 @commands.command()
@@ -356,44 +331,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w"))
             os.set_inheritable(getattr(sys, name).fileno(), True)
     follow_parent()
-    codecs.register_error(_in_plain.__name__, _in_plain)
+    codecs.register_error(in_plain.__name__, in_plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors=_in_plain.__name__)
+            stream.reconfigure(errors=in_plain.__name__)
     try:
         return int(commands.main(list(chain(*words)), prog_name="ptyint", standalone_mode=False, obj=given) or 0)
     except click.ClickException as error:
         error.show(told := io.StringIO())
-        _say(shortened(told.getvalue().rstrip()), to="stderr")
+        say(shortened(told.getvalue().rstrip()), to="stderr")
         return error.exit_code
     except (PtyintError, OSError) as error:
-        _say(f"ptyint: {shortened(str(error))}", to="stderr")
+        say(f"ptyint: {shortened(str(error))}", to="stderr")
         return 1 if isinstance(error, LostRunError) else 2
     except click.Abort:
         return 130
 
 
-def _in_plain(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What is printed in place of signs that the encoding of an output does not have."""
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    signs = error.object[error.start : error.end]
-    return "".join(PLAIN.get(sign, ascii(sign)[1:-1]) for sign in signs), error.end
-
-
 def _ledger(given: Path | None, reports: Path) -> Path:
     """The given ledger, else ``docs/fix_plan.md`` beside the folder of the runs, where a checkout has both."""
     return given or reports.resolve().parent / "docs" / "fix_plan.md"
-
-
-def _say(*lines: object, to: str = "stdout") -> None:
-    """Print; that nobody listens any more does no harm."""
-    stream = getattr(sys, to)
-    try:
-        for line in lines:
-            print(line, file=stream, flush=True)
-    except OSError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _value(text: str) -> Any:
