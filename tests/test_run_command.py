@@ -148,6 +148,22 @@ def test_minutes_are_those_of_the_last_run(red) -> None:
     assert len(list((where / "reports").glob("2*"))) == 1
 
 
+NOISE = "import os, time\nos.write(2, b'Could not find cuda drivers')\ntime.sleep(1)"
+
+
+def test_what_libraries_write_to_the_terminal_is_in_the_log_alone(tmp_path: Path) -> None:
+    done = ptyint(made(tmp_path, NOISE), "run test", within="env -u PYTEST_CURRENT_TEST {}")
+    (path,) = (tmp_path / "reports").glob("2*")
+    assert done.returncode == 0 and "cuda" not in done.stderr + done.stdout
+    assert "Could not find cuda drivers" in (path / "small.log").read_text()
+
+
+def test_the_last_words_of_a_kernel_that_dies_are_in_the_terminal(tmp_path: Path) -> None:
+    done = ptyint(made(tmp_path, NOISE + "\nos._exit(1)"), "run test", within="env -u PYTEST_CURRENT_TEST {}")
+    assert done.returncode == 1 and "Could not find cuda drivers" in done.stderr
+    assert "the kernel died" in done.stderr + done.stdout
+
+
 @pytest.mark.parametrize("end", ["2>&1 | true; exit ${{PIPESTATUS[0]}}", "<&- >&- 2>&-"])
 def test_a_terminal_that_is_gone_does_no_harm(end: str, tmp_path: Path) -> None:
     done = ptyint(made(tmp_path, "print('said')"), "run test", within=f"{{}} {end}")

@@ -6,9 +6,11 @@ notebook that stops early, dies or hangs, or whose checks are not all green, end
 
 import json
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ KEPT = ("stdout_file", "stderr_file", "log_output", "on_cell_start", "shutdown_k
 
 OWN = "python3"
 """The kernel of the runner's own interpreter and package; any other was asked for."""
+
+TOLD = 2000
+"""How many characters a dead kernel's last words may have in the terminal."""
 
 
 def packed(message: object) -> bytes:
@@ -118,9 +123,15 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
         client.create_kernel_manager()
         if kernel_name == OWN:  # without folders to look in there is ipykernel of this interpreter alone
             client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
-        with tempfile.TemporaryDirectory() as empty:
+        with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile() as said:
             env = {**(options.get("kernel_env") or {}), **os.environ, **_pinned(empty)}
-            client.execute(env=env, cwd=options.get("kernel_folder"))
+            try:  # what libraries say to the terminal is in the notebook, too
+                client.execute(env=env, cwd=options.get("kernel_folder"), stderr=said)
+            except RuntimeError:  # the kernel did not start, or died
+                said.seek(0)
+                with suppress(OSError):  # the terminal is gone
+                    sys.stderr.write(said.read().decode(errors="replace")[-TOLD:])
+                raise
     finally:
         manager.notebook_complete()
 
