@@ -46,7 +46,7 @@ def test_a_line_of_json_is_a_check(red) -> None:
     content = manifest.read(path)
     assert said == [{"run": path.name, **check.model_dump(mode="json")} for check in content.checks]
     assert said[-1].items() >= {"name": "size", "verdict": "fail", "measured": 30.0, "bound": 10.0}.items()
-    told = (ROOT / "docs" / "evidence.md").read_text()
+    told = (ROOT / "docs" / "ci.md").read_text()
     assert all(f"`{key}`" in told for key in said[0])
 
 
