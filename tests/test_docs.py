@@ -15,8 +15,9 @@ from urllib.parse import unquote, urlparse
 import pytest
 from browser import accessibility_problems, overflow_px, requests_of
 
+import ptyint
 from ptyint import cli
-from ptyint.evidence import manifest, verification
+from ptyint.evidence import folder, history, manifest, verification
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -102,8 +103,11 @@ def test_the_example_run_is_small_and_names_no_place_and_nobody() -> None:
 
 
 def test_the_example_run_is_none_of_the_checkouts_own() -> None:
-    assert not [path for path in (ROOT / "reports").iterdir() if path == example()]
-    assert example().name in (ROOT / "README.md").read_text() and example().name in (DOCS / "fix_plan.md").read_text()
+    """A fresh clone's first run has none before it; README and site show this one."""
+    reports = ROOT / "reports"
+    listed = {one.manifest.run for one in ptyint.runs(reports)} | {one["run"] for one in history.index(reports)["runs"]}
+    assert example().name not in listed and example() not in folder.dead(reports)
+    assert f"reports/example/{example().name}/index.html" in (ROOT / "README.md").read_text()
 
 
 # --- completion ---

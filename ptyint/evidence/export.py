@@ -9,7 +9,8 @@ import click
 
 from ptyint._atomic import write_text
 from ptyint.errors import ConfigError, EvidenceError
-from ptyint.evidence import manifest, verification
+from ptyint.evidence.manifest import NAME, SEAL, read, sha256_of
+from ptyint.evidence.verification import verify
 
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://in-toto.io/attestation/test-result/v0.1"
 PAYLOAD = "application/vnd.in-toto+json"
@@ -28,7 +29,7 @@ def export(run: Path, crate: Path | None, file: Path | None, key: Path | None) -
     """Write a finished run, green or red, for archives and for others' tools; refused where it does not verify."""
     if not find_spec("rocrate") or not find_spec("securesystemslib"):
         raise ConfigError("The libraries for this are not installed; pip install 'ptyint[archive]'.")
-    if wrong := verification.verify(run, alone=True).problems:
+    if wrong := verify(run, alone=True).problems:
         raise EvidenceError(f"{run} is not the evidence that a run left: {wrong[0]}")
     if crate:
         write_crate(run, crate)
@@ -43,15 +44,15 @@ def write_crate(folder: Path, target: Path) -> None:
 
     if target.exists():
         raise ConfigError(f"{target} is there already; give a new folder.")
-    run, crate = manifest.read(folder), ROCrate(version="1.1")
+    run, crate = read(folder), ROCrate(version="1.1")
     crate.name, crate.datePublished = f"ptyint run {run.run}: {run.verdict}", run.end
     crate.description = "Evidence on two ptychography backends: executed notebooks, pages, logs, arrays, checks."
     crate.license = "Not stated: that of the data that were used."
-    names = [manifest.NAME, manifest.SEAL, *run.artifacts]
+    names = (NAME, SEAL, *run.artifacts)
     files = [crate.add_file(folder / name, name, properties={"name": name}) for name in names]
     action = {"name": " ".join(run.argv), "startTime": run.start, "endTime": run.end}
     action["actionStatus"] = STATUS[run.verdict != "pass"]
-    tool = crate.add_jsonld({**TOOL, "softwareVersion": run.git.commit})
+    tool = crate.add_jsonld({**TOOL, "softwareVersion": run.git.commit or "unknown"})
     made = crate.add_action(tool, f"#{run.run}", result=files, properties=action)
     crate.root_dataset["conformsTo"], crate.root_dataset["mentions"] = crate.add_jsonld({**PROFILE}), made
     crate.write(target)
@@ -59,14 +60,14 @@ def write_crate(folder: Path, target: Path) -> None:
 
 def statement(folder: Path) -> dict[str, Any]:
     """An in-toto test result about the manifest of a run; a check that is no pass is a failed test."""
-    run, digest = manifest.read(folder), manifest.sha256_of(folder / manifest.NAME)
+    run, digest = read(folder), sha256_of(folder / NAME)
     tests: dict[bool, list[str]] = {True: [], False: []}
     for check in run.checks:
         tests[check.verdict == "pass"].append(f"{check.notebook}: {check.name}")
     result = "PASSED" if run.verdict == "pass" else "FAILED"
     notebooks = [{"name": one.notebook, "digest": {"sha256": one.source_sha256}} for one in run.notebooks]
     said = {"result": result, "configuration": notebooks, "passedTests": tests[True], "failedTests": tests[False]}
-    subject = {"name": f"{run.run}/{manifest.NAME}", "digest": {"sha256": digest}}
+    subject = {"name": f"{run.run}/{NAME}", "digest": {"sha256": digest}}
     return {"_type": STATEMENT, "subject": [subject], "predicateType": PREDICATE, "predicate": said}
 
 
@@ -90,9 +91,7 @@ def problems(folder: Path, file: Path, key: Path | None) -> list[str]:
         said = _opened(said, key) if key else said
     except Exception as error:  # whatever is wrong with it, it does not speak for the run
         return [f"{file} is no statement{f' signed with {key}' if key else ''}: {error!r}."]
-    if not key and "payload" in said:
-        return [f"{file} is signed; give --key."]
-    return [] if said == statement(folder) else [f"{file} does not say what this run says."]
+    return [] if said == statement(folder) else [f"{file} does not say what this run says; a signed one needs --key."]
 
 
 def _opened(envelope: dict[str, Any], key: Path) -> Any:
