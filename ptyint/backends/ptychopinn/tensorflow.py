@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import ptychopinn
-from ptyint.backends.protocol import Operator, by_name
+from ptyint.backends.protocol import Mask, Network, Operator, by_name
 from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
+from ptyint.backends.ptychopinn.network import check
 from ptyint.backends.weights import HEADS, Weights, convolution_shapes
 from ptyint.config import ModelConfig, TrainingConfig
 
@@ -62,6 +63,17 @@ class PtychoPINNTensorFlow(Adapter):
             **by_name(merge_patches, cut_patches, illuminate, diffract),
             **by_name(poisson_nll, canvas_size, patch_of_group, stitch),
         }
+
+    # --- its network ---
+
+    def build(
+        self, config: TrainingConfig, weights: Weights, good_pixels: Mask = None, precision: str | None = None
+    ) -> Network:
+        """`create_compiled_model`, watched; see :class:`.protocol.Traceable`."""
+        from ptyint.backends.ptychopinn.tensorflow_network import KerasNetwork  # watching alters `tf.cast`
+
+        check(config, weights, good_pixels, precision)
+        return KerasNetwork(lambda: _network(config), config, weights)
 
     # --- its workflow ---
 

@@ -16,7 +16,7 @@ from ptyint.parity.rungs.step import LONG_RUN
 from ptyint.parity.rungs.training import TRAINING
 
 COSTS = {
-    "step": ("optimiser step / s", "float32/seconds", "trace"),
+    "step": ("optimiser step / s", "float32/seconds", "weights"),
     "inference": ("inference of a group / s", "inference seconds", "weights"),
     "memory": ("peak memory / GiB", "peak memory bytes", ""),
     "start": ("import / s", "import seconds", ""),
