@@ -54,7 +54,7 @@ class Climb:
     Parameters
     ----------
     folder : path-like
-        Gets ``ladder.json``, ``red_taps.h5`` and a log of each process; for backends that cannot be traced,
+        Gets ``ladder.json``, ``red_taps.h5`` and a log of each process; for a pair that is not built in,
         ``disagreements.json`` and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
     reference, candidate : str
         Names of backends.

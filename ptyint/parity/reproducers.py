@@ -1,7 +1,7 @@
 """One line for each thing in which two backends disagree, and arrays with a short script that shows it.
 
-For backends that cannot be traced the ladder has no culprits and consequences: each operator and stage that is red
-stands for itself, and its maintainer needs to see it alone.
+For pairs that are not built in: whoever maintains one needs to see what differs for itself alone, why, and what it does
+to a reconstruction.
 """
 
 import json
@@ -23,7 +23,7 @@ from ptyint.evidence.checks import to_json
 from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import REFEREE, Arrays, Finding
-from ptyint.parity.configurations import CASES, FIXTURE, OUTSIDE
+from ptyint.parity.configurations import FIXTURE, OUTSIDE
 from ptyint.parity.rungs.forward import PREDICTED
 from ptyint.parity.rungs.rung import stored
 from ptyint.parity.rungs.step import OWN
@@ -60,7 +60,7 @@ arrays, script : str
 KEPT = ("rung", "tap", "case", "operand", "side", "against")
 LISTED = ("contract", "operator", "forward", "loss", "gradient", "step", "persistence")
 LIKE = {
-    **dict.fromkeys(("merge_patches", "canvas_size"), "region"),
+    "merge_patches": "region",
     **dict.fromkeys(("normalise_probe", "probe that illuminates in training"), "probe"),
     **dict.fromkeys(("loss", "poisson_nll", "expected_amplitude"), LOSS),
 }
@@ -126,12 +126,10 @@ def table(disagreements: Sequence[Disagreement]) -> pd.DataFrame:
     for number, one in enumerate(disagreements, 1):
         first, *others = one["places"]
         lines.append({
-            "": number,
-            "what": one["mechanism"] or f"Not known yet: {one['words']}",
+            "what": f"{number}. {one['mechanism'] or 'Not known yet: ' + one['words']}",
+            "object patches change by": _shown(one["patches"], "{:.2g}") if one["default"] else "not by default",
+            "gradient turns by": _shown(one["angle"], "{:.3g}°") if one["default"] else "not by default",
             "function": one["where"] or "-",
-            "patches change by": _shown(one["patches"], "{:.2g}"),
-            "gradient turns by": _shown(one["angle"], "{:.3g} deg"),
-            "default settings": "yes" if one["default"] else "no",
             "gone with": one["repair"] or "-",
             "shows at": f"{first}, and {len(others)} more" if others else first,
             "reproduction": one["script"].rpartition("/")[2] or "-",
@@ -189,9 +187,10 @@ def _typical(red: Sequence[Finding], offers: Mapping[str, Offer]) -> Finding:
 
 def _consequence(red: Sequence[Finding], told: Consequences) -> dict[str, Any]:
     """What is known of a line: its mechanism, what it does to a reconstruction, its rank."""
-    taps = [LIKE.get(operands.base_name(row.tap), row.tap) for row in red]
+    taps = [LIKE.get(operands.base_name(row.tap), row.tap) for row in red if not _kind(row)]
     sizes = {
-        what: max((told.get(tap, {}).get(what, math.nan) for tap in taps), key=_known) for what in ("patches", "angle")
+        what: max((told.get(tap, {}).get(what, math.nan) for tap in ("", *taps)), key=_known)
+        for what in ("patches", "angle")
     }
     known = next((one for row in red if (one := _mechanism(row))), Mechanism("", "", "", ""))
     rank = max(_known(sizes["patches"]), _known(sizes["angle"]) / 90)
@@ -250,7 +249,7 @@ def _script(
     elif worst.rung == "step":
         template = "step" if worst.tap == "own optimiser" else "still"
         values |= {"network": network}
-    elif worst.case in CASES:
+    elif worst.case in OUTSIDE:
         template, key_ = "network", f"{'gradient/' * (worst.rung == 'gradient')}{worst.tap}"
         values |= {"network": network, "key": key_}
     elif worst.tap in STAGES:

@@ -41,7 +41,7 @@ def operator(side: str, name: str, precision: str = "float32") -> Operator:
 
     def quietly(*arguments: Any) -> NDArray[Any]:
         with quiet():
-            return np.asarray(called(*arguments))
+            return np.asarray(called(*(one.item() if np.ndim(one) == 0 else one for one in arguments)))
 
     return quietly
 

@@ -22,7 +22,7 @@ from ptyint.backends.protocol import Mask, Network, Operator, by_name
 from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
 from ptyint.backends.ptychopinn.network import check
 from ptyint.backends.ptychopinn.torch_network import TorchNetwork
-from ptyint.backends.weights import OUTER_CHANNELS, Weights, layers_apart
+from ptyint.backends.weights import OUTER_CHANNELS, Weights
 from ptyint.config import ModelConfig, TrainingConfig
 
 components = interface(
@@ -111,11 +111,6 @@ class PtychoPINNPyTorch(Adapter):
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
         """See :class:`.protocol.Workflow`: as they are when training first uses them."""
         return dict(_trained(config.model.gridsize, config.model.N).initial)
-
-    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
-        """See :class:`.protocol.Workflow`: this adapter carries no weights."""
-        apart = layers_apart(self.initial_weights(config), weights)
-        raise NotImplementedError(apart or "the kernels fit by now: teach ptyint/backends/ptychopinn to carry them")
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`run_cdi_example_torch` with stitching; it saves the bundle itself."""

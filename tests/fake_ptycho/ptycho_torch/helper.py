@@ -31,4 +31,4 @@ def pad_obj(patch, h, w):
 
 
 def pad_and_diffract(waves, pad=True):
-    return network.propagate(waves).sum(2).abs(), None
+    return torch.linalg.vector_norm(network.propagate(waves), dim=2), None
