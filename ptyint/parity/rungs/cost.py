@@ -16,13 +16,13 @@ from ptyint.parity.rungs.step import LONG_RUN
 from ptyint.parity.rungs.training import TRAINING
 
 COSTS = {
-    "step": ("optimiser step / s", "float32/seconds", "weights"),
+    "step": ("optimiser step / s", "float32/seconds", "trace weights"),
     "inference": ("inference of a group / s", "inference seconds", "weights"),
     "memory": ("peak memory / GiB", "peak memory bytes", ""),
     "start": ("import / s", "import seconds", ""),
 }
 """Field of the budget to what is shown of it; how the names of those arrays end whose medians are averaged; and the
-capability that it needs."""
+capabilities that it needs."""
 
 
 def measure(bench: Bench, part: str = "") -> Captured:
@@ -41,7 +41,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     for what, limit in asdict(problems.budget).items():
         label, _, needs = COSTS[what]
         where = Place("cost", tap=label)
-        if why := lacking(measured.offers, needs):
+        if why := _lacking(measured, needs):
             yield Finding.unavailable(where, measured.pair, why)
             continue
         ratio, bound = spent[candidate].get(what, np.nan) / spent[reference].get(what, np.nan), limit or np.inf
@@ -51,6 +51,10 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
             yield Finding(*where, *measured.pair, ratio, bound, np.inf, "not measured")
 
 
+def _lacking(measured: Measured, needs: str) -> str:
+    return next(filter(None, (lacking(measured.offers, need) for need in needs.split())), "")
+
+
 def numbers(measured: Measured) -> dict[str, float]:
     """Every cost of each backend that could be measured, by name."""
     candidate, reference = measured.pair
@@ -58,7 +62,7 @@ def numbers(measured: Measured) -> dict[str, float]:
     return {
         f"{label}, {name}": spent[name].get(what, np.nan)
         for what, (label, _, needs) in COSTS.items()
-        if not lacking(measured.offers, needs)
+        if not _lacking(measured, needs)
         for name in (reference, candidate)
     }
 
