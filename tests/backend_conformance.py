@@ -147,7 +147,9 @@ def given(backend: Any) -> tuple[Any, Batch, Weights]:
 def test_trace(trace: Any) -> None:
     """trace: gives every tap and gradient"""
     network, batch, start = given(trace)
-    taps = numpy_network.forward(start, batch, CASE.config.model)
+    taps = list(numpy_network.forward(start, batch, CASE.config.model))
+    if "weights" not in trace.capabilities:  # a network that is watched from outside shows what there is
+        taps, start = ["object_patches", "loss"], {name: w for name, w in start.items() if w.ndim == 4}
     assert_holds("trace()", network.trace(batch), [*taps, *(f"gradient/{name}" for name in start)])
 
 

@@ -288,15 +288,6 @@ class Workflow(Backend, Protocol):
     def initial_weights(self, config: TrainingConfig) -> Arrays:
         """Weights of a network as it starts, under the backend's names, kernels as (3, 3, in, out)."""
 
-    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complexfloating]:
-        """Patches (B, C, N, N), before any merge, of its network with canonical weights carried over.
-
-        Raises
-        ------
-        NotImplementedError
-            Its network is another; the message says how.
-        """
-
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
         """Run the backend's own configuration gate; return what it holds then, under PtychoPINN's legacy names."""
 

@@ -60,7 +60,7 @@ def written(backend: Any) -> dict[str, NDArray[Any]]:
     """What a backend's process writes down of it; the operators by asking for them."""
     offered = backend.operators(backend.precisions[0]) if "operators" in backend.capabilities else {}
     calls = {name: (one.__doc__ or "").strip().partition("\n")[0].rstrip(".") for name, one in offered.items()}
-    if "trace" in backend.capabilities:
+    if "weights" in backend.capabilities:
         calls.setdefault("normalise_probe", "")
     told = (sorted(backend.capabilities), list(backend.precisions), calls)
     return {"offer": np.array(json.dumps(told))}

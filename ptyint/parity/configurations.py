@@ -82,6 +82,8 @@ class Case:
         Activations far beyond 6 in every layer, and object amplitudes beyond it.
     patterns : int
         Groups in the batch.
+    equal : bool
+        With the settings that a backend from outside has for a network that is equal to the reference's.
     """
 
     fields: Row = field(default_factory=dict)
@@ -89,6 +91,7 @@ class Case:
     fresh: bool = False
     bright: bool = False
     patterns: int = 2
+    equal: bool = False
 
     @property
     def config(self) -> TrainingConfig:
@@ -215,17 +218,29 @@ FIXED = {
 }
 COVERING = {"quick": _cases("pairs", (64, 128)), "full": _cases("all pairs", (64, 128, 256))}
 
+SHIPPED, EQUAL, APART = "as shipped", "equal networks", "equal networks, no merge"
+OUTSIDE = {
+    f"N {N}, gridsize {gridsize}, {how}": Case(
+        {"N": N, "gridsize": gridsize, "object_big": how != APART}, patterns=1, equal=how != SHIPPED
+    )
+    for N in (64, 128)
+    for gridsize in (1, 2)
+    for how in (SHIPPED, EQUAL, *((APART,) if gridsize == 1 else ()))
+}
+"""Networks of backends that are watched from outside: under their own settings, and those that make them equal."""
+
 CASES = {
     **FIXED,
     **COVERING["quick"],
     **COVERING["full"],
     "whole pixels": Case({"gridsize": 2}, Data(whole=True)),
+    **OUTSIDE,
 }
 """Networks of rungs 2 to 4."""
 
 PROFILES = {
     "quick": (*FIXED, *COVERING["quick"]),
-    "full": tuple(name for name in CASES if name not in COVERING["quick"]),
+    "full": tuple(name for name in CASES if name not in {**COVERING["quick"], **OUTSIDE}),
 }
 """Profile to its cases."""
 

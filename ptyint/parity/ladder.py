@@ -6,6 +6,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -20,14 +21,17 @@ from ptyint.evidence.processes import SCRATCH_VARIABLE, run_group
 from ptyint.parity import compare, reproducers
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Arrays
-from ptyint.parity.configurations import FIXTURE
+from ptyint.parity.configurations import FIXTURE, OUTSIDE
 from ptyint.parity.problems import Problems
 from ptyint.parity.reproducers import Disagreement
 from ptyint.parity.results import Judged, Ladder
-from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, trained, workflow
+from ptyint.parity.rungs import CAPTURES, RUNGS, climbed, cost, forward, trained, workflow
 from ptyint.parity.rungs.rung import Capture, Measured, stored
 from ptyint.parity.worker import OFFER, ONE_THREAD, Worker, give
 from ptyint.scans.fixtures import load_fixture
+
+WATCHED = "ptychopinn-"
+"""How the names of backends begin whose networks are watched from outside."""
 
 
 def run_module(folder: Path, timeout: float, log: str, module: str, *arguments: str) -> dict[str, Any]:
@@ -50,7 +54,7 @@ class Climb:
     Parameters
     ----------
     folder : path-like
-        Gets ``ladder.json``, ``red_taps.h5`` and a log of each process; for backends that cannot be traced,
+        Gets ``ladder.json``, ``red_taps.h5`` and a log of each process; for a pair that is not built in,
         ``disagreements.json`` and reproductions, for those with a workflow, ``BACKEND.outputs.npz``. Must exist.
     reference, candidate : str
         Names of backends.
@@ -81,6 +85,8 @@ class Climb:
             raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
         self.folder, self.timeout, self.pair = Path(folder), timeout, (reference, candidate)
         self.problems = problems or Problems()
+        if not self.problems.cases and any(name.startswith(WATCHED) for name in self.pair):
+            self.problems = replace(self.problems, cases=tuple(OUTSIDE))
         self.datasets = {FIXTURE: load_fixture(FIXTURE).sha256}
         self.disagreements: list[Disagreement] = []
         self._scratch = tempfile.TemporaryDirectory(prefix="ptyint-parity-", dir=os.environ.get(SCRATCH_VARIABLE))
@@ -108,7 +114,7 @@ class Climb:
             for one in ([part] if part else CAPTURES[name].parts(self.problems))
             for side in self.pair
         ]
-        for side in self.pair[1:] if capture.candidate_only else self.pair:
+        for side in self.pair[capture.candidate_only : 1 if capture.reference_only else 2]:
             self._done[side, capture.name, part] = self._queued(side, capture, part, before)
 
     def _queued(self, side: str, capture: Capture, part: str, before: Sequence[Future[str]]) -> Future[str]:
@@ -227,7 +233,7 @@ class Climb:
         for side in measured.with_capability("workflow"):
             write_arrays(self.folder / f"{side}.outputs.npz", workflow.outputs(measured, side))
         if not all(offer.is_full for offer in measured.offers.values()):
-            given = measured.offers, self.problems.seed
+            given = measured.offers, self.problems.seed, forward.consequences(measured, self.problems)
             self.disagreements = reproducers.write(self.scratch, self.folder, rows, *given)
         ladder = Ladder(*self.pair, self.problems.profile, rows, cost.numbers(measured), cost.about(measured))
         ladder.save(self.folder / "ladder.json")

@@ -21,18 +21,23 @@ from ptyint.backends.protocol import Arrays, Recorder
 DRAWS = 4
 """Moves by one epsilon; the largest change that one of them makes is the yardstick."""
 
+Factory = str | Callable[[], Any]
 INPUTS, OUTPUT = "model inputs", "model output"
 
 
-def made(factory: str) -> tuple[Any, Any, Any]:
-    """Model, loss and optimiser of the function that ``module:function`` or ``file.py:function`` names."""
-    module, _, function = factory.rpartition(":")
+def made(factory: Factory) -> tuple[Any, Any, Any]:
+    """Model, loss and optimiser of a function, or of that which ``module:function`` or ``file.py:function`` names."""
+    built = (_function(factory) if isinstance(factory, str) else factory)()
+    model, loss, optimiser, *_ = (*(built if isinstance(built, tuple) else (built,)), None, None)
+    return model, loss, optimiser
+
+
+def _function(name: str) -> Any:
+    module, _, function = name.rpartition(":")
     if module.endswith(".py"):
         sys.path.insert(0, str(Path(module).parent))
         module = Path(module).stem
-    built = getattr(importlib.import_module(module), function)()
-    model, loss, optimiser, *_ = (*(built if isinstance(built, tuple) else (built,)), None, None)
-    return model, loss, optimiser
+    return getattr(importlib.import_module(module), function)
 
 
 def framework_of(model: Any) -> str:
@@ -94,6 +99,7 @@ class Watched:
     """
 
     framework: str
+    model: Any
     recorder: Any
     run: Any
     flows: Any
@@ -190,7 +196,7 @@ class Watched:
         for number in sorted({key.partition("/")[0] for key in gradients}):
             start = f"{number}/"
             self.move(
-                self._native({key.removeprefix(start): a for key, a in gradients.items() if key.startswith(start)})
+                self.native({key.removeprefix(start): a for key, a in gradients.items() if key.startswith(start)})
             )
             found |= {f"{number}/{key}": array for key, array in self.read().items()}
         return found
@@ -203,7 +209,7 @@ class Watched:
 
     def write(self, weights: Arrays) -> None:
         """Put canonical weights in; those that are not given stay."""
-        for name, arrays in self._native(weights).items():
+        for name, arrays in self.native(weights).items():
             for own, array in arrays.items():
                 self.assign(self.variables[name][own], array)
 
@@ -211,7 +217,7 @@ class Watched:
         parts = {name: canonical(self.kinds[name], some) for name, some in arrays.items()}
         return {f"{name}.{part}": array for name, some in parts.items() for part, array in some.items()}
 
-    def _native(self, arrays: Arrays) -> dict[str, Parts]:
+    def native(self, arrays: Arrays) -> dict[str, Parts]:
         """Canonical arrays by layer and variable, of those variables for which there is all."""
         found: dict[str, Parts] = {}
         for name, variables in self.variables.items():

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 from tensorflow.python.ops import math_ops
 
-from ptyint.backends.models import INPUTS, Watched, flat, made
+from ptyint.backends.models import INPUTS, Factory, Watched, flat, made
 from ptyint.backends.models.rules import KERNELS, KINDS, Parts, kind_of, numbered
 from ptyint.backends.protocol import Arrays
 from ptyint.backends.tensorflow import Recorder
@@ -49,7 +49,7 @@ class KerasModel(Watched):
 
     framework, recorder = "keras", Recorder
 
-    def __init__(self, factory: str, precision: str, inputs: Arrays, targets: Arrays) -> None:
+    def __init__(self, factory: Factory, precision: str, inputs: Arrays, targets: Arrays) -> None:
         super().__init__(inputs, targets)
         keras.utils.clear_session()
         self.precision = precision

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ptyint.backends.models import INPUTS, Watched, flat, made
+from ptyint.backends.models import INPUTS, Factory, Watched, flat, made
 from ptyint.backends.models.rules import KINDS, Parts, kind_of, numbered
 from ptyint.backends.protocol import Arrays
 from ptyint.backends.pytorch import Recorder
@@ -20,7 +20,7 @@ class TorchModule(Watched):
 
     framework, recorder = "torch", Recorder
 
-    def __init__(self, factory: str, precision: str, inputs: Arrays, targets: Arrays) -> None:
+    def __init__(self, factory: Factory, precision: str, inputs: Arrays, targets: Arrays) -> None:
         super().__init__(inputs, targets)
         self.dtype = getattr(torch, precision)
         torch.set_default_dtype(self.dtype)

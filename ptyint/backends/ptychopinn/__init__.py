@@ -25,6 +25,7 @@ KNOWN = "712c23f3bb6581ee4300c5572e3817a3d931165e"
 """The commit of PtychoPINN that the adapters were written and tried against."""
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep; read when a framework is imported
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
@@ -98,7 +99,7 @@ class Adapter:
     """What both adapters say and do in the same words; see :class:`.protocol.Workflow`."""
 
     side: str
-    capabilities = frozenset({"operators", "workflow"})
+    capabilities = frozenset({"operators", "workflow", "trace"})
     precisions = ("float32",)
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -17,9 +18,11 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import write_arrays
 from ptyint.backends import ptychopinn
-from ptyint.backends.protocol import Operator, by_name
+from ptyint.backends.protocol import Mask, Network, Operator, by_name
 from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
-from ptyint.backends.weights import Weights, layers_apart
+from ptyint.backends.ptychopinn.network import check
+from ptyint.backends.ptychopinn.torch_network import TorchNetwork
+from ptyint.backends.weights import OUTER_CHANNELS, Weights
 from ptyint.config import ModelConfig, TrainingConfig
 
 components = interface(
@@ -44,11 +47,34 @@ COMMAND_LINE = "[command line]"
 ACTIVATIONS = {"sigmoid": "sigmoid", "swish": "silu", "softplus": "softplus", "relu": "relu"}
 
 
+def parity_settings(config: ModelConfig) -> dict[str, Any]:
+    """`overrides=` of its own with which its network is that of its TensorFlow backend; none of them is on by default.
+
+    No attention; four outer channels; amplitudes for every patch; the larger canvas; the probe taken as it is given.
+    """
+    return {
+        "cbam_encoder": False,
+        "use_legacy_decoder_channel_override": True,
+        "decoder_last_c_outer_fraction": OUTER_CHANNELS / (32 * config.n_filters_scale),
+        "decoder_last_amp_channels": config.n_channels,
+        "max_neighbor_distance": 14,
+        "probe_scale": 1.0,
+    }
+
+
 class PtychoPINNPyTorch(Adapter):
     """See :class:`.protocol.Workflow`."""
 
     name, side = "ptychopinn-pytorch", "pytorch"
     frameworks = ("tensorflow", "torch")
+
+    def __init__(self, overrides: Callable[[ModelConfig], dict[str, Any]] = lambda config: {}) -> None:
+        self.overrides = overrides
+
+    @property
+    def equal(self) -> PtychoPINNPyTorch:
+        """See :class:`.protocol.Traceable`: under :func:`parity_settings`."""
+        return PtychoPINNPyTorch(parity_settings)
 
     def describe(self) -> dict[str, Any]:
         """Commit, versions, threads."""
@@ -70,16 +96,21 @@ class PtychoPINNPyTorch(Adapter):
             f"stitch {COMMAND_LINE}": stitch_by_command_line,
         }
 
+    # --- its network ---
+
+    def build(
+        self, config: TrainingConfig, weights: Weights, good_pixels: Mask = None, precision: str | None = None
+    ) -> Network:
+        """What `train_cdi_model_torch` trains, watched; see :class:`.protocol.Traceable`."""
+        check(config, weights, good_pixels, precision)
+        probe = np.ones((config.model.N, config.model.N), np.complex64)
+        return TorchNetwork(_train(probe, config.model, self.overrides(config.model)).model, config, weights)
+
     # --- its workflow ---
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
         """See :class:`.protocol.Workflow`: as they are when training first uses them."""
         return dict(_trained(config.model.gridsize, config.model.N).initial)
-
-    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
-        """See :class:`.protocol.Workflow`: this adapter carries no weights."""
-        apart = layers_apart(self.initial_weights(config), weights)
-        raise NotImplementedError(apart or "the kernels fit by now: teach ptyint/backends/ptychopinn to carry them")
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`run_cdi_example_torch` with stitching; it saves the bundle itself."""
@@ -116,9 +147,9 @@ def watched() -> Iterator[SimpleNamespace]:
             seen.probe = _array(arguments[1])[0, 0, 0].copy()
         if kind == "Autoencoder":
             inputs.update((one.tobytes(), one.copy()) for one in _array(arguments[0]))
-            seen.initial = seen.initial or {
-                name: _keras_layout(weight).copy() for name, weight in module.named_parameters()
-            }
+            if not seen.initial:
+                seen.initial = {name: _keras_layout(weight).copy() for name, weight in module.named_parameters()}
+                seen.autoencoder, seen.state = module, copy.deepcopy(module.state_dict())
 
     with torch.nn.modules.module.register_module_forward_pre_hook(look):
         yield seen
@@ -136,7 +167,7 @@ def _trained(gridsize: int, N: int = 64) -> SimpleNamespace:
     return _train(np.ones((N, N), np.complex64), ModelConfig(N, gridsize, n_filters_scale=1))
 
 
-def _train(probe: NDArray[Any], config: ModelConfig) -> SimpleNamespace:
+def _train(probe: NDArray[Any], config: ModelConfig, overrides: dict[str, Any] | None = None) -> SimpleNamespace:
     n = max(6, config.n_channels + 2)
     rng = np.random.default_rng(1)
     amplitudes = (1 + rng.random((n, config.N, config.N))).astype(np.float32)
@@ -150,8 +181,11 @@ def _train(probe: NDArray[Any], config: ModelConfig) -> SimpleNamespace:
         ptychopinn.gate(theirs)
         with ptychopinn.inside(Path(name)), watched() as seen:
             data = raw_data.RawData.from_file(str(path))
-            results = components.train_cdi_model_torch(data, None, theirs, execution_config=_execution())
+            results = components.train_cdi_model_torch(
+                data, None, theirs, execution_config=_execution(), overrides=overrides
+            )
     seen.model = results["models"]["diffraction_to_obj"]
+    seen.autoencoder.load_state_dict(seen.state)  # attention as it starts, and not as flat patterns leave it
     return seen
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint.backends import ptychopinn
-from ptyint.backends.protocol import Operator, by_name
+from ptyint.backends.protocol import Mask, Network, Operator, by_name
 from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
-from ptyint.backends.weights import HEADS, Weights, convolution_shapes
+from ptyint.backends.ptychopinn.network import check
+from ptyint.backends.weights import Weights
 from ptyint.config import ModelConfig, TrainingConfig
 
 components = interface(
@@ -63,24 +64,22 @@ class PtychoPINNTensorFlow(Adapter):
             **by_name(poisson_nll, canvas_size, patch_of_group, stitch),
         }
 
+    # --- its network ---
+
+    def build(
+        self, config: TrainingConfig, weights: Weights, good_pixels: Mask = None, precision: str | None = None
+    ) -> Network:
+        """`create_compiled_model`, watched; see :class:`.protocol.Traceable`."""
+        from ptyint.backends.ptychopinn.tensorflow_network import KerasNetwork  # watching alters `tf.cast`
+
+        check(config, weights, good_pixels, precision)
+        return KerasNetwork(lambda: _network(config), config, weights)
+
     # --- its workflow ---
 
     def initial_weights(self, config: TrainingConfig) -> dict[str, NDArray[Any]]:
         """See :class:`.protocol.Workflow`."""
         return {name: np.asarray(weight) for name, weight in _convolutions(_network(config)).items()}
-
-    def predict(self, config: TrainingConfig, weights: Weights, inputs: NDArray[Any]) -> NDArray[np.complex64]:
-        """`create_compiled_model` up to its layer ``obj``, with canonical weights."""
-        network = _network(config)
-        theirs = list(_convolutions(network).values())
-        canonical = list(canonical_order(config.model))
-        if [w.shape for w in theirs] != [weights[name].shape for name in canonical]:
-            raise NotImplementedError("its convolutions have other shapes, or another order")
-        for weight, name in zip(theirs, canonical, strict=True):
-            weight.assign(weights[name])
-        patches = tf.keras.Model(network.inputs, network.get_layer("obj").output)
-        positions = tf.zeros((len(inputs), 1, 2, inputs.shape[1]))
-        return _first(patches([_last(inputs), positions])).astype(np.complex64)
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
         """`run_cdi_example` with stitching, then `model_manager.save`."""
@@ -125,15 +124,6 @@ def _convolutions(network: Any) -> dict[str, Any]:
 def _number(path: str) -> int:
     found = re.match(r"conv2d_(\d+)", path)
     return int(found[1]) if found else 0
-
-
-def canonical_order(config: ModelConfig) -> Iterator[str]:
-    """Canonical names in the order in which PtychoPINN makes its convolutions: a decoder's last ones come first."""
-    layers = convolution_shapes(config)
-    for prefix in ("encoder", *HEADS):
-        own = [layer for layer in layers if layer.startswith(prefix)]
-        for layer in sorted(own, key=lambda layer: not layer.endswith("last")):
-            yield from (f"{layer}.kernel", f"{layer}.bias")
 
 
 def _gate(config: ModelConfig) -> None:

@@ -16,13 +16,13 @@ from ptyint.parity.rungs.step import LONG_RUN
 from ptyint.parity.rungs.training import TRAINING
 
 COSTS = {
-    "step": ("optimiser step / s", "float32/seconds", "trace"),
+    "step": ("optimiser step / s", "float32/seconds", "trace weights"),
     "inference": ("inference of a group / s", "inference seconds", "weights"),
     "memory": ("peak memory / GiB", "peak memory bytes", ""),
     "start": ("import / s", "import seconds", ""),
 }
 """Field of the budget to what is shown of it; how the names of those arrays end whose medians are averaged; and the
-capability that it needs."""
+capabilities that it needs."""
 
 
 def measure(bench: Bench, part: str = "") -> Captured:
@@ -39,7 +39,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     for what, limit in asdict(problems.budget).items():
         label, ending, needs = COSTS[what]
         where = Place("cost", tap=label)
-        if why := lacking(measured.offers, needs):
+        if why := _lacking(measured, needs):
             yield Finding.unavailable(where, measured.pair, why)
             continue
         ours, theirs = (_spent(measured, side, ending) for side in measured.pair)
@@ -47,12 +47,16 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
         yield bounded(where, measured.pair, ours / theirs, limit or np.inf, note)
 
 
+def _lacking(measured: Measured, needs: str) -> str:
+    return next(filter(None, (lacking(measured.offers, need) for need in needs.split())), "")
+
+
 def numbers(measured: Measured) -> dict[str, float]:
     """Every cost of each backend that could be measured, by name."""
     return {
         f"{label}, {name}": _spent(measured, name, ending)
         for label, ending, needs in COSTS.values()
-        if not lacking(measured.offers, needs)
+        if not _lacking(measured, needs)
         for name in measured.offers
     }
 

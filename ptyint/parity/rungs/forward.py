@@ -7,6 +7,8 @@ referee.
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ from ptyint.backends import numpy_network
 from ptyint.backends.numpy import COUNT_FLOOR
 from ptyint.backends.weights import Weights
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare, difference
-from ptyint.parity.configurations import CASES, inputs_of
+from ptyint.parity.configurations import CASES, OUTSIDE, SHIPPED, Case, inputs_of
 from ptyint.parity.problems import Network, Problems
 from ptyint.parity.rungs import workflow
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted, stored
@@ -23,8 +25,11 @@ from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, ULPS
 PREDICTED = ("predicted", "predicted, one by one")
 """Object patches by the path that production takes: of the whole batch, and group by group."""
 
-OF_THE_LOSS = ("expected_counts", "loss")
+OF_THE_LOSS = ("expected_counts", "expected_amplitude", "loss")
 DRAWS = 5
+AFTER = "after/"
+TELLING = 1e-4
+"""Of a tap that is put in alone, relative: less changes nothing that one would see."""
 
 # --- in a worker ---
 
@@ -43,7 +48,7 @@ def traced(bench: Bench, network: Network, injected: Arrays | None = None) -> Ca
     with noted(arrays, str(network)):
         case = CASES[network.case]
         batch, weights, good = inputs_of(case, network.precision, bench.problems.seed)
-        built = bench.backend.build(case.config, weights, good, network.precision)
+        built = variant(bench.backend, case).build(case.config, weights, good, network.precision)
         arrays |= built.trace(batch, injected)
         if injected is None:
             arrays["predicted"] = built.predict(batch)
@@ -54,9 +59,56 @@ def traced(bench: Bench, network: Network, injected: Arrays | None = None) -> Ca
     return arrays
 
 
+def variant(backend: Any, case: Case) -> Any:
+    """The backend, or that under the settings that make its network equal, if the case is for it and it has some."""
+    return getattr(backend, "equal", backend) if case.equal else backend
+
+
 def _injected(bench: Bench, part: str) -> Captured:
-    """What each tap of the candidate does on the reference's inputs."""
-    return traced(bench, Network.named(part), stored(bench.folder, bench.pair[0], "trace", part))
+    """What each tap of the candidate does on the reference's inputs; of one of another shape also what comes after."""
+    network, theirs = Network.named(part), dict(stored(bench.folder, bench.pair[0], "trace", part))
+    arrays = traced(bench, network, theirs)
+    for tap, following in pairwise([tap for tap in arrays if tap in theirs and "/" not in tap]):
+        if arrays[tap].shape != theirs[tap].shape:
+            rest = {key: array for key, array in theirs.items() if key.removeprefix("gradient/") != tap}
+            arrays[f"{AFTER}{tap}"] = traced(bench, network, rest).get(following, theirs[following])
+            arrays[following] = theirs[following]  # what it makes of another size than its own is no question
+    return arrays
+
+
+def _consequences(bench: Bench, part: str) -> Captured:
+    """What becomes of the reference where what one tap of the candidate does is put in, and nothing else.
+
+    Keys: ``patches/tap``, the relative change of its object patches, and ``angle/tap``, by how many degrees its
+    gradient turns. Of what the candidate does backwards that alone which is not a consequence of its forward pass.
+    """
+    arrays, network = Captured(), Network.named(part)
+    theirs, alone = (
+        dict(stored(bench.folder, side, name, part))
+        for side, name in zip(bench.pair, ("trace", "injected"), strict=True)
+    )
+    taps = [tap for tap in theirs if tap in alone and "/" not in tap and tap not in (*PREDICTED, "loss")]
+    apart = [tap for tap in taps if difference(alone[tap], theirs[tap]).norm > TELLING]
+    backwards = [f"gradient/{tap}" for tap in taps[taps.index(apart[-1]) + 1 if apart else 0 :]]
+    for tap in (*apart, *(key for key in backwards if key in theirs and key in alone)):
+        given = {tap: alone[tap]}
+        if f"{AFTER}{tap}" in alone:
+            given = {taps[taps.index(tap) + 1]: alone[f"{AFTER}{tap}"]}
+        if tap in backwards and difference(alone[tap], theirs[tap]).norm <= TELLING:
+            continue
+        with noted(arrays, tap):
+            changed = traced(bench, network, given)
+            patches = given.get("object_patches", changed["object_patches"])
+            arrays[f"patches/{tap}"] = np.array(difference(patches, theirs["object_patches"]).norm)
+            arrays[f"angle/{tap}"] = np.array(_angle(changed, theirs))
+    return arrays
+
+
+def _angle(one: Arrays, other: Arrays) -> float:
+    """Between the gradients of all kernels and biases, in degrees."""
+    names = [key for key in other if key.startswith("gradient/") and key.endswith(("kernel", "bias"))]
+    a, b = (np.concatenate([side[key].ravel() for key in names]).astype(np.float64) for side in (one, other))
+    return float(np.degrees(np.arccos(np.clip(a @ b / np.linalg.norm(a) / np.linalg.norm(b), -1, 1))))
 
 
 def parts(problems: Problems) -> tuple[str, ...]:
@@ -66,6 +118,7 @@ def parts(problems: Problems) -> tuple[str, ...]:
 
 TRACE = Capture("trace", lambda bench, part: traced(bench, Network.named(part)), "trace", parts)
 INJECTED = Capture("injected", _injected, "trace", parts, after=("trace",), candidate_only=True, on_demand=True)
+CONSEQUENCE = Capture("consequence", _consequences, "trace", parts, reference_only=True, on_demand=True)
 
 # --- the judge ---
 
@@ -85,10 +138,19 @@ def _loss_terms(case: str, seed: int = 0) -> float:
     return float(np.mean(rate + batch.counts * np.abs(np.log(rate))))
 
 
+def seen(network: Network, measured: Measured, seed: int) -> list[str]:
+    """Taps in the order of the data: the referee's; of networks that are watched from outside, those that both show."""
+    if len(measured.with_capability("weights")) == len(measured.offers):
+        return list(refereed(network.case, seed))
+    reference, candidate = measured.both("trace", str(network)).values()
+    both = [tap for tap in reference if tap in candidate and not tap.startswith(("gradient/", *PREDICTED, "error/"))]
+    return both or list(refereed(network.case, seed))
+
+
 def judge_taps(rung: str, measured: Measured, problems: Problems) -> Iterator[Finding]:
     """Every tap that belongs to a rung, of every network."""
     for network in problems.networks:
-        taps = [tap for tap in refereed(network.case, problems.seed) if (tap in OF_THE_LOSS) == (rung == "loss")]
+        taps = [tap for tap in seen(network, measured, problems.seed) if (tap in OF_THE_LOSS) == (rung == "loss")]
         predicted = PREDICTED[: 1 + (CASES[network.case].patterns > 1)]
         for tap in (*taps, *(predicted if rung == "forward" else ())):
             yield from _of_tap(Place(rung, *network, tap), measured, problems.seed)
@@ -102,6 +164,11 @@ def _of_tap(where: Place, measured: Measured, seed: int) -> Iterator[Finding]:
     arrays = measured.both("trace", part)
     finding = allowed(where, measured.pair, (arrays[candidate], arrays[reference]), (tap, tap), scale, seed)
     yield located(finding, tap, measured, scale)
+    if CASES[where.case].equal and tap == "patches_before_merge":  # the network of the description, whoever has it
+        expected = refereed(where.case, seed)
+        target = tap if tap in expected else "object_patches"
+        for side, one in arrays.items():
+            yield compare(where, (side, REFEREE), (one, expected), (tap, target), TOLERANCES["forward"])
     if where.precision == "float64":
         target = "object_patches" if tap in PREDICTED else tap
         expected = refereed(where.case, seed)
@@ -123,7 +190,8 @@ def allowed(
         moved = moves(where.case, seed)["object_patches" if where.tap in PREDICTED else keys[0]]
         return ULPS * moved / (scale or float(np.linalg.norm(arrays[1][keys[1]])))
 
-    return compare(where, sides, arrays, keys, TOLERANCES[where.rung], scale, epsilons)
+    watched = where.case in OUTSIDE  # these agree to far less, or not at all
+    return compare(where, sides, arrays, keys, TOLERANCES[where.rung], scale, None if watched else epsilons)
 
 
 @cache
@@ -157,10 +225,24 @@ def located(finding: Finding, key: str, measured: Measured, scale: float | None 
     return replace(finding, local=difference(alone[key], theirs[key], scale).ratio(tolerance, finding.precision))
 
 
+def consequences(measured: Measured, problems: Problems) -> dict[str, dict[str, float]]:
+    """Of each tap in which networks differ as they are shipped: the largest ``patches`` and ``angle``; see above."""
+    reference, candidate = measured.offers
+    found: dict[str, dict[str, float]] = {}
+    for part in parts(problems):
+        if SHIPPED not in part or not measured.of(candidate, "injected", part):
+            continue
+        for key, value in measured.of(reference, "consequence", part).items():
+            what, _, tap = key.partition("/")
+            if what in ("patches", "angle"):
+                found.setdefault(tap, {})[what] = max(float(value), found.get(tap, {}).get(what, 0.0))
+    return found
+
+
 RUNG = Rung(
     "forward",
     "does every layer give the same output, given the same weights?",
-    (TRACE, INJECTED, workflow.OWN),
+    (TRACE, INJECTED, CONSEQUENCE, workflow.OWN),
     (partial(judge_taps, "forward"),),
     "trace",
     PRECISIONS,

@@ -9,12 +9,15 @@ from numpy.typing import NDArray
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import INTENSITY_SCALE, convolution_shapes, trainable_names, weight_shapes
 from ptyint.config import ModelConfig
-from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded
+from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, joined
 from ptyint.parity.configurations import CASES, inputs_of
 from ptyint.parity.problems import Network, Problems
-from ptyint.parity.rungs.forward import INJECTED, TRACE, allowed, located, refereed, traced
+from ptyint.parity.rungs.forward import INJECTED, TRACE, allowed, located, seen, traced
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, stored
 from ptyint.parity.tolerances import PRECISIONS, SLOPE
+
+DIRECTION = 1e-4
+"""One less the cosine of two gradients: in single precision some activations lie beyond the kink of their ReLU."""
 
 SLOPES = ("gridsize 1", "gridsize 2")
 """Cases whose gradient is held against finite differences."""
@@ -60,11 +63,26 @@ def _between(network: Network, measured: Measured, seed: int) -> Iterator[Findin
     candidate, reference = measured.pair
     theirs = measured.of(reference, "trace", str(network))
     ours = measured.of(candidate, "aligned" if network.precision == "float32" else "trace", str(network))
-    taps = [tap for tap in refereed(network.case, seed) if tap != "probe" or config.probe_trainable]
+    taps = [tap for tap in seen(network, measured, seed) if tap != "probe" or config.probe_trainable]
+    if len(measured.with_capability("weights")) < len(measured.offers):  # what moves is the next rung's to say
+        taps, weights = ([one for one in names if f"gradient/{one}" in theirs] or names for names in (taps, weights))
+    yield _direction(Place("gradient", *network, "all weights", "direction"), measured, weights)
     for name in backward_order(config.model, taps, weights):
         where, key, scale = Place("gradient", *network, name), f"gradient/{name}", cancelling(theirs, name)
         finding = allowed(where, measured.pair, (ours, theirs), (key, key), scale, seed)
         yield located(finding, key, measured, scale)
+
+
+def _direction(where: Place, measured: Measured, names: Sequence[str]) -> Finding:
+    """The gradient of all weights as one vector, whatever its length."""
+    part = str(Network(where.case, where.precision))
+    ours, theirs = (joined(measured.of(side, "trace", part), "gradient", names) for side in measured.pair)
+    if ours is None or theirs is None:
+        return Finding.missing(where, measured.pair, "a gradient is missing")
+    lengths = np.linalg.norm(ours), np.linalg.norm(theirs)
+    cosine = float(ours @ theirs / np.prod(lengths))
+    note = f"cosine {cosine:.7f}, {lengths[0] / lengths[1]:.4g} times as long"
+    return bounded(where, measured.pair, 1 - cosine, DIRECTION, note)
 
 
 def cancelling(arrays: Arrays, name: str) -> float | None:

@@ -23,11 +23,11 @@ def measure(bench: Bench, part: str = "") -> Captured:
     backend, seed = bench.backend, bench.problems.seed
     arrays: Captured = {}
     given = operands.everything(seed)
-    if "trace" in backend.capabilities:  # one that is built in, or built like them, keeps the means of groups
+    if "weights" in backend.capabilities:  # one that is built in, or built like them, keeps the means of groups
         given = operands.of_the_model(seed) | given
     for precision in backend.precisions:
         offered = backend.operators(precision)
-        if "trace" in backend.capabilities:
+        if "weights" in backend.capabilities:
             offered = {**offered, "normalise_probe": _normalised_probe(precision)}
         for name, operator in offered.items():
             for operand in operands.named(name, given):

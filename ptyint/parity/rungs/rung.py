@@ -73,7 +73,7 @@ class Capture:
         In a new process, which knows only the files of those before.
     after : tuple of str
         Captures of both sides whose files it reads: the same part, or all of them.
-    candidate_only : bool
+    candidate_only, reference_only : bool
     on_demand : bool
         Made when a judge asks for it.
     """
@@ -85,6 +85,7 @@ class Capture:
     fresh: bool = False
     after: tuple[str, ...] = ()
     candidate_only: bool = False
+    reference_only: bool = False
     on_demand: bool = False
 
 

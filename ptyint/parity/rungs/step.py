@@ -6,23 +6,25 @@ hundred steps need a handful of traces. Short trainings against the same steps b
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
 from ptyint.config import TrainingConfig
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, difference, error_of, joined, over
-from ptyint.parity.configurations import FIXTURE, configured, with_biases
-from ptyint.parity.problems import Problems
+from ptyint.parity.configurations import CASES, FIXTURE, OUTSIDE, configured, inputs_of, with_biases
+from ptyint.parity.problems import Network, Problems, moved_by_one_ulp
 from ptyint.parity.rungs import training
+from ptyint.parity.rungs.forward import variant
 from ptyint.parity.rungs.gradient import cancelling
-from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, noted
-from ptyint.parity.tolerances import EARLY_STEPS, PRECISIONS, TOLERANCES
+from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, Rung, noted, stored
+from ptyint.parity.tolerances import DRIFT, EARLY_STEPS, PRECISIONS, TOLERANCES
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import load_fixture
 
@@ -71,6 +73,10 @@ LONG = {
     "200 steps": Steps(SMOOTH, _sparse(200, (1, 2, 50, 120, 200), 1e-2), ((0,), (5,))),
     "single precision": Steps(SMOOTH, (1e-2,) * 9, ((0,), (5,), (9,)), "float32", typical=True),
 }
+
+
+OWN, MOVED, GIVEN = HOWS = "own gradients", "from weights moved by an ulp", "the reference's gradients"
+"""From what a network that is watched from outside makes its first step."""
 
 
 def measure(bench: Bench, names: Mapping[str, Steps]) -> Captured:
@@ -127,8 +133,9 @@ def judge(names: Mapping[str, Steps], measured: Measured, problems: Problems) ->
             try:
                 yield from _against_adam(side, arrays, name, steps)
             except KeyError:
-                where = Place("step", name, steps.precision, "optimiser")
-                yield Finding.missing(where, (side, REFEREE), error_of(arrays, name) or "incomplete")
+                where, why = Place("step", name, steps.precision, "optimiser"), error_of(arrays, name)
+                known = Finding.unavailable if why.startswith(UNSUPPORTED) else Finding.missing
+                yield known(where, (side, REFEREE), why.removeprefix(UNSUPPORTED) or "incomplete")
 
 
 def judge_between(measured: Measured, problems: Problems) -> Iterator[Finding]:
@@ -181,6 +188,63 @@ def _against_adam(side: str, arrays: Arrays, name: str, steps: Steps) -> list[Fi
     return [row for found in (*by_weight.values(), losses) for row in found]
 
 
+# --- networks that are watched from outside ---
+
+
+def _single(problems: Problems) -> tuple[str, ...]:
+    return tuple(str(one) for one in problems.networks if one.case in OUTSIDE and one.precision == "float32")
+
+
+def own_step(bench: Bench, part: str) -> Captured:
+    """The first step of a backend's own optimiser: as it is, from weights moved by an ulp, with given gradients."""
+    arrays, network = Captured(), Network.named(part)
+    case = CASES[network.case]
+    batch, weights, good = inputs_of(case, network.precision, bench.problems.seed)
+    theirs = stored(bench.folder, bench.pair[0], "trace", part)
+    given = {name: theirs[f"gradient/{name}"] for name in weights if f"gradient/{name}" in theirs}
+    built = variant(bench.backend, case).build(case.config, weights, good, network.precision)
+    for how, start in {OWN: weights, MOVED: moved_by_one_ulp(weights, bench.problems.seed), GIVEN: weights}.items():
+        built.reset(start)
+        before = built.get_weights()
+        if how == GIVEN:
+            built.move(given, case.config.learning_rate)
+        else:
+            built.train_step(batch, case.config.learning_rate)
+        arrays |= {f"{how}/{name}": array - before[name] for name, array in built.get_weights().items()}
+    return arrays | {"optimiser": np.array(built.optimiser)}
+
+
+def judge_own(measured: Measured, problems: Problems) -> Iterator[Finding]:
+    """The move of all weights by both optimisers; and what was declared trainable, and moves by exactly 0."""
+    for part in _single(problems):
+        network = Network.named(part)
+        where, config = Place("step", *network, "own optimiser", step=1), CASES[network.case].config
+        both = measured.both("own step", part)
+        moving = trainable_names(config, list(weight_shapes(config.model, 1)))
+        kernels = [name for name in moving if name.endswith(("kernel", "bias"))]
+        for side, arrays in both.items():
+            still = [name for name in moving if name not in kernels and not np.any(arrays.get(f"{OWN}/{name}", 1.0))]
+            note = f"{', '.join(still)} declared trainable, and moved by exactly 0"
+            yield Finding.fact(where._replace(tap="what moves"), (side, side), not still, note)
+        candidate, reference = measured.pair
+        try:
+            moves = {(side, how): _vector(both[side], how, kernels) for side in both for how in HOWS}
+        except KeyError:
+            note = next((why for arrays in both.values() if (why := error_of(arrays, OWN))), "incomplete")
+            yield Finding.missing(where, measured.pair, note)
+            continue
+        words = " against ".join(str(both[side]["optimiser"]) for side in measured.pair)
+        ulp = max(difference(moves[side, MOVED], moves[side, OWN]).norm for side in both)
+        for how in (GIVEN, OWN):
+            error = difference(moves[candidate, how], moves[reference, how]).norm
+            note = f"{words}; weights moved by an ulp make {ulp:.2g}"
+            yield bounded(where._replace(operand=how), measured.pair, error, DRIFT * ulp, note)
+
+
+def _vector(arrays: Arrays, how: str, names: Sequence[str]) -> NDArray[np.float64]:
+    return np.concatenate([arrays[f"{how}/{name}"].astype(np.float64).ravel() for name in names])
+
+
 def _rounded(gradients: Arrays, arrays: Arrays, terms: str, precision: str) -> Captured:
     """Gradients a rounding off: of the terms of their sums, else of the root mean square; sums of zeros stay zero."""
     rng, size = np.random.default_rng(0), TOLERANCES["optimiser"].at(precision)
@@ -191,14 +255,15 @@ def _rounded(gradients: Arrays, arrays: Arrays, terms: str, precision: str) -> C
     return moved
 
 
+OWN_STEP = Capture("own step", own_step, "trace", _single, after=("trace",))
 OPTIMISER = Capture("optimiser", lambda bench, part: measure(bench, SHORT), "trace")
 LONG_RUN = Capture("long", lambda bench, part: measure(bench, LONG), "trace", fresh=True)
 
 RUNG = Rung(
     "step",
     "do the optimisers move the weights alike, step by step?",
-    (OPTIMISER, training.TRAINING, LONG_RUN),
-    (partial(judge, SHORT), judge_between, training.judge, partial(judge, LONG)),
+    (OPTIMISER, OWN_STEP, training.TRAINING, LONG_RUN),
+    (partial(judge, SHORT), judge_between, judge_own, training.judge, partial(judge, LONG)),
     "trace",
     PRECISIONS,
 )

@@ -12,6 +12,7 @@ from ptyint.backends.training import Schedule
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
 from ptyint.config import TrainingConfig
 from ptyint.images.reconstruction import assemble
+from ptyint.parity.capabilities import lacking
 from ptyint.parity.compare import Arrays, Finding, Place, compare, error_of, joined
 from ptyint.parity.configurations import ACTING, SAVED, Training
 from ptyint.parity.problems import Problems
@@ -110,6 +111,9 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     kink of its ReLU.
     """
     if "float32" not in problems.precisions:
+        return
+    if why := lacking(measured.offers, "weights"):
+        yield Finding.unavailable(Place("step", "training", "float32"), measured.pair, why)
         return
     both = measured.both("training")
     candidate, reference = measured.pair

@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ptyint.backends import numpy_network
-from ptyint.backends.weights import Weights, initial_weights, kernels, layers_apart
+from ptyint.backends.weights import initial_weights, kernels, layers_apart
 from ptyint.config import legacy_values
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, error_of
-from ptyint.parity.configurations import FIXTURE, Case, inputs_of
+from ptyint.parity.configurations import FIXTURE
 from ptyint.parity.problems import Problems, workflow_training
-from ptyint.parity.rungs.rung import UNSUPPORTED, Bench, Capture, Captured, Measured, noted
+from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, noted
 from ptyint.parity.tolerances import INITIAL_SPREAD, TOLERANCES
-from ptyint.scans.batches import Batch
 from ptyint.scans.files import write_scan
 from ptyint.scans.fixtures import load_fixture
 from ptyint.scans.forward import normalise_probe
@@ -47,9 +45,6 @@ def measure(bench: Bench, part: str = "") -> Captured:
         with noted(arrays, f"{gridsize}/initial"):
             initial = backend.initial_weights(config)
             arrays |= {f"{gridsize}/initial/{name}": np.asarray(array) for name, array in initial.items()}
-        with noted(arrays, f"{gridsize}/carried"):
-            weights, batch = _carried(gridsize, seed)
-            arrays[f"{gridsize}/carried"] = backend.predict(config, weights, batch.inputs)
         with noted(arrays, f"{gridsize}/run"):
             ran = backend.run(path, config, _own(bench, gridsize))
             arrays |= {f"{gridsize}/run/{name}": np.asarray(array) for name, array in ran.items()}
@@ -71,12 +66,6 @@ def reload(bench: Bench, part: str = "") -> Captured:
 def outputs(measured: Measured, side: str) -> Captured:
     """What the short trainings gave: predictions and stitched objects."""
     return {key: array for key, array in measured.of(side, "workflow").items() if "/run/" in key}
-
-
-def _carried(gridsize: int, seed: int) -> tuple[Weights, Batch]:
-    """Weights, as after some training, and a batch for the network of a short training."""
-    batch, weights, _ = inputs_of(Case({"gridsize": gridsize}), "float32", seed)
-    return weights, batch
 
 
 def _scan_file(bench: Bench) -> Path:
@@ -115,12 +104,11 @@ def contract(measured: Measured, problems: Problems) -> Iterator[Finding]:
 
 
 def forward(measured: Measured, problems: Problems) -> Iterator[Finding]:
-    """Of each side with a workflow: a patch for each group, and its network with weights carried over."""
+    """Of each side with a workflow: a patch for each group."""
     for gridsize in GRIDSIZES:
         for side in measured.with_capability("workflow"):
             arrays = measured.of(side, "workflow")
             yield _one_patch_a_group(side, arrays, gridsize)
-            yield _with_carried_weights(side, arrays, gridsize, problems.seed)
 
 
 def persistence(measured: Measured, problems: Problems) -> Iterator[Finding]:
@@ -200,20 +188,6 @@ def _one_patch_a_group(side: str, arrays: Arrays, gridsize: int) -> Finding:
         return Finding.missing(where, (side, REFEREE), error_of(arrays, f"{gridsize}/run"))
     note = "" if len(patches) == n_groups else f"{n_groups} groups in, {len(patches)} patches out"
     return bounded(where, (side, REFEREE), abs(len(patches) - n_groups), 0.0, note)
-
-
-def _with_carried_weights(side: str, arrays: Arrays, gridsize: int, seed: int) -> Finding:
-    """Patches of its network with this package's weights, against the referee's network."""
-    where = Place("forward", f"gridsize {gridsize}", "float32", "object patches with carried weights")
-    key = f"{gridsize}/carried"
-    error = str(arrays.get(f"error/{key}", ""))
-    if error.startswith(UNSUPPORTED):
-        note = f"weights cannot be carried to {side} ({error.removeprefix(UNSUPPORTED)})"
-        return Finding.unavailable(where, (side, REFEREE), note)
-    weights, batch = _carried(gridsize, seed)
-    taps = numpy_network.forward(weights, batch, workflow_training(gridsize, seed).model)
-    expected = {key: taps["patches_before_merge" if gridsize > 1 else "object_patches"]}
-    return compare(where, (side, REFEREE), (arrays, expected), (key, key), TOLERANCES["forward"])
 
 
 OWN = Capture("workflow", measure, "workflow")

@@ -2,6 +2,7 @@ import numpy as np
 import torch
 
 from ptyint.backends import numpy as operators
+from ptyint.backends import pytorch as network
 
 
 def _tensor(array):
@@ -14,12 +15,11 @@ def Translation(images, offsets, jitter):
 
 
 def reassemble_patches_position_real(patches, offsets, data, model, padded_size):
-    found = operators.merge_patches(patches.numpy(), -offsets.numpy()[:, :, 0, ::-1], padded_size)
-    return _tensor(found), None, padded_size
+    return network.merge_patches(patches, -offsets[:, :, 0].flip(-1), padded_size), None, padded_size
 
 
 def extract_channels_from_region(regions, shifts, data, model):
-    return _tensor(operators.cut_patches(regions.numpy()[:, 0], -shifts.numpy()[:, :, 0, ::-1], data.N))
+    return network.cut_patches(regions[:, 0], shifts[:, :, 0].flip(-1) * -1, data.N)
 
 
 def get_padded_size(data, model):
@@ -31,4 +31,4 @@ def pad_obj(patch, h, w):
 
 
 def pad_and_diffract(waves, pad=True):
-    return _tensor(operators.diffract(waves.numpy())), None
+    return torch.linalg.vector_norm(network.propagate(waves), dim=2), None

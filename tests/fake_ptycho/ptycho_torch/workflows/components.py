@@ -8,18 +8,24 @@ from ptycho.workflows.components import create_ptycho_data_container
 
 from ptycho_torch.config_params import DataConfig, ModelConfig
 from ptycho_torch.model import Lightning
+from ptyint import config as config_of_ptyint
 from ptyint.backends import numpy as operators
 from ptyint.scans import forward
 
 
-def train_cdi_model_torch(train_data, test_data, config, execution_config=None):
+def of_ptyint(config):
+    model = config.model
+    return config_of_ptyint.ModelConfig(model.N, model.gridsize, model.n_filters_scale, object_big=model.object_big)
+
+
+def train_cdi_model_torch(train_data, test_data, config, execution_config=None, overrides=None):
     container = create_ptycho_data_container(train_data, config)
     data = DataConfig(config.model.N, max_neighbor_distance=4 if wrong("canvas") else 14)
-    model = Lightning(config, data, ModelConfig())
+    model = Lightning(of_ptyint(config), data, ModelConfig(), overrides)
     guess = train_data.probeGuess[None]
     probe = guess / 4 if wrong("probe") else forward.normalise_probe(guess, config.model.probe_scale)
     images = torch.as_tensor(np.moveaxis(container.X, -1, 1).copy())
-    model(images, torch.as_tensor(probe.astype(np.complex64))[None, None])
+    model(images, torch.as_tensor(probe.astype(np.complex64))[None, None], torch.zeros(*images.shape[:2], 1, 2))
     return {"models": {"diffraction_to_obj": model}}
 
 
@@ -51,6 +57,5 @@ def _merged(patches, container):
 
 def load_inference_bundle_torch(folder):
     Path(folder, "wts.h5.zip").read_text()
-    config = type("Config", (), {})()
-    config.model = type("Model", (), {"gridsize": params.cfg["gridsize"], "n_filters_scale": 1})()
+    config = config_of_ptyint.ModelConfig(64, params.cfg["gridsize"], 1)
     return {"diffraction_to_obj": Lightning(config, DataConfig(), ModelConfig())}, {}
