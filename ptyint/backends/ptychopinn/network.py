@@ -105,6 +105,7 @@ class WatchedNetwork(ABC):
         self.shapes = {f"{layer}.{part}": shape if part == "kernel" else shape[-1:]
                        for layer, shape in shapes.items() for part in ("kernel", "bias")}  # fmt: skip
         self.own = {name: f"{layers[name.rpartition('.')[0]]}.{name.rpartition('.')[2]}" for name in self.shapes}
+        self.start = watched.read()  # what the canonical network has not, such as attention, starts from here
         self.reset(weights)
 
     @abstractmethod
@@ -130,9 +131,8 @@ class WatchedNetwork(ABC):
 
     def reset(self, weights: Weights) -> None:
         """Start over from `weights`: as just built."""
-        like = self.watched.read()
-        own = {self.own[name]: fitted(name, weights[name], like[self.own[name]].shape) for name in self.shapes}
-        self.watched.weights = {**like, **own}
+        own = {self.own[name]: fitted(name, weights[name], self.start[self.own[name]].shape) for name in self.shapes}
+        self.watched.weights = {**self.start, **own}
         self.watched.write(self.watched.weights)
         self.renew(weights)
 

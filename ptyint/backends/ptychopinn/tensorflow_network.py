@@ -12,6 +12,7 @@ import tensorflow as tf
 from ptyint.backends import tensorflow
 from ptyint.backends.models import Watched
 from ptyint.backends.models.keras_model import KerasModel
+from ptyint.backends.models.rules import Parts
 from ptyint.backends.protocol import Arrays
 from ptyint.backends.ptychopinn import local_offsets
 from ptyint.backends.ptychopinn.network import WatchedNetwork, named
@@ -54,6 +55,15 @@ class Model(KerasModel):
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
         self.taps |= {key: name for key, (name, _) in self.layers.items() if name in TAPS}
+        tf.config.run_functions_eagerly(False)
+
+    def run(self, inputs: Arrays, training: bool, recorder: Any) -> tuple[Any, dict[str, Parts]]:
+        """See :class:`ptyint.backends.models.Watched`; its workflow, in the same process, runs compiled."""
+        tf.config.run_functions_eagerly(True)
+        try:
+            return super().run(inputs, training, recorder)
+        finally:
+            tf.config.run_functions_eagerly(False)
 
     def tapped(self, recorder: Any, tap: str, value: Any) -> Any:
         """See :class:`ptyint.backends.models.Watched`."""
