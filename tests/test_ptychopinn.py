@@ -75,6 +75,7 @@ def places(found: list[dict[str, Any]]) -> set[tuple[str, ...]]:
     return {tuple(place.split(", ")[:2]) for one in found for place in one["places"]}
 
 
+@pytest.mark.slow
 def test_a_pair_that_agrees_has_no_disagreement_and_no_parity_either(agreeing: Any) -> None:
     ladder, found = agreeing
     assert [one["tap"] for one in found] == ["what moves"]  # that the probe never does is true of the stand-in too
@@ -87,12 +88,14 @@ def test_a_pair_that_agrees_has_no_disagreement_and_no_parity_either(agreeing: A
     assert ladder.rung("operator").on("float32") and ladder.rung("persistence").on() and ladder.rung("contract").on()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", FOUND_AT)
 def test_a_disagreement_is_named_at_its_operator_or_stage(what: str, wrong: Any) -> None:
     _, _, found = wrong
     assert FOUND_AT[what] in places(found)
 
 
+@pytest.mark.slow
 def test_nothing_else_is_blamed(wrong: Any) -> None:
     _, ladder, found = wrong
     assert places(found) - set(FOUND_AT.values()) <= {
@@ -104,6 +107,7 @@ def test_nothing_else_is_blamed(wrong: Any) -> None:
     assert {ladder.rung(name).verdict for name in ("contract", "operator", "forward", "loss", "gradient")} == {"fail"}
 
 
+@pytest.mark.slow
 def test_a_difference_of_the_networks_is_found_at_its_layer_and_gone_with_equal_settings(wrong: Any) -> None:
     _, ladder, found = wrong
     own = [row for row in ladder.rung("forward").rows if row.red and row.local is not None and not row.is_consequence]
@@ -115,12 +119,14 @@ def test_a_difference_of_the_networks_is_found_at_its_layer_and_gone_with_equal_
     assert attention["repair"] == "cbam_encoder=False" and attention["patches"] > 0.01 and attention["angle"] > 1
 
 
+@pytest.mark.slow
 def test_a_gradient_in_other_units_points_the_same_way(wrong: Any) -> None:
     _, ladder, _ = wrong
     direction = next(row for row in ladder.rung("gradient").rows if row.operand == "direction" and row.case == EQUAL[0])
     assert direction.holds and "cosine 1.000" in direction.note and "4096 times as long" in direction.note
 
 
+@pytest.mark.slow
 def test_the_lines_are_in_the_order_of_what_they_do_to_a_reconstruction(wrong: Any) -> None:
     _, _, found = wrong
     ranks = [one["rank"] for one in found]
@@ -142,6 +148,7 @@ def ran(folder: Path, script: str, seeded: str) -> str:
     return run.stdout
 
 
+@pytest.mark.slow
 def test_a_line_has_sizes_calls_arrays_and_a_script_that_shows_it(wrong: Any) -> None:
     folder, _, found = wrong
     one = next(one for one in found if one["tap"] == "merge_patches" and "shape" in one["words"])
@@ -155,6 +162,7 @@ def test_a_line_has_sizes_calls_arrays_and_a_script_that_shows_it(wrong: Any) ->
         assert one["words"] and (one["script"] == "" or (folder / one["script"]).is_file())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tap", ["encoder.0.conv2.relu", "architecture", "what moves"])
 def test_layers_stages_and_steps_are_reproduced(tap: str, wrong: Any) -> None:
     folder, _, found = wrong
@@ -162,6 +170,7 @@ def test_layers_stages_and_steps_are_reproduced(tap: str, wrong: Any) -> None:
     assert len(ran(folder, line["script"], "attention,loss").splitlines()) >= 2
 
 
+@pytest.mark.slow
 def test_scripts_for_maintainers_are_short_and_clear(wrong: Any) -> None:
     """One statement a line, what it shows at the top, nothing imported in vain."""
     folder, _, found = wrong
@@ -173,6 +182,7 @@ def test_scripts_for_maintainers_are_short_and_clear(wrong: Any) -> None:
     subprocess.run([sys.executable, "-m", *style, folder / reproducers.FOLDER], check=True)
 
 
+@pytest.mark.slow
 def test_versions_predictions_and_stitched_objects_are_kept(wrong: Any) -> None:
     folder, ladder, _ = wrong
     for name in NAMES:
@@ -181,6 +191,7 @@ def test_versions_predictions_and_stitched_objects_are_kept(wrong: Any) -> None:
             assert {f"{g}/run/{what}" for g in (1, 2) for what in ("patches", "stitched", "probe")} <= set(arrays)
 
 
+@pytest.mark.slow
 def test_two_disagreements_of_one_operator_are_two_lines(wrong: Any) -> None:
     """Another scale shows in the values, mixed groups in the shape."""
     _, _, found = wrong

@@ -88,7 +88,7 @@ def test_a_page_to_look_at_while_the_rest_runs_says_that_it_is_unfinished(tmp_pa
     watcher.start()
     done = together(tmp_path, *jobs, side_by_side=2)
     watcher.join()
-    assert "UNFINISHED: 1 of 2 notebooks have ended so far." in seen["index"] and "PASS" not in seen["index"]
+    assert "UNFINISHED: 1 of 2 notebooks have ended so far." in seen["index"] and "✓ PASS" not in seen["index"]
     assert "(not ended yet)" in seen["index"] and "✓ PASS" in seen["page"] and seen["verified"] == "False"
     final = (done.folder / "index.html").read_text()
     assert done.verdict == "pass" and "UNFINISHED" not in final and "✓ PASS" in final
