@@ -158,6 +158,14 @@ def test_what_libraries_write_to_the_terminal_is_in_the_log_alone(tmp_path: Path
     assert "Could not find cuda drivers" in (path / "small.log").read_text()
 
 
+def test_an_interpreter_given_by_a_relative_path_is_the_kernel_s(tmp_path: Path) -> None:
+    relative = os.path.relpath(sys.executable, made(tmp_path, "print('said')"))
+    command = [relative, str(ROOT / "tests" / "small_stage.py"), str(tmp_path), "run", "test"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_the_last_words_of_a_kernel_that_dies_are_in_the_terminal(tmp_path: Path) -> None:
     done = ptyint(made(tmp_path, NOISE + "\nos._exit(1)"), "run test", within="env -u PYTEST_CURRENT_TEST {}")
     assert done.returncode == 1 and "Could not find cuda drivers" in done.stderr

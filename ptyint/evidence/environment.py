@@ -78,7 +78,8 @@ def installation() -> dict[str, str]:
     for path in sorted(PACKAGE.rglob("*.py")):
         digest.update(f"{path.relative_to(PACKAGE).as_posix()}\0".encode() + path.read_bytes())
     installed = {name: one.version for name in COMPUTING for one in [*metadata.distributions(name=name)][:1]}
-    return {"interpreter": sys.executable, "ptyint": str(PACKAGE), "sources_sha256": digest.hexdigest(), **installed}
+    interpreter = os.path.normpath(sys.executable)  # as a kernel says it
+    return {"interpreter": interpreter, "ptyint": str(PACKAGE), "sources_sha256": digest.hexdigest(), **installed}
 
 
 def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
