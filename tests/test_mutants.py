@@ -212,14 +212,14 @@ def test_the_stage_draws_tries_and_shows_a_sample(tmp_path: Path) -> None:
     (folder,) = (path for path in reports.iterdir() if manifest.RUN_NAME.fullmatch(path.name))
     content = manifest.read(folder)
     score = next(check for check in content.checks if check.name == SCORE.name)
-    assert [check.name for check in content.checks if not check.passed and check != score] == []
+    assert [check.name for check in content.checks if check.verdict != "pass" and check != score] == []
     written = json.loads((folder / NAME).read_text())
     control, *each = (Mutant(**one) for one in written["mutants"])
     assert control.operator == CONTROL and not control.rung
     judged = [one for one in each if not one.equivalent]
     caught = sum(one.rung != "" for one in judged)
     assert (written["sample"], len(judged)) == (3, 3) and score.measured == pytest.approx(caught / 3)
-    assert score.bound == 0.9 and (code == 0) == score.passed == (caught == 3)
+    assert score.bound == 0.9 and (code == 0) == (score.verdict == "pass") == (caught == 3)
     page = (folder / "faults.html").read_text()
     assert f"{caught} of 3 mutants were caught" in page and "Marked as equivalent" in page
     assert all(one.rung or f"{one.module}:{one.line}" in page for one in judged)
