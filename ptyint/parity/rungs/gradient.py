@@ -66,11 +66,11 @@ def _between(network: Network, measured: Measured, seed: int) -> Iterator[Findin
     taps = [tap for tap in seen(network, measured, seed) if tap != "probe" or config.probe_trainable]
     if len(measured.with_capability("weights")) < len(measured.offers):  # what moves is the next rung's to say
         taps, weights = ([one for one in names if f"gradient/{one}" in theirs] or names for names in (taps, weights))
-    yield _direction(Place("gradient", *network, "all weights", "direction"), measured, weights)
     for name in backward_order(config.model, taps, weights):
         where, key, scale = Place("gradient", *network, name), f"gradient/{name}", cancelling(theirs, name)
         finding = allowed(where, measured.pair, (ours, theirs), (key, key), scale, seed)
         yield located(finding, key, measured, scale)
+    yield _direction(Place("gradient", *network, "all weights", "direction"), measured, weights)
 
 
 def _direction(where: Place, measured: Measured, names: Sequence[str]) -> Finding:
