@@ -188,6 +188,8 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     assert ladder.rung("operator").verdict == "fail" and ladder.rung("gradient").verdict == "not available"
     with np.load(next((tmp_path / "reproductions").glob("*poisson*.npz"))) as arrays:
         assert {"argument_0", "referee", "mine", "yours"} <= set(arrays)
+    (line,) = json.loads((tmp_path / "disagreements.json").read_text())
+    assert (line["tap"], line["mechanism"], line["where"]) == ("poisson_nll", "", ""), "PtychoPINN's are not theirs"
 
 
 def test_a_keras_json_of_the_users_changes_nothing(tmp_path: Path) -> None:

@@ -375,9 +375,14 @@ def test_a_ladder_displays_itself() -> None:
 # --- the judge, rung by rung ---
 
 
-def judged(rung: str, captures: dict[str, dict[str, Any]], case: str = "gridsize 2") -> list[Finding]:
+FULL = Offer()
+
+
+def judged(
+    rung: str, captures: dict[str, dict[str, Any]], case: str = "gridsize 2", offer: Offer = FULL
+) -> list[Finding]:
     """What a rung finds in double precision, of arrays by capture and side."""
-    measured = Measured(dict.fromkeys(PAIR, Offer()), lambda side, capture, part: captures[capture].get(side, {}))
+    measured = Measured(dict.fromkeys(PAIR, offer), lambda side, capture, part: captures[capture].get(side, {}))
     return RUNGS[rung].judge(measured, Problems(cases=(case,), precisions=("float64",)))
 
 
@@ -407,6 +412,19 @@ def test_a_missing_tap_is_red_and_says_why() -> None:
     for rung in ("forward", "loss"):
         red = [f for f in judged(rung, captures) if f.against == "tensorflow"]
         assert {f.note for f in red} == {"Boom: no"} and not any(f.holds for f in red)
+
+
+@pytest.mark.parametrize("capabilities", [{"operators", "weights", "trace"}, {"trace"}])
+def test_a_tap_or_gradient_that_one_side_leaves_out_is_red(capabilities: set[str]) -> None:
+    """Also of backends that are traced and cannot be given weights: what they do not show is not passed over."""
+    taps = taps_of_the_referee("gridsize 2")
+    taps |= {f"gradient/{name}": array for name, array in taps.items()}
+    for rung, tap, key in (("forward", "region", "region"), ("gradient", "region", "gradient/region")):
+        less = {name: array for name, array in taps.items() if name != key}
+        captures = {"trace": {"tensorflow": taps, "pytorch": less}, "injected": {}, "aligned": {}}
+        found = judged(rung, captures, offer=Offer(frozenset(capabilities)))
+        red = {(one.tap, one.side, one.against) for one in found if one.red}
+        assert (tap, "pytorch", "tensorflow") in red
 
 
 def test_reference_injection_tells_culprit_from_consequence() -> None:

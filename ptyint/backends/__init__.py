@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 BUILT_IN = ("pytorch", "tensorflow")
 """The pair that this package is about."""
 
+UPSTREAM = ("ptychopinn-tensorflow", "ptychopinn-pytorch")
+"""PtychoPINN's own pair, whose networks are watched from outside."""
+
 MODULES = {
     "numpy": "ptyint.backends.numpy_network",
     "ptychopinn-pytorch": "ptyint.backends.ptychopinn.pytorch",

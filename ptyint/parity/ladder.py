@@ -30,9 +30,6 @@ from ptyint.parity.rungs.rung import Capture, Measured, stored
 from ptyint.parity.worker import OFFER, ONE_THREAD, Worker, give
 from ptyint.scans.fixtures import load_fixture
 
-WATCHED = "ptychopinn-"
-"""How the names of backends begin whose networks are watched from outside."""
-
 
 def run_module(folder: Path, timeout: float, log: str, module: str, *arguments: str) -> dict[str, Any]:
     """Run a module of this package with one thread, its output in ``folder/log``; what a run's record keeps of it."""
@@ -85,7 +82,7 @@ class Climb:
             raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
         self.folder, self.timeout, self.pair = Path(folder), timeout, (reference, candidate)
         self.problems = problems or Problems()
-        if not self.problems.cases and any(name.startswith(WATCHED) for name in self.pair):
+        if not self.problems.cases and set(self.pair) & set(backends.UPSTREAM):
             self.problems = replace(self.problems, cases=tuple(OUTSIDE))
         self.datasets = {FIXTURE: load_fixture(FIXTURE).sha256}
         self.disagreements: list[Disagreement] = []

@@ -7,7 +7,7 @@ to a reconstruction.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
 from string import Template
@@ -18,6 +18,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ptyint._atomic import write_arrays, write_text
+from ptyint.backends import UPSTREAM
 from ptyint.backends.ptychopinn.known import Mechanism, mechanism
 from ptyint.evidence.checks import to_json
 from ptyint.parity import operands
@@ -99,10 +100,10 @@ def write(
     groups: dict[tuple[str, ...], list[Finding]] = {}
     for row in findings:
         if row.red and not row.is_consequence and row.rung in LISTED and _is_its_own(row, told):
-            known = _mechanism(row)
+            known = _mechanism(row, offers)
             groups.setdefault((known.words,) if known else (row.rung, row.tap, _kind(row)), []).append(row)
     measured = {side: stored(scratch, side, "operator") for side in offers}
-    lines = [(_consequence(red, told), red) for red in groups.values()]
+    lines = [(_consequence(red, told, offers), red) for red in groups.values()]
     disagreements = []
     for number, (consequence, red) in enumerate(sorted(lines, key=lambda one: -one[0]["rank"]), 1):
         worst = _typical(red, offers)
@@ -167,8 +168,9 @@ def _kind(row: Finding) -> str:
     return "" if math.isfinite(row.error) or row.rung != "operator" else row.note.partition(" ")[0]
 
 
-def _mechanism(row: Finding) -> Mechanism | None:
-    return mechanism(row.rung, f"{row.tap} {_kind(row)}".rstrip())
+def _mechanism(row: Finding, sides: Iterable[str]) -> Mechanism | None:
+    """What is known of PtychoPINN's own pair: it says nothing about any other."""
+    return None if set(sides) != set(UPSTREAM) else mechanism(row.rung, f"{row.tap} {_kind(row)}".rstrip())
 
 
 def _is_its_own(row: Finding, told: Consequences) -> bool:
@@ -185,14 +187,14 @@ def _typical(red: Sequence[Finding], offers: Mapping[str, Offer]) -> Finding:
     return max(between or lowest, key=attrgetter("excess"))
 
 
-def _consequence(red: Sequence[Finding], told: Consequences) -> dict[str, Any]:
+def _consequence(red: Sequence[Finding], told: Consequences, sides: Iterable[str]) -> dict[str, Any]:
     """What is known of a line: its mechanism, what it does to a reconstruction, its rank."""
     taps = [LIKE.get(operands.base_name(row.tap), row.tap) for row in red if not _kind(row)]
     sizes = {
         what: max((told.get(tap, {}).get(what, math.nan) for tap in ("", *taps)), key=_known)
         for what in ("patches", "angle")
     }
-    known = next((one for row in red if (one := _mechanism(row))), Mechanism("", "", "", ""))
+    known = next((one for row in red if (one := _mechanism(row, sides))), Mechanism([], "", "", ""))
     rank = max(_known(sizes["patches"]), _known(sizes["angle"]) / 90)
     if rank < 0:  # not part of a pass through the network: what it does to its own result
         rank = min(max(row.error for row in red), 1.0)

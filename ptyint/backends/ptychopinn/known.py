@@ -12,8 +12,8 @@ class Mechanism(NamedTuple):
 
     Attributes
     ----------
-    rung, tap : str
-        Where it shows; patterns of the shell.
+    shows : list of (str, str)
+        Rungs and taps; patterns of the shell.
     words : str
         One sentence.
     where : str
@@ -24,8 +24,7 @@ class Mechanism(NamedTuple):
         Whether it shows in default settings.
     """
 
-    rung: str
-    tap: str
+    shows: list[tuple[str, str]]
     words: str
     where: str
     repair: str = ""
@@ -41,4 +40,4 @@ def known() -> tuple[Mechanism, ...]:
 
 def mechanism(rung: str, tap: str) -> Mechanism | None:
     """What is known of a place; None: nothing."""
-    return next((one for one in known() if fnmatch(rung, one.rung) and fnmatch(tap, one.tap)), None)
+    return next((one for one in known() if any(fnmatch(rung, a) and fnmatch(tap, b) for a, b in one.shows)), None)

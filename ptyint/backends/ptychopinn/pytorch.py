@@ -73,7 +73,7 @@ class PtychoPINNPyTorch(Adapter):
 
     @property
     def equal(self) -> PtychoPINNPyTorch:
-        """See :class:`.protocol.Traceable`: under :func:`parity_settings`."""
+        """The same, with the network that :func:`parity_settings` makes."""
         return PtychoPINNPyTorch(parity_settings)
 
     def describe(self) -> dict[str, Any]:

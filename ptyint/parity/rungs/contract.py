@@ -65,7 +65,7 @@ def measure(bench: Bench, part: str = "") -> Captured:
             backend: Any = dispatcher.select_backend(config)
             facts[GATE + case] = _held(params.cfg)
             facts[HELD + case] = UNAVAILABLE
-            if "weights" in backend.capabilities:
+            if "trace" in backend.capabilities:
                 weights = backend.build(config, _initial(config)).get_weights()
                 facts[HELD + case] = weights_sha256({name: w.astype(np.float32) for name, w in weights.items()})
         facts[RAN] = backend.name
@@ -100,7 +100,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
             where = Place("contract", case, tap=tap)
             seen = str(facts[key]) if key in facts else error_of(facts, key) or "nothing was written"
             if seen == UNAVAILABLE:
-                why = "does not offer weights" if key.startswith(HELD) else "does not say"
+                why = "does not offer trace" if key.startswith(HELD) else "does not say"
                 yield Finding.unavailable(where, (side, REFEREE), f"{side} {why}")
             else:
                 yield Finding.fact(

@@ -1,7 +1,7 @@
 """Rung 8: what a backend costs, as ratios of candidate to reference; judged against a declared budget alone."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,10 +16,10 @@ from ptyint.parity.rungs.step import LONG_RUN
 from ptyint.parity.rungs.training import TRAINING
 
 COSTS = {
-    "step": ("optimiser step / s", "float32/seconds", "trace weights"),
-    "inference": ("inference of a group / s", "inference seconds", "weights"),
-    "memory": ("peak memory / GiB", "peak memory bytes", ""),
-    "start": ("import / s", "import seconds", ""),
+    "step": ("optimiser step / s", "float32/seconds", ("trace", "weights")),
+    "inference": ("inference of a group / s", "inference seconds", ("weights",)),
+    "memory": ("peak memory / GiB", "peak memory bytes", ()),
+    "start": ("import / s", "import seconds", ()),
 }
 """Field of the budget to what is shown of it; how the names of those arrays end whose medians are averaged; and the
 capabilities that it needs."""
@@ -47,8 +47,8 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
         yield bounded(where, measured.pair, ours / theirs, limit or np.inf, note)
 
 
-def _lacking(measured: Measured, needs: str) -> str:
-    return next(filter(None, (lacking(measured.offers, need) for need in needs.split())), "")
+def _lacking(measured: Measured, needs: Sequence[str]) -> str:
+    return next(filter(None, (lacking(measured.offers, need) for need in needs)), "")
 
 
 def numbers(measured: Measured) -> dict[str, float]:

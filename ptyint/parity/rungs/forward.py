@@ -140,7 +140,7 @@ def _loss_terms(case: str, seed: int = 0) -> float:
 
 def seen(network: Network, measured: Measured, seed: int) -> list[str]:
     """Taps in the order of the data: the referee's; of networks that are watched from outside, those that both show."""
-    if len(measured.with_capability("weights")) == len(measured.offers):
+    if network.case not in OUTSIDE:
         return list(refereed(network.case, seed))
     reference, candidate = measured.both("trace", str(network)).values()
     both = [tap for tap in reference if tap in candidate and not tap.startswith(("gradient/", *PREDICTED, "error/"))]

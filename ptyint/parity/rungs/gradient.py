@@ -10,7 +10,7 @@ from ptyint.backends import numpy_network
 from ptyint.backends.weights import INTENSITY_SCALE, convolution_shapes, trainable_names, weight_shapes
 from ptyint.config import ModelConfig
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, joined
-from ptyint.parity.configurations import CASES, inputs_of
+from ptyint.parity.configurations import CASES, OUTSIDE, inputs_of
 from ptyint.parity.problems import Network, Problems
 from ptyint.parity.rungs.forward import INJECTED, TRACE, allowed, located, seen, traced
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, stored
@@ -64,7 +64,7 @@ def _between(network: Network, measured: Measured, seed: int) -> Iterator[Findin
     theirs = measured.of(reference, "trace", str(network))
     ours = measured.of(candidate, "aligned" if network.precision == "float32" else "trace", str(network))
     taps = [tap for tap in seen(network, measured, seed) if tap != "probe" or config.probe_trainable]
-    if len(measured.with_capability("weights")) < len(measured.offers):  # what moves is the next rung's to say
+    if network.case in OUTSIDE:  # what moves is the next rung's to say
         taps, weights = ([one for one in names if f"gradient/{one}" in theirs] or names for names in (taps, weights))
     for name in backward_order(config.model, taps, weights):
         where, key, scale = Place("gradient", *network, name), f"gradient/{name}", cancelling(theirs, name)
