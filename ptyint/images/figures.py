@@ -106,19 +106,21 @@ def rings(with_truth: dict[str, FRC], agreement: FRC) -> Picture:
 
 
 def loss_curves(*reconstructions: Reconstruction) -> Picture:
-    """Training loss over epochs."""
+    """Training loss over epochs; from its highest to its lowest where one has units of its own."""
+    own = any(one.facts.get("groups_sha256", "") is None for one in reconstructions)
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     ax = figure.subplots()
     alts = []
     for one in reconstructions:
         epochs = np.arange(1, len(one.losses) + 1)
-        ax.plot(epochs, one.losses, label=title(one.backend), markersize=4, **style(one.backend))
+        drawn = (one.losses - one.losses.min()) / np.ptp(one.losses) if own else one.losses
+        ax.plot(epochs, drawn, label=title(one.backend), markersize=4, **style(one.backend))
         alts.append(f"{title(one.backend)} from {one.losses[0]:.4g} to {one.losses[-1]:.4g} in {len(epochs)} epochs")
     curves = [one.losses for one in reconstructions if len(one.losses) > 2]
-    if curves:
+    if curves and not own:
         low, high = min(c.min() for c in curves), max(c[1] for c in curves)
         ax.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
-    ax.set(xlabel="epoch", ylabel="Poisson NLL per pixel\n(without constant)")
+    ax.set(xlabel="epoch", ylabel="loss, of its range" if own else "Poisson NLL per pixel\n(without constant)")
     ax.grid(alpha=0.3)
     ax.legend()
     return Picture(figure, "Training loss: " + "; ".join(alts) + ". The first epoch may lie above the plot.")

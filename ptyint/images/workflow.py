@@ -29,6 +29,9 @@ from ptyint.scans.scan import Scan, validate_scan
 SCAN = "scan.npz"
 """The scan as a workflow reads it, there only while it does."""
 
+OWN = ("backend", "output_prefix")
+"""Legacy keys that say who works, and where."""
+
 
 def reconstruct(
     scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], *, M: int = 20, on_epoch: OnEpoch | None = None
@@ -174,10 +177,7 @@ def _called(what: str, data: GroupedScan, config: TrainingConfig, folder: Path, 
 def _not_taken(backend: Workflow, config: TrainingConfig) -> list[str]:
     """Settings, by their legacy names, that the backend's own gate does not hold as they were asked."""
     asked, held = legacy_values(config), backend.configure(config)
-    settings = {
-        name: value for name, value in asked.items() if value is not None and name not in ("output_prefix", "backend")
-    }
-    return [name for name, value in settings.items() if held.get(name) != value]
+    return [name for name, value in asked.items() if value is not None and held.get(name) != value and name not in OWN]
 
 
 def _laid(scan: Scan, arrays: Arrays, scale: float) -> dict[str, NDArray[Any]]:
