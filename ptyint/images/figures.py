@@ -1,5 +1,6 @@
 """Data in, picture out. Every picture carries an alt text with its numbers."""
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,17 @@ from ptyint.images.reconstruction import Reconstruction
 STYLES: dict[str, dict[str, Any]] = {
     "tensorflow": {"color": "#c2560c", "linestyle": "-", "marker": "o"},
     "pytorch": {"color": "#1f5fa8", "linestyle": "--", "marker": "s"},
+    "ptychopinn-tensorflow": {"color": "#7b3294", "linestyle": ":", "marker": "v"},
+    "ptychopinn-pytorch": {"color": "#1b7837", "linestyle": (0, (5, 1, 1, 1)), "marker": "D"},
 }
 """Colour, line and marker of a backend: never told apart by colour alone."""
 
 PHASE_MAP = "twilight_shifted"
 PHASE_HEADROOM = 2.0
 """Limits of the cyclic map over the largest phase shown: its two ends look alike, so phases stay off them."""
+
+TITLE_WIDTH = 36
+"""Characters above a panel, before a new line."""
 
 NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
 
@@ -71,12 +77,12 @@ def images_side_by_side(
         in_unit, span = unit.replace(" ", " / "), (high - low) / 2
         for ax, name, image in zip(axes, images, shown, strict=True):
             drawn = ax.imshow(np.ma.array(image, mask=~inside)[box], cmap=cmap, vmin=low, vmax=high)
-            ax.set_title(f"{name}: {what}", fontsize=11)
+            ax.set_title(fill(f"{name}: {what}", TITLE_WIDTH), fontsize=11)
         figure.colorbar(drawn, ax=axes, label=what + in_unit, shrink=0.85, pad=0.01)
         drawn = last.imshow(np.ma.array(difference, mask=~inside)[box], cmap="RdBu_r", vmin=-span, vmax=span)
         figure.colorbar(drawn, ax=last, label=f"difference{in_unit}", shrink=0.85, pad=0.01)
         rms = float(np.sqrt((difference[inside] ** 2).mean()))
-        last.set_title(f"{pair}: rms {rms:.3f}{unit}", fontsize=11)
+        last.set_title(fill(f"{pair}: rms {rms:.3f}{unit}", TITLE_WIDTH), fontsize=11)
         alts.append(f"{what} from {low:.2f} to {high:.2f}{in_unit}, difference {pair} {rms:.3f} rms")
     return Picture(figure, f"Side by side, {how}: {', '.join(images)}. " + "; ".join(alts) + ".")
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from ptyint.errors import EvidenceError
+from ptyint.errors import ComparisonError, EvidenceError
 from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.pytest_runs import Outcome, TestRun, run_tests
 from ptyint.evidence.run import Job
@@ -28,6 +28,7 @@ SELECTORS = {
 """What is typed after ``pytest``, as the plan has it: the baseline, and its torch counterpart."""
 
 LOGS = {"tensorflow": "phase_e_tf_baseline.log", "pytorch": "phase_e_torch_run.log"}
+MISSING = "a reconstruction is missing"
 SUMMARY = "phase_e_parity_summary.md"
 
 LARGER = {"scan": ".", "star": "star"}
@@ -71,10 +72,10 @@ def criteria(bounds: Criteria | None = None, pair: Pair = BACKENDS) -> tuple[Cri
 
 @dataclass(frozen=True, eq=False)
 class Cycles:
-    """Both runs of pytest, and for each gridsize the comparison of what they made; None where one is missing."""
+    """Both runs of pytest, and for each gridsize the comparison of what they made, or why there is none."""
 
     runs: dict[str, TestRun]
-    comparisons: dict[int, Comparison | None]
+    comparisons: dict[int, Comparison | str]
     bounds: Criteria
 
     def outcome(self, backend: str, gridsize: int) -> Outcome | None:
@@ -87,25 +88,24 @@ class Cycles:
         Raises
         ------
         EvidenceError
-            A backend left no reconstruction.
+            There is none.
         """
         comparison = self.comparisons[gridsize]
-        if comparison is None:
+        if isinstance(comparison, str):
             logs = " and ".join(map(log_of, self.runs))
-            raise EvidenceError(f"At gridsize {gridsize} a backend left no reconstruction to compare; see {logs}.")
+            raise EvidenceError(f"At gridsize {gridsize} nothing can be compared: {comparison}; see {logs}.")
         return comparison
 
     def checks(self) -> list[Check]:
         """What came of :func:`criteria`, in their order."""
         checks = []
-        for one in product(self.runs, GRIDSIZES):
-            outcome, criterion = self.outcome(*one), _ran(*one)
+        for cycle in product(self.runs, GRIDSIZES):
+            outcome, criterion = self.outcome(*cycle), _ran(*cycle)
             holds, note = (outcome.passed, outcome.outcome) if outcome else (None, "the test did not run")
             checks.append(criterion.holds(holds, note))
         declared = self.bounds.declared(truth=True, backends=list(self.runs))
-        nothing = [one.measured(None, "a reconstruction is missing") for one in declared]
-        for gridsize, comparison in self.comparisons.items():
-            measured = comparison.checks if comparison else nothing
+        for gridsize, one in self.comparisons.items():
+            measured = [nothing.measured(None, one) for nothing in declared] if isinstance(one, str) else one.checks
             checks += [replace(check, name=_at(gridsize, check.name)) for check in measured]
         return [*checks, frozen.check()]
 
@@ -130,12 +130,15 @@ def _keep(outcome: Outcome | None, folder: Path) -> None:
         shutil.copy(left / RECONSTRUCTION, folder)
 
 
-def _compare(folder: Path, pair: Pair, gridsize: int, bounds: Criteria) -> Comparison | None:
+def _compare(folder: Path, pair: Pair, gridsize: int, bounds: Criteria) -> Comparison | str:
     files = [folder / _folder(backend, gridsize) / RECONSTRUCTION for backend in pair]
     if not all(file.is_file() for file in files):
-        return None
+        return MISSING
     reference, candidate = map(Reconstruction.load, files)
-    return compare(reference, candidate, bounds)
+    try:
+        return compare(reference, candidate, bounds)
+    except ComparisonError as error:
+        return str(error)
 
 
 def _test(backend: str, gridsize: int) -> str:
