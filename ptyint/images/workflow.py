@@ -190,11 +190,9 @@ def _laid(scan: Scan, arrays: Arrays, scale: float) -> dict[str, NDArray[Any]]:
     centre = np.asarray(arrays["centre_px"]) + positions[0] - scan.probe_positions_px[0]
     first = np.rint(centre).astype(int) - np.array(canvas.shape) // 2
     object_ = np.zeros(shape, np.complex64)
-    here = tuple(
-        slice(max(0, at), max(0, min(at + n, size))) for at, n, size in zip(first, canvas.shape, shape, strict=True)
-    )
-    there = tuple(slice(one.start - at, one.stop - at) for one, at in zip(here, first, strict=True))
-    object_[here] = scale * canvas[there]
+    (top, left), (bottom, right) = (np.clip(edge, 0, shape) for edge in (first, first + canvas.shape))
+    y, x = first
+    object_[top:bottom, left:right] = scale * canvas[top - y : bottom - y, left - x : right - x]
     covered = object_ != 0
     scanned = covered & scanned_region(positions, shape)
     return {"object_": object_, "coverage": covered.astype(float), "scanned": scanned, "positions_px": positions}
