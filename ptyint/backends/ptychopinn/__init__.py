@@ -104,11 +104,13 @@ class Adapter:
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
         """See :class:`.protocol.Workflow`."""
-        return dict(gate(their_config(config, self.side)).cfg)
+        held = dict(gate(their_config(config, self.side, subsample_seed=config.seed)).cfg)
+        return {"seed": held.get("subsample_seed"), **held}
 
     def given(self, scan_file: Path, config: TrainingConfig, folder: Path) -> tuple[Any, Any]:
         """The scan as its workflows want it, and its configuration."""
-        theirs = their_config(config, self.side, train_data_file=scan_file, output_dir=folder)
+        own = {"train_data_file": scan_file, "output_dir": folder, "subsample_seed": config.seed}
+        theirs = their_config(config, self.side, **own)
         return interface("ptycho.workflows.components", "load_data").load_data(str(scan_file)), theirs
 
 
