@@ -114,8 +114,8 @@ class PtychoPINNPyTorch(Adapter):
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`run_cdi_example_torch` with stitching; it saves the bundle itself."""
-        data, theirs = self.given(scan_file, config, folder)
         with ptychopinn.inside(folder), watched() as seen:
+            data, theirs = self.given(scan_file, config, folder)
             amplitude, phase, results = components.run_cdi_example_torch(
                 data, data, theirs, M=M, do_stitching=True, execution_config=_execution()
             )
@@ -124,10 +124,11 @@ class PtychoPINNPyTorch(Adapter):
 
     def reload(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`load_inference_bundle_torch`, then the stitching of `run_cdi_example_torch` with what it loaded."""
-        models, _ = components.load_inference_bundle_torch(folder)
-        given, results = self.given(scan_file, config, folder), {"models": models}
-        found = components._reassemble_cdi_image_torch(*given, False, False, False, M, train_results=results)
-        return predicted(*found)
+        with ptychopinn.inside(folder):
+            models, _ = components.load_inference_bundle_torch(folder)
+            given, results = self.given(scan_file, config, folder), {"models": models}
+            found = components._reassemble_cdi_image_torch(*given, False, False, False, M, train_results=results)
+            return predicted(*found)
 
 
 def _execution() -> Any:

@@ -87,8 +87,8 @@ class PtychoPINNTensorFlow(Adapter):
         for name in ("intensity_scale", "probe"):
             params.cfg.pop(name, None)
         model._lazy_cache.clear()
-        data, theirs = self.given(scan_file, config, folder)
         with ptychopinn.inside(folder):
+            data, theirs = self.given(scan_file, config, folder)
             amplitude, phase, results = components.run_cdi_example(data, data, theirs, M=M, do_stitching=True)
             manager.save(str(folder))
         probe = np.asarray(results["model_instance"].get_layer("probe_illumination").w)
@@ -101,9 +101,10 @@ class PtychoPINNTensorFlow(Adapter):
 
     def reload(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`load_inference_bundle`, then `reassemble_cdi_image` with what it loaded."""
-        network, _ = components.load_inference_bundle(folder)
-        model.diffraction_to_obj = network  # type: ignore[attr-defined]
-        return predicted(*components.reassemble_cdi_image(*self.given(scan_file, config, folder), M=M))
+        with ptychopinn.inside(folder):
+            network, _ = components.load_inference_bundle(folder)
+            model.diffraction_to_obj = network  # type: ignore[attr-defined]
+            return predicted(*components.reassemble_cdi_image(*self.given(scan_file, config, folder), M=M))
 
 
 def _network(config: TrainingConfig) -> Any:
