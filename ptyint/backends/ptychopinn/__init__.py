@@ -26,6 +26,7 @@ KNOWN = "712c23f3bb6581ee4300c5572e3817a3d931165e"
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep; read when a framework is imported
+os.environ.setdefault("PTYCHO_DISABLE_MEMOIZE", "1")  # no folder of results of earlier runs
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
