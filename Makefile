@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 .PHONY: report test lab docs lint clean
 .DEFAULT_GOAL := report
 
-# All stages, quickly, and one page to read: reports/<time>/index.html.
+# All stages, quickly, and one page to read: reports/<time>/index.html. `make report PAIR=ptychopinn` asks the same of
+# PtychoPINN's own pair, where it is installed.
 report: $(VENV)/.ready
-	$(BIN)/ptyint run $(ARGS)
+	$(BIN)/ptyint run $(if $(PAIR),-p reference $(PAIR)-tensorflow -p candidate $(PAIR)-pytorch) $(ARGS)
 
 # Without the tests marked slow: `make test ARGS='-m slow'` runs those, and CI both. A file's tests stay in one process.
 # One that hangs is red after 15 minutes.

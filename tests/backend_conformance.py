@@ -175,5 +175,8 @@ def test_workflow(workflow: Any, tmp_path: Path) -> None:
     said = f"N {held.get('N')!r} and gridsize {held.get('gridsize')!r}"
     right = (held.get("N"), held.get("gridsize")) == (config.model.N, config.model.gridsize)
     assert right, f"configure() holds {said}, not those it was given"
-    assert_holds("run()", workflow.run(scan, config, tmp_path), ("patches", "stitched", "probe", "inputs"))
-    assert_holds("reload()", workflow.reload(scan, config, tmp_path), ("patches", "stitched"))
+    inferred = ("patches", "stitched", "centre_px")
+    ran = workflow.run(scan, config, tmp_path, M=12)
+    assert_holds("run()", ran, (*inferred, "probe", "inputs", "losses"))
+    assert np.shape(ran["centre_px"]) == (2,), f"centre_px has the shape {np.shape(ran['centre_px'])}; must be (2,)"
+    assert_holds("reload()", workflow.reload(scan, config, tmp_path, M=12), inferred)

@@ -24,6 +24,10 @@ TORCH_OPTIONAL = ("test_integration_workflow_torch.py", "test_backend_selection.
 TORCH_FOLDER = Path(__file__).parent / "torch"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--backend", help="for cycle_of_backend.py: any of `ptyint backends`")
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without torch, skip the other selected tests below ``tests/torch``; the whole suite is red all the same."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -21,8 +22,10 @@ import ptyint
 from ptyint import dispatcher
 from ptyint.backends.weights import initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
+from ptyint.errors import ComparisonError
 from ptyint.images.metrics import compare_objects
-from ptyint.images.reconstruction import Reconstruction, assemble, peak_memory_bytes, reconstruct
+from ptyint.images.reconstruction import Reconstruction, assemble, peak_memory_bytes
+from ptyint.images.workflow import reconstruct, reload
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import fixture_info, load_fixture
 
@@ -60,6 +63,10 @@ def infer(bundle: Path, folder: Path, gridsize: int, settings: dict[str, Any]) -
     """Write into `folder` the reconstruction that the bundle gives in this process, and its object patches."""
     trained = Reconstruction.load(bundle)
     config = training_config(gridsize)
+    if "weights" not in dispatcher.select_backend(InferenceConfig(**settings)).capabilities:
+        shutil.copytree(bundle, folder, dirs_exist_ok=True)
+        reload(load_fixture(FIXTURE), training_config(gridsize, **settings), folder, M)
+        return
     given = InferenceConfig(
         model=config.model, model_path=bundle, neighbor_count=config.neighbor_count, M=M, output_dir=folder, **settings
     )
@@ -169,7 +176,10 @@ class Cycle:
 
 def truth_correlation(result: Reconstruction, part: str) -> float:
     assert result.ground_truth is not None
-    value = compare_objects(result.object_, result.ground_truth, result.scanned).values[f"{part}_correlation"]
+    try:
+        value = compare_objects(result.object_, result.ground_truth, result.scanned).values[f"{part}_correlation"]
+    except ComparisonError:  # too little of it was stitched
+        value = None
     return float("nan") if value is None else value
 
 
@@ -217,16 +227,25 @@ def check_cycle(cycle: Cycle, backend: str) -> None:
     """Both processes did their part, the loss fell, and the object that came out shows the sample."""
     for one in (cycle.trained, cycle.loaded):
         check_facts(one, backend)
+    second = cycle.loaded.reconstruction
+    excess = second.losses - lowest_loss(cycle.gridsize)
+    assert excess[-1] < LOSS_FELL_TO * excess[0]
+    assert truth_correlation(second, "phase") > MIN_PHASE_CORRELATION
+    check_answer(cycle)
+
+
+def check_answer(cycle: Cycle) -> None:
+    """What any backend's cycle must show: losses that fall, an object with contrast, the same from what was saved."""
     first, second = cycle.trained.reconstruction, cycle.loaded.reconstruction
     assert second.facts["config"]["model"]["gridsize"] == cycle.gridsize
     losses = second.losses
-    assert len(losses) == SETTINGS["nepochs"] and np.isfinite(losses).all()
-    excess = losses - lowest_loss(cycle.gridsize)
-    assert excess[-1] < LOSS_FELL_TO * excess[0]
+    assert len(losses) == SETTINGS["nepochs"] and np.isfinite(losses).all() and losses[-1] < losses[0]
     seen = second.object_[second.scanned]
     assert np.isfinite(second.object_).all() and np.isfinite(second.probe).all()
-    assert np.ptp(np.angle(seen * np.conj(seen.mean()))) > 0.1 and np.std(abs(seen)) > 0.01 * np.mean(abs(seen))
-    assert truth_correlation(second, "phase") > MIN_PHASE_CORRELATION
+    contrast = np.ptp(np.angle(seen * np.conj(seen.mean()))), np.std(abs(seen)) / np.mean(abs(seen))
+    assert contrast[0] > 0.1 and contrast[1] > 0.01, (
+        f"no contrast: phases span {contrast[0]:.2g} rad, amplitudes vary by {contrast[1]:.2g}"
+    )
     for name in ("object_", "probe", "coverage"):
         check_equal(getattr(second, name), getattr(first, name))
 

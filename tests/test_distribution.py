@@ -51,6 +51,7 @@ def test_the_sdist_builds_the_same_wheel(tmp_path: Path) -> None:
         "datasets/registry.toml",
         "notebooks/ladder.ipynb",
         "tests/backend_conformance.py",
+        "tests/cycle_of_backend.py",
         "tests/full_cycle.py",
         "tests/torch/backend_arrays.py",
     }

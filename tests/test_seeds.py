@@ -137,3 +137,23 @@ def test_the_process_trains_every_seed_of_one_gridsize(tmp_path: Path) -> None:
     paired, moved, independent = images["paired/0"], images["moved/0"], images["independent/0"]
     moved_by, between_seeds = np.linalg.norm(moved - paired), np.linalg.norm(independent - paired)
     assert 0 < moved_by < between_seeds / 2, "an ulp does not lead half way to what another seed makes"
+
+
+def test_a_workflow_of_its_own_is_judged_by_independent_seeds_alone(tmp_path: Path) -> None:
+    """Its trainings have neither start nor batches in common with another's: nothing paired can be said."""
+    written(tmp_path)
+    for gridsize in trained.GRIDSIZES:
+        images = stored(tmp_path, "pytorch", "seeds", str(gridsize))
+        own = {key: image for key, image in images.items() if key.startswith("independent")}
+        write(tmp_path, "pytorch", "seeds", own, str(gridsize))
+    offers = {"tensorflow": Offer(), "pytorch": Offer(frozenset({"workflow"}), ("float32",))}
+    measured = Measured(offers, lambda *key: stored(tmp_path, *key))
+    seeds = trained.compared(measured, Problems(profile="full", plan=PLAN))
+    findings = list(seeds.findings())
+    assert [(one.case, one.tap) for one in findings] == list(trained.PLACES) and set(seeds.images) == {1, 2}
+    apart = {one.case: [] for one in findings}
+    for one in findings:
+        apart[one.case].append(one)
+    for case, ones in apart.items():
+        assert {one.verdict for one in ones} == ({"pass"} if "independent" in case else {"not available"})
+    assert all(one.note == "pytorch does not offer weights" for one in findings if not one.available)

@@ -39,7 +39,8 @@ def _describe(name: str) -> dict[str, Any]:
 def _answer(name: str, path: str) -> None:
     """What the process does."""
     try:
-        description = dict(backends.load(name).describe())
+        backend = backends.load(name)
+        description = {**backend.describe(), "capabilities": sorted(backend.capabilities)}
     except RuntimeError as error:
         description = {"unavailable": str(error)}
     Path(path).write_text(json.dumps(description))

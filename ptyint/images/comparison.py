@@ -21,6 +21,8 @@ NAME = "comparison.json"
 SAME = ("scan_sha256", "groups_sha256", "initial_weights_sha256", "config", "M")
 """Facts that must be equal for the images to be comparable; `config` apart from the backend and the output folder."""
 
+UNTOLD = "a backend's own workflow does not tell"
+
 PARTS = ("phase", "amplitude")
 
 
@@ -114,21 +116,30 @@ class Comparison:
         return self.reference, self.candidate
 
     @property
+    def shared(self) -> list[str]:
+        """Names of the facts, of `SAME`, that are known to be equal."""
+        return [check.name for check in self.checks[: len(SAME)] if check.passed]
+
+    @property
     def checks(self) -> list[Check]:
         """Every declared criterion with what was measured."""
         declared = self.criteria.declared(bool(self.truth), [one.backend for one in self.backends])
-        return [criterion.measured(value) for criterion, value in zip(declared, self._measured(), strict=True)]
+        measured = zip(declared, self._measured(), strict=True)
+        return [
+            one.measured(value, "" if value is not None else UNTOLD, available=value is not None)
+            for one, value in measured
+        ]
 
     @property
     def passed(self) -> bool:
         """True only when each check passed."""
         return all(check.passed for check in self.checks)
 
-    def _measured(self) -> Iterator[float]:
-        """What was measured for each declared criterion, in their order; 1 for a fact that holds."""
+    def _measured(self) -> Iterator[float | None]:
+        """What was measured for each declared criterion, in their order; 1 for a fact that holds, None: not known."""
         for fact in SAME:
             ours, theirs = (_comparable(one.facts[fact]) for one in self.backends)
-            yield float(ours == theirs)
+            yield None if ours is None or theirs is None else float(ours == theirs)
         yield float(self.reference.backend != self.candidate.backend)
         for part in PARTS if self.truth else ():
             correlations = [one.correlation(part) for one in self.truth.values()]

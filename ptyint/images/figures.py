@@ -1,5 +1,6 @@
 """Data in, picture out. Every picture carries an alt text with its numbers."""
 
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,17 @@ from ptyint.images.reconstruction import Reconstruction
 STYLES: dict[str, dict[str, Any]] = {
     "tensorflow": {"color": "#c2560c", "linestyle": "-", "marker": "o"},
     "pytorch": {"color": "#1f5fa8", "linestyle": "--", "marker": "s"},
+    "ptychopinn-tensorflow": {"color": "#7b3294", "linestyle": ":", "marker": "v"},
+    "ptychopinn-pytorch": {"color": "#1b7837", "linestyle": (0, (5, 1, 1, 1)), "marker": "D"},
 }
 """Colour, line and marker of a backend: never told apart by colour alone."""
 
 PHASE_MAP = "twilight_shifted"
 PHASE_HEADROOM = 2.0
 """Limits of the cyclic map over the largest phase shown: its two ends look alike, so phases stay off them."""
+
+TITLE_WIDTH = 36
+"""Characters above a panel, before a new line."""
 
 NO_TICKS: dict[str, Any] = {"xticks": [], "yticks": []}
 
@@ -71,12 +77,12 @@ def images_side_by_side(
         in_unit, span = unit.replace(" ", " / "), (high - low) / 2
         for ax, name, image in zip(axes, images, shown, strict=True):
             drawn = ax.imshow(np.ma.array(image, mask=~inside)[box], cmap=cmap, vmin=low, vmax=high)
-            ax.set_title(f"{name}: {what}", fontsize=11)
+            ax.set_title(fill(f"{name}: {what}", TITLE_WIDTH), fontsize=11)
         figure.colorbar(drawn, ax=axes, label=what + in_unit, shrink=0.85, pad=0.01)
         drawn = last.imshow(np.ma.array(difference, mask=~inside)[box], cmap="RdBu_r", vmin=-span, vmax=span)
         figure.colorbar(drawn, ax=last, label=f"difference{in_unit}", shrink=0.85, pad=0.01)
         rms = float(np.sqrt((difference[inside] ** 2).mean()))
-        last.set_title(f"{pair}: rms {rms:.3f}{unit}", fontsize=11)
+        last.set_title(fill(f"{pair}: rms {rms:.3f}{unit}", TITLE_WIDTH), fontsize=11)
         alts.append(f"{what} from {low:.2f} to {high:.2f}{in_unit}, difference {pair} {rms:.3f} rms")
     return Picture(figure, f"Side by side, {how}: {', '.join(images)}. " + "; ".join(alts) + ".")
 
@@ -106,19 +112,21 @@ def rings(with_truth: dict[str, FRC], agreement: FRC) -> Picture:
 
 
 def loss_curves(*reconstructions: Reconstruction) -> Picture:
-    """Training loss over epochs."""
+    """Training loss over epochs; from its highest to its lowest where one has units of its own."""
+    own = any(one.facts.get("groups_sha256", "") is None for one in reconstructions)
     figure = Figure(figsize=(7.2, 3.6), layout="constrained")
     ax = figure.subplots()
     alts = []
     for one in reconstructions:
         epochs = np.arange(1, len(one.losses) + 1)
-        ax.plot(epochs, one.losses, label=title(one.backend), markersize=4, **style(one.backend))
+        drawn = (one.losses - one.losses.min()) / np.ptp(one.losses) if own else one.losses
+        ax.plot(epochs, drawn, label=title(one.backend), markersize=4, **style(one.backend))
         alts.append(f"{title(one.backend)} from {one.losses[0]:.4g} to {one.losses[-1]:.4g} in {len(epochs)} epochs")
     curves = [one.losses for one in reconstructions if len(one.losses) > 2]
-    if curves:
+    if curves and not own:
         low, high = min(c.min() for c in curves), max(c[1] for c in curves)
         ax.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low))
-    ax.set(xlabel="epoch", ylabel="Poisson NLL per pixel\n(without constant)")
+    ax.set(xlabel="epoch", ylabel="loss, of its range" if own else "Poisson NLL per pixel\n(without constant)")
     ax.grid(alpha=0.3)
     ax.legend()
     return Picture(figure, "Training loss: " + "; ".join(alts) + ". The first epoch may lie above the plot.")

@@ -19,7 +19,7 @@ PROFILES = {
 DECIDED = {
     "output_dir": "--reports says where", "backend": "both run", "profile": "--profile is for that",
     "scan_file": "--scan is for that", "scan.fixture": "--fixture is for that", "star.fixture": f"it is {scan.STAR}",
-    "reference_dir": "it is TensorFlow's", "candidate_dir": "it is PyTorch's",
+    "reference_dir": "it is the reference's", "candidate_dir": "it is the candidate's",
     "red_file": "it is the red stage's", "trained_dir": "it is the scan stage's",
 }  # fmt: skip
 """Notebook parameters, of every stage or as ``stage.name``, that a run sets itself, and what is there instead."""

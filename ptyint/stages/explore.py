@@ -1,10 +1,11 @@
 """What ``notebooks/explore.ipynb`` lets one choose from a run: only what is there."""
 
+from itertools import combinations
+
 from ptyint.evidence.display import Fragment
 from ptyint.images import figures, viewer
 from ptyint.images.viewer import Chooser
 from ptyint.parity.compare import RedTap
-from ptyint.stages.request import BACKENDS
 from ptyint.stages.runs import Run
 
 
@@ -23,9 +24,10 @@ def _tap(tap: RedTap) -> Chooser | Fragment:
 
 def reconstructions(run: Run) -> Chooser | Fragment:
     """Pairs of reconstructions by both backends: overlaid, with a row through both, and their losses."""
-    made, (reference, candidate) = run.reconstructions, BACKENDS
-    names = {name: name.replace(reference, candidate) for name in made if reference in name}
-    pairs = {f"{a} and {b}": (made[a], made[b]) for a, b in names.items() if b in made}
+    made = run.reconstructions
+    both = combinations(sorted(made, reverse=True), 2)
+    alike = [(a, b) for a, b in both if a.replace(made[a].backend, made[b].backend) == b]
+    pairs = {f"{a} and {b}": (made[a], made[b]) for a, b in alike}
     views = {"overlaid": viewer.blink, "losses": figures.loss_curves, "probes": figures.probes}
     nothing = Fragment.of(f"{run!r} has no two to compare.")
     return Chooser(lambda pair, view: view(*pair), pair=pairs, view=views) if pairs else nothing

@@ -18,7 +18,8 @@ from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import follow_parent, run_group
 from ptyint.evidence.run import Job
-from ptyint.images.reconstruction import Reconstruction, reconstruct
+from ptyint.images.reconstruction import Reconstruction
+from ptyint.images.workflow import reconstruct
 from ptyint.scans.fixtures import ARRAYS, Fixture, fixture_info, fixture_names, load_fixture, missing
 from ptyint.scans.groups import group_positions
 from ptyint.scans.scan import Scan, measure
@@ -40,30 +41,32 @@ FEW_GROUPS = Criterion.fact(f"integration fixture has fewer than {GROUP_LIMIT} g
 def jobs(request: Request) -> list[Job]:
     """The notebook of this stage."""
     chosen = str(request.given("e2a").get("fixtures", ""))
-    expects = criteria([name.strip() for name in chosen.split(",") if name.strip()])
+    expects = criteria([name.strip() for name in chosen.split(",") if name.strip()], request.pair("e2a"))
     return [Job("e2a", "e2a", STAGE.title, "e2a_fixtures", expects=expects, artifacts=(NAME,), summary=NAME)]
 
 
 STAGE = Stage("E2.A Fixture alignment", "every dataset exists, holds its sha256, and what it is", jobs)
 
 
-def criteria(names: Sequence[str] | None = None) -> tuple[Criterion, ...]:
+def criteria(names: Sequence[str] | None = None, pair: tuple[str, str] = BACKENDS) -> tuple[Criterion, ...]:
     """What :func:`checks` reports of the named fixtures; None or empty: of all that are here."""
-    return _criteria([fixture for fixture in _chosen(names) if not missing(fixture.name)])
+    return _criteria([fixture for fixture in _chosen(names) if not missing(fixture.name)], pair)
 
 
-def _criteria(here: Sequence[Fixture]) -> tuple[Criterion, ...]:
+def _criteria(here: Sequence[Fixture], pair: tuple[str, str]) -> tuple[Criterion, ...]:
     hold = (Criterion.fact(f"sha256 holds: {fixture.name}") for fixture in here)
-    measured = (Criterion.fact(f"runtime budget measured for {backend}") for backend in BACKENDS)
+    measured = (Criterion.fact(f"runtime budget measured for {backend}") for backend in pair)
     return (*hold, FEW_GROUPS, *measured)
 
 
-def checks(examined: Sequence["Examined"], budgets: Sequence["Budget"]) -> list[Check]:
+def checks(
+    examined: Sequence["Examined"], budgets: Sequence["Budget"], pair: tuple[str, str] = BACKENDS
+) -> list[Check]:
     """The checks of this stage, in the order of :func:`criteria`."""
     here = [one for one in examined if not one.absent]
     budget_of = {budget.backend: budget for budget in budgets}
-    seen = [*map(_sha256, here), _groups(), *(_cost(budget_of.get(backend)) for backend in BACKENDS)]
-    declared = _criteria([one.fixture for one in here])
+    seen = [*map(_sha256, here), _groups(), *(_cost(budget_of.get(backend)) for backend in pair)]
+    declared = _criteria([one.fixture for one in here], pair)
     return [criterion.holds(*what) for criterion, what in zip(declared, seen, strict=True)]
 
 

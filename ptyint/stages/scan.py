@@ -5,6 +5,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from ptyint.backends import BUILT_IN, installed
+from ptyint.errors import BackendUnavailableError
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import NAME as COMPARISON
@@ -12,7 +14,7 @@ from ptyint.images.comparison import Criteria
 from ptyint.scans import fixtures
 from ptyint.scans.files import OPTIONS, read_scan
 from ptyint.scans.scan import validate_scan
-from ptyint.stages.request import BACKENDS, Request, Stage
+from ptyint.stages.request import Request, Stage
 
 STAR = "siemens-star-64"
 """Real data: measured at the Advanced Photon Source."""
@@ -24,39 +26,53 @@ BRIEFLY = {"gridsize": 2, "batch_size": 4, "nepochs": 4}
 """How the star is trained: long enough to see it, and short enough for every report."""
 
 
+LEFT = {"reconstruct": "wts.h5.zip", "workflow": "workflow.log"}
+"""Notebook in which a backend reconstructs, to what it leaves beside the reconstruction."""
+
+
 def _jobs(request: Request) -> list[Job]:
     """The scan that was asked for, which is valid; the checks depend on whether its truth is known."""
     fixture = request.fixture or default_fixture()
     source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": fixture}
     title = request.scan.name if request.scan else fixture
-    return _pair("scan", "", STAGE.title, title, source, _truth_known(request, fixture))
+    pair = request.pair("scan")
+    return _both(pair, "scan", "", STAGE.title, title, source, _truth_known(request, fixture))
 
 
 def _star_jobs(request: Request) -> list[Job]:
     """The star, or in its place a synthetic scan."""
-    why = fixtures.missing(STAR)
+    why, pair = fixtures.missing(STAR), request.pair("star")
     if why:
         name = str(INSTEAD["fixture"])
         note = f"{name} stands in for {STAR}. {why}"
-        return _pair("star", "star", f"{name}, in the star's place", name, INSTEAD, True, note)
-    return _pair("star", "star", f"{STAR}, briefly", STAR, {"fixture": STAR, **BRIEFLY}, False)
+        return _both(pair, "star", "star", f"{name}, in the star's place", name, INSTEAD, True, note)
+    size = {} if set(pair) <= set(BUILT_IN) else {"gridsize": 1}  # what a workflow of its own usually runs
+    return _both(pair, "star", "star", f"{STAR}, briefly", STAR, {"fixture": STAR, **BRIEFLY, **size}, False)
 
 
-def _pair(
-    stage: str, folder: str, name: str, title: str, source: Mapping[str, Any], truth: bool, note: str = ""
+def _both(
+    pair: tuple[str, str],
+    stage: str,
+    folder: str,
+    name: str,
+    title: str,
+    source: Mapping[str, Any],
+    truth: bool,
+    note: str = "",
 ) -> list[Job]:
     """A reconstruction with each backend, in a folder of its own below `folder`, then the comparison."""
-    made = {backend: f"{folder}/{backend}".lstrip("/") for backend in BACKENDS}
+    made = {backend: f"{folder}/{backend}".lstrip("/") for backend in pair}
+    installed.describe([backend for backend in pair if backend not in BUILT_IN])  # both at once
     reconstructions = [
         Job(
             stage=stage,
             name=made[backend].replace("/", "-"),
             title=f"{title}, reconstructed with {backend}",
-            notebook="reconstruct",
+            notebook=(notebook := _notebook(backend)),
             parameters={**source, "backend": backend, "output_dir": made[backend]},
-            artifacts=(f"{made[backend]}/reconstruction.h5", f"{made[backend]}/wts.h5.zip"),
+            artifacts=tuple(f"{made[backend]}/{file}" for file in ("reconstruction.h5", LEFT[notebook])),
         )
-        for backend in BACKENDS
+        for backend in pair
     ]
     sides = dict(zip(("reference_dir", "candidate_dir"), made.values(), strict=True))
     compared = Job(
@@ -65,12 +81,22 @@ def _pair(
         title=name,
         notebook="compare",
         parameters={**sides, "output_dir": folder or "."},
-        expects=Criteria().declared(truth),
+        expects=Criteria().declared(truth, pair),
         artifacts=(f"{folder}/{COMPARISON}".lstrip("/"),),
         needs=tuple(job.name for job in reconstructions),
         note=note,
     )
     return [*reconstructions, compared]
+
+
+def _notebook(backend: str) -> str:
+    """The notebook in which a backend reconstructs; a BackendUnavailableError where it cannot be had (POLICY-001)."""
+    if backend in BUILT_IN:
+        return "reconstruct"
+    found = installed.describe([backend])[backend]
+    if "unavailable" in found:
+        raise BackendUnavailableError(found["unavailable"])
+    return "reconstruct" if "weights" in found["capabilities"] else "workflow"
 
 
 STAGE = Stage("Comparison on a scan", "one scan through both backends, side by side", _jobs)

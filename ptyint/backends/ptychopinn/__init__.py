@@ -26,6 +26,7 @@ KNOWN = "712c23f3bb6581ee4300c5572e3817a3d931165e"
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads sleep; read when a framework is imported
+os.environ.setdefault("PTYCHO_DISABLE_MEMOIZE", "1")  # no folder of results of earlier runs
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
@@ -104,11 +105,13 @@ class Adapter:
 
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
         """See :class:`.protocol.Workflow`."""
-        return dict(gate(their_config(config, self.side)).cfg)
+        held = dict(gate(their_config(config, self.side, subsample_seed=config.seed)).cfg)
+        return {"seed": held.get("subsample_seed"), **held}
 
     def given(self, scan_file: Path, config: TrainingConfig, folder: Path) -> tuple[Any, Any]:
         """The scan as its workflows want it, and its configuration."""
-        theirs = their_config(config, self.side, train_data_file=scan_file, output_dir=folder)
+        own = {"train_data_file": scan_file, "output_dir": folder, "subsample_seed": config.seed}
+        theirs = their_config(config, self.side, **own)
         return interface("ptycho.workflows.components", "load_data").load_data(str(scan_file)), theirs
 
 
@@ -140,13 +143,20 @@ def every_pixel(good: NDArray[Any]) -> None:
         raise NotImplementedError("PtychoPINN knows no bad pixels")
 
 
-def predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[np.complex64]]:
-    """Patches and the stitched object, of what both workflows return."""
+def predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[Any]]:
+    """Patches, the stitched object and the position of its middle pixel, of what both workflows return."""
     stitched = np.asarray(amplitude) * np.exp(1j * np.asarray(phase))
+    positions = np.asarray(results["global_offsets"], np.float64).reshape(-1, 2)  # (x, y); the canvas is about the mean
     return {
         "patches": np.moveaxis(np.asarray(results["obj_tensor_full"]), -1, 1).astype(np.complex64),
         "stitched": np.squeeze(stitched).astype(np.complex64),
+        "centre_px": positions.mean(axis=0)[::-1],
     }
+
+
+def trained(results: Any) -> dict[str, NDArray[Any]]:
+    """Losses of the epochs, of what both workflows return."""
+    return {"losses": np.array(results["history"]["train_loss"], np.float64)}
 
 
 @contextmanager

@@ -1,5 +1,10 @@
-"""Rung 7: trained reconstructions over seeds, paired (same start, same batches) and independent."""
+"""Rung 7: trained reconstructions over seeds, paired (same start, same batches) and independent.
 
+A backend that trains by a workflow of its own has neither start nor batches in common with another: its seeds are
+independent ones.
+"""
+
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
@@ -15,6 +20,8 @@ from ptyint.errors import ComparisonError
 from ptyint.images.gauge import GaugeResult
 from ptyint.images.metrics import ObjectComparison, compare_objects
 from ptyint.images.reconstruction import assemble, scanned_region
+from ptyint.images.workflow import run
+from ptyint.parity.capabilities import lacking
 from ptyint.parity.compare import Arrays, Finding, Place, bounded, error_of
 from ptyint.parity.configurations import FIXTURE
 from ptyint.parity.equivalence import Equivalence, independent, paired
@@ -74,9 +81,15 @@ def _displacement_px(ramp_rad_per_px: float) -> float:
 def measure(bench: Bench, part: str) -> Captured:
     """Train every seed of the gridsize that `part` is; the stitched objects by ``kind/number``."""
     arrays: Captured = {}
-    for kind, number, seed in trainings(bench.problems.plan, candidate=bench.name == bench.pair[1]):
+    carried, candidate = "weights" in bench.backend.capabilities, bench.name == bench.pair[1]
+    for kind, number, seed in trainings(bench.problems.plan, candidate):
         config = configuration(int(part), seed, bench.problems.plan.nepochs)
-        arrays[f"{kind}/{number}"] = _train(bench.name, config, moved=kind == "moved")
+        if carried:
+            arrays[f"{kind}/{number}"] = _train(bench.name, config, moved=kind == "moved")
+        elif kind == ("independent" if candidate else "paired"):
+            with tempfile.TemporaryDirectory(dir=bench.folder) as own:
+                made = run(load_fixture(FIXTURE), replace(config, backend=bench.name), own, M)
+            arrays[f"{kind}/{number}"] = made.object_
     return arrays
 
 
@@ -129,6 +142,8 @@ class Seeds:
         Gridsize to the first pair.
     problems : dict
         Gridsize to why nothing of it could be compared.
+    unpaired : str
+        Why no two trainings begin alike; empty where they do.
     """
 
     plan: Plan
@@ -139,6 +154,7 @@ class Seeds:
     residuals: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     images: dict[int, Images] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
+    unpaired: str = ""
 
     def findings(self) -> Iterator[Finding]:
         """One finding for each of `PLACES`."""
@@ -147,6 +163,8 @@ class Seeds:
             where = Place("trained", _case(gridsize, kind), tap=tap)
             if gridsize in self.problems:
                 yield Finding.missing(where, sides, self.problems[gridsize])
+            elif kind == "paired" and self.unpaired:
+                yield Finding.unavailable(where, sides, self.unpaired)
             elif tap == RESIDUAL:
                 between, reruns = self.residuals[gridsize]
                 yield bounded(where, sides, float(between.max()), DRIFT * float(reruns.max()))
@@ -188,7 +206,7 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
 def compared(measured: Measured, problems: Problems) -> Seeds:
     """All images of both sides; with a problem for each gridsize of which an image is missing or cannot be compared."""
     candidate, reference = measured.pair
-    seeds = Seeds(problems.plan, reference, candidate)
+    seeds = Seeds(problems.plan, reference, candidate, unpaired=lacking(measured.offers, "weights"))
     for gridsize in GRIDSIZES:
         arrays = measured.both("seeds", str(gridsize))
         try:
@@ -225,9 +243,20 @@ def _compare(seeds: Seeds, gridsize: int, arrays: Mapping[str, Arrays]) -> None:
         values = {key: np.array([one.values[metric] for one in ones], np.float64) for key, ones in with_truth.items()}
         theirs = values[seeds.reference, "paired"]
         for kind, test in TESTS.items():
+            if kind == "paired" and seeds.unpaired:
+                continue
             ours = values[seeds.candidate, kind]
             seeds.values[gridsize, kind, label] = {seeds.candidate: ours, seeds.reference: theirs}
             seeds.tests[gridsize, kind, label] = test(ours, theirs, plan.correlation)
+    kind = "independent" if seeds.unpaired else "paired"
+    first = {
+        seeds.reference: with_truth[seeds.reference, "paired"][0],
+        seeds.candidate: with_truth[seeds.candidate, kind][0],
+    }
+    agreement = compared(arrays[seeds.candidate][f"{kind}/0"], arrays[seeds.reference]["paired/0"])
+    seeds.images[gridsize] = Images(truth, first, agreement)
+    if seeds.unpaired:
+        return
     pairs = [[arrays[side][f"paired/{i}"] for side in (seeds.candidate, seeds.reference)] for i in range(plan.n_pairs)]
     between = [compared(*pair) for pair in pairs]
     reruns = [
@@ -239,18 +268,15 @@ def _compare(seeds: Seeds, gridsize: int, arrays: Mapping[str, Arrays]) -> None:
     for what, (margin, of) in GAUGE.items():
         seeds.tests[gridsize, "paired", what] = paired([of(one) for one in gauges], getattr(plan, margin))
     seeds.residuals[gridsize] = np.array([one.residual_after for one in gauges]), np.array(reruns)
-    first = {name: with_truth[name, "paired"][0] for name in arrays}
-    seeds.images[gridsize] = Images(truth, first, between[0])
 
 
-SEEDS = Capture("seeds", measure, "weights", lambda problems: tuple(map(str, GRIDSIZES)), fresh=True)
+SEEDS = Capture("seeds", measure, "", lambda problems: tuple(map(str, GRIDSIZES)), fresh=True)
 
 RUNG = Rung(
     "trained",
     "are trained reconstructions equivalent, over seeds?",
     (SEEDS,),
     (judge,),
-    "weights",
     places=PLACES,
     profiles=("full",),
 )
