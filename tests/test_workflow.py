@@ -125,10 +125,11 @@ def test_a_stage_compares_two_different_backends(stage: str) -> None:
         jobs_of(Request((stage,), parameters={"reference": "pytorch"}))
 
 
+@pytest.mark.parametrize("stage", ["scan", "e2a", "e2d", "ladder"])
 def test_a_backend_that_is_not_there_is_told_before_anything_starts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    stage: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["run", "scan", "-p", "candidate", UPSTREAM[1], "--reports", str(tmp_path / "reports")]
+    command = ["run", stage, "-p", "candidate", UPSTREAM[1], "--reports", str(tmp_path / "reports")]
     assert main(command) == 2
     assert "github.com/hoidn/PtychoPINN" in capsys.readouterr().err and not (tmp_path / "reports").exists()
 
@@ -172,3 +173,21 @@ def test_a_scan_through_both_workflows_side_by_side(tmp_path: Path) -> None:
     for name in UPSTREAM:
         assert (made / name / "workflow.log").is_file() and not list((made / name).glob(".scan-*"))
         assert "not taken" in (made / f"{name}.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_cycles_of_a_pair_in_processes_of_their_own(tmp_path: Path) -> None:
+    """E2.A times them and E2.D compares them; the stand-in predicts images without contrast, which its tests say."""
+    pair = ["-p", "reference", UPSTREAM[0], "-p", "candidate", UPSTREAM[1]]
+    code, made = run_stages(tmp_path, "e2a", "e2d", *pair, "-p", "fixtures", "tiny-64")
+    assert code == 1
+    for name in UPSTREAM:
+        log = (made / f"phase_e_{name}_run.log").read_text()
+        assert f"--backend {name}" in log and "test_full_cycle[gridsize2]" in log
+        assert f"runtime budget measured for {name}" in (made / "e2a.html").read_text()
+        for gridsize in (1, 2):
+            assert (made / f"cycles/{name}-gridsize{gridsize}/reconstruction.h5").is_file()
+    page = (made / "e2d.html").read_text()
+    assert "PtychoPINN's PyTorch" in page.replace("&#x27;", "'").replace("&#39;", "'")
+    assert f"full cycle ran and passed: {UPSTREAM[0]}, gridsize 1" in page
+    assert "full cycle ran and passed: tensorflow" not in page

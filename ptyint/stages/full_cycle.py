@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
-from ptyint.errors import ComparisonError, EvidenceError
+from ptyint.errors import ComparisonError
 from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.pytest_runs import Outcome, TestRun, run_tests
 from ptyint.evidence.run import Job
@@ -81,20 +81,6 @@ class Cycles:
     def outcome(self, backend: str, gridsize: int) -> Outcome | None:
         """What became of a backend's test."""
         return self.runs[backend].outcomes.get(_test(backend, gridsize))
-
-    def comparison(self, gridsize: int) -> Comparison:
-        """The comparison at a gridsize.
-
-        Raises
-        ------
-        EvidenceError
-            There is none.
-        """
-        comparison = self.comparisons[gridsize]
-        if isinstance(comparison, str):
-            logs = " and ".join(map(log_of, self.runs))
-            raise EvidenceError(f"At gridsize {gridsize} nothing can be compared: {comparison}; see {logs}.")
-        return comparison
 
     def checks(self) -> list[Check]:
         """What came of :func:`criteria`, in their order."""

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ptyint.backends import BUILT_IN, installed
-from ptyint.errors import BackendUnavailableError
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import NAME as COMPARISON
@@ -62,7 +61,6 @@ def _both(
 ) -> list[Job]:
     """A reconstruction with each backend, in a folder of its own below `folder`, then the comparison."""
     made = {backend: f"{folder}/{backend}".lstrip("/") for backend in pair}
-    installed.describe([backend for backend in pair if backend not in BUILT_IN])  # both at once
     reconstructions = [
         Job(
             stage=stage,
@@ -90,13 +88,9 @@ def _both(
 
 
 def _notebook(backend: str) -> str:
-    """The notebook in which a backend reconstructs; a BackendUnavailableError where it cannot be had (POLICY-001)."""
-    if backend in BUILT_IN:
-        return "reconstruct"
-    found = installed.describe([backend])[backend]
-    if "unavailable" in found:
-        raise BackendUnavailableError(found["unavailable"])
-    return "reconstruct" if "weights" in found["capabilities"] else "workflow"
+    """The notebook in which a backend reconstructs."""
+    carried = backend in BUILT_IN or "weights" in installed.describe([backend])[backend]["capabilities"]
+    return "reconstruct" if carried else "workflow"
 
 
 STAGE = Stage("Comparison on a scan", "one scan through both backends, side by side", _jobs)
