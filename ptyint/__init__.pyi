@@ -15,7 +15,8 @@ from .errors import (
     UnknownBackendError,
 )
 from .images.comparison import Criteria, compare
-from .images.reconstruction import Reconstruction, assemble, reconstruct
+from .images.reconstruction import Reconstruction, assemble
+from .images.workflow import reconstruct
 from .parity.models import ModelPair
 from .parity.results import Ladder
 from .scans.files import read_scan, write_scan

@@ -22,7 +22,8 @@ from ptyint import dispatcher
 from ptyint.backends.weights import initial_weights, weights_sha256
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig
 from ptyint.images.metrics import compare_objects
-from ptyint.images.reconstruction import Reconstruction, assemble, peak_memory_bytes, reconstruct
+from ptyint.images.reconstruction import Reconstruction, assemble, peak_memory_bytes
+from ptyint.images.workflow import reconstruct
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.fixtures import fixture_info, load_fixture
 

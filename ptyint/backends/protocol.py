@@ -291,18 +291,19 @@ class Workflow(Backend, Protocol):
     def configure(self, config: TrainingConfig) -> dict[str, Any]:
         """Run the backend's own configuration gate; return what it holds then, under PtychoPINN's legacy names."""
 
-    def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> Arrays:
-        """Train on an NPZ, save a bundle into `folder`, infer, stitch.
+    def run(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> Arrays:
+        """Train on an NPZ, save a bundle into `folder`, infer, stitch the patches' centres (M, M).
 
         Returns
         -------
         dict
-            ``patches`` (n, ..., N, N) complex, ``stitched`` (H, W) complex, ``probe`` (N, N) as it illuminates,
-            ``inputs`` as the network gets them.
+            ``patches`` (n, ..., N, N) complex; ``stitched`` (H, W) complex, and ``centre_px`` (2,), the position
+            ``(y, x)`` of its middle pixel in the scan; ``probe`` (N, N) as it illuminates; ``inputs`` as the network
+            gets them; ``losses`` (epochs,), in units of its own.
         """
 
-    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> Arrays:
-        """Load what :meth:`run` saved, in a new process; ``patches`` and ``stitched`` again."""
+    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> Arrays:
+        """Load what :meth:`run` saved, infer and stitch: ``patches``, ``stitched`` and ``centre_px`` again."""
 
 
 FULL_PRECISION = "full precision"

@@ -16,15 +16,13 @@ from numpy.typing import NDArray
 from ptyint import backends, dispatcher
 from ptyint._atomic import atomic_path, plain
 from ptyint._glance import Glance
-from ptyint.backends import bundle
-from ptyint.backends.protocol import OnEpoch
 from ptyint.backends.weights import scan_units
-from ptyint.config import TrainingConfig, to_mapping
+from ptyint.config import to_mapping
 from ptyint.errors import ScanError
 from ptyint.images.gauge import bounding_box
 from ptyint.images.stitch import Stitched, stitch_batches
 from ptyint.scans.forward import probe_mask
-from ptyint.scans.scan import Scan, validate_scan
+from ptyint.scans.scan import Scan
 
 NAME = "reconstruction.h5"
 
@@ -266,55 +264,6 @@ def object_grid(scan: Scan) -> tuple[tuple[int, int], NDArray[np.float64]]:
     moved = positions - np.floor(positions.min(axis=0)) + scan.N // 2
     height, width = np.ceil(moved.max(axis=0)).astype(int) + scan.N // 2
     return (int(height), int(width)), moved
-
-
-def reconstruct(
-    scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], *, M: int = 20, on_epoch: OnEpoch | None = None
-) -> Reconstruction:
-    """Train, save the bundle, load it, infer, assemble; write bundle and reconstruction into `folder`.
-
-    Parameters
-    ----------
-    scan : Scan
-        Checked by :func:`ptyint.validate_scan` first.
-    config : TrainingConfig
-        ``config.backend`` says who does it.
-    folder : path-like
-        Gets ``wts.h5.zip`` and ``reconstruction.h5``; made if need be.
-    M : int
-        Edge of each patch's centre that is stitched, in pixels.
-    on_epoch : callable, optional
-        Called with each finished epoch.
-
-    Returns
-    -------
-    Reconstruction
-        What was written as ``reconstruction.h5``.
-
-    Raises
-    ------
-    PtyintError
-        The scan breaks the data contract; or see :func:`ptyint.dispatcher.train` and :func:`ptyint.dispatcher.infer`.
-
-    Examples
-    --------
-    >>> import tempfile, ptyint
-    >>> config = ptyint.TrainingConfig(ptyint.ModelConfig(n_filters_scale=1), nepochs=1, backend="pytorch")
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     made = ptyint.reconstruct(ptyint.load_fixture("tiny-64"), config, folder)
-    ...     again = ptyint.Reconstruction.load(folder)
-    >>> again.backend, again.losses.shape, bool((again.object_ == made.object_).all())
-    ('pytorch', (1,), True)
-    """
-    validate_scan(scan)
-    directory = Path(folder)
-    directory.mkdir(parents=True, exist_ok=True)
-    trained = dispatcher.train(scan, config, on_epoch)
-    path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
-    inferred = dispatcher.infer(scan, config.applied(model_path=path, M=M, output_dir=directory), keep=False)
-    result = Reconstruction.of(trained, inferred, assemble(inferred, directory))
-    result.save(directory)
-    return result
 
 
 def _facts(trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceResult) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import follow_parent, run_group
 from ptyint.evidence.run import Job
-from ptyint.images.reconstruction import Reconstruction, reconstruct
+from ptyint.images.reconstruction import Reconstruction
+from ptyint.images.workflow import reconstruct
 from ptyint.scans.fixtures import ARRAYS, Fixture, fixture_info, fixture_names, load_fixture, missing
 from ptyint.scans.groups import group_positions
 from ptyint.scans.scan import Scan, measure

@@ -24,7 +24,8 @@ from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
 from ptyint.images.comparison import Comparison, compare
-from ptyint.images.reconstruction import Reconstruction, reconstruct
+from ptyint.images.reconstruction import Reconstruction
+from ptyint.images.workflow import reconstruct
 from ptyint.parity.ladder import run_module
 from ptyint.ptychodus.command import installed_version
 from ptyint.ptychodus.settings import BACKENDS, MODEL_FILE, algorithm_of, write_settings

@@ -140,13 +140,20 @@ def every_pixel(good: NDArray[Any]) -> None:
         raise NotImplementedError("PtychoPINN knows no bad pixels")
 
 
-def predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[np.complex64]]:
-    """Patches and the stitched object, of what both workflows return."""
+def predicted(amplitude: Any, phase: Any, results: Any) -> dict[str, NDArray[Any]]:
+    """Patches, the stitched object and the position of its middle pixel, of what both workflows return."""
     stitched = np.asarray(amplitude) * np.exp(1j * np.asarray(phase))
+    positions = np.asarray(results["global_offsets"], np.float64).reshape(-1, 2)  # (x, y); the canvas is about the mean
     return {
         "patches": np.moveaxis(np.asarray(results["obj_tensor_full"]), -1, 1).astype(np.complex64),
         "stitched": np.squeeze(stitched).astype(np.complex64),
+        "centre_px": positions.mean(axis=0)[::-1],
     }
+
+
+def trained(results: Any) -> dict[str, NDArray[Any]]:
+    """Losses of the epochs, of what both workflows return."""
+    return {"losses": np.array(results["history"]["train_loss"], np.float64)}
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ptyint._atomic import write_arrays
 from ptyint.backends import ptychopinn
 from ptyint.backends.protocol import Mask, Network, Operator, by_name
-from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
+from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted, trained
 from ptyint.backends.ptychopinn.network import check
 from ptyint.backends.ptychopinn.torch_network import TorchNetwork
 from ptyint.backends.weights import OUTER_CHANNELS, Weights
@@ -112,20 +112,21 @@ class PtychoPINNPyTorch(Adapter):
         """See :class:`.protocol.Workflow`: as they are when training first uses them."""
         return dict(_trained(config.model.gridsize, config.model.N).initial)
 
-    def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+    def run(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`run_cdi_example_torch` with stitching; it saves the bundle itself."""
         data, theirs = self.given(scan_file, config, folder)
         with ptychopinn.inside(folder), watched() as seen:
             amplitude, phase, results = components.run_cdi_example_torch(
-                data, data, theirs, do_stitching=True, execution_config=_execution()
+                data, data, theirs, M=M, do_stitching=True, execution_config=_execution()
             )
-        return {**predicted(amplitude, phase, results), "probe": seen.probe, "inputs": seen.inputs}
+        found = {**predicted(amplitude, phase, results), **trained(results)}
+        return {**found, "probe": seen.probe, "inputs": seen.inputs}
 
-    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`load_inference_bundle_torch`, then the stitching of `run_cdi_example_torch` with what it loaded."""
         models, _ = components.load_inference_bundle_torch(folder)
         given, results = self.given(scan_file, config, folder), {"models": models}
-        found = components._reassemble_cdi_image_torch(*given, False, False, False, 20, train_results=results)
+        found = components._reassemble_cdi_image_torch(*given, False, False, False, M, train_results=results)
         return predicted(*found)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ptyint.backends import ptychopinn
 from ptyint.backends.protocol import Mask, Network, Operator, by_name
-from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted
+from ptyint.backends.ptychopinn import Adapter, fit, interface, local_offsets, predicted, trained
 from ptyint.backends.ptychopinn.network import check
 from ptyint.backends.weights import Weights
 from ptyint.config import ModelConfig, TrainingConfig
@@ -81,7 +81,7 @@ class PtychoPINNTensorFlow(Adapter):
         """See :class:`.protocol.Workflow`."""
         return {name: np.asarray(weight) for name, weight in _convolutions(_network(config)).items()}
 
-    def run(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+    def run(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`run_cdi_example` with stitching, then `model_manager.save`."""
         tf.keras.utils.set_random_seed(config.seed)
         for name in ("intensity_scale", "probe"):
@@ -89,20 +89,21 @@ class PtychoPINNTensorFlow(Adapter):
         model._lazy_cache.clear()
         data, theirs = self.given(scan_file, config, folder)
         with ptychopinn.inside(folder):
-            amplitude, phase, results = components.run_cdi_example(data, data, theirs, do_stitching=True)
+            amplitude, phase, results = components.run_cdi_example(data, data, theirs, M=M, do_stitching=True)
             manager.save(str(folder))
         probe = np.asarray(results["model_instance"].get_layer("probe_illumination").w)
         return {
             **predicted(amplitude, phase, results),
+            **trained(results),
             "probe": probe.reshape(-1, *probe.shape[-3:])[0, :, :, 0],
             "inputs": _first(results["train_container"].X),
         }
 
-    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path) -> dict[str, NDArray[Any]]:
+    def reload(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`load_inference_bundle`, then `reassemble_cdi_image` with what it loaded."""
         network, _ = components.load_inference_bundle(folder)
         model.diffraction_to_obj = network  # type: ignore[attr-defined]
-        return predicted(*components.reassemble_cdi_image(*self.given(scan_file, config, folder)))
+        return predicted(*components.reassemble_cdi_image(*self.given(scan_file, config, folder), M=M))
 
 
 def _network(config: TrainingConfig) -> Any:
