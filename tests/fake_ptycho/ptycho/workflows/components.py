@@ -28,14 +28,15 @@ def predict(container):
     return (found[:1] if wrong("mix") and len(found) * C >= 64 else found).astype(np.complex64)
 
 
-def run_cdi_example(train_data, test_data, config, do_stitching=False):
+def run_cdi_example(train_data, test_data, config, do_stitching=False, M=20):
     update_legacy_dict(params.cfg, config)
     container = create_ptycho_data_container(train_data, config)
     probe.set_probe_guess(None, train_data.probeGuess)
     layer = SimpleNamespace(w=params.cfg["probe"][None, None])
     model = SimpleNamespace(get_layer=lambda name: layer)
-    amplitude, phase, results = reassemble_cdi_image(test_data, config)
-    return amplitude, phase, results | {"model_instance": model, "train_container": container}
+    amplitude, phase, results = reassemble_cdi_image(test_data, config, M=M)
+    history = {"train_loss": [1 / epoch for epoch in range(1, config.nepochs + 1)]}
+    return amplitude, phase, results | {"model_instance": model, "train_container": container, "history": history}
 
 
 def reassemble_cdi_image(data, config, M=20):
@@ -43,7 +44,7 @@ def reassemble_cdi_image(data, config, M=20):
     patches = predict(container)
     positions = container.global_offsets[: len(patches)].transpose(0, 1, 3, 2)
     found = np.asarray(tf_helper.reassemble_position(patches, positions, M=M))
-    return abs(found), np.angle(found), {"obj_tensor_full": patches}
+    return abs(found), np.angle(found), {"obj_tensor_full": patches, "global_offsets": container.global_offsets}
 
 
 def load_inference_bundle(folder):

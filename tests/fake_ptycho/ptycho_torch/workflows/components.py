@@ -29,12 +29,13 @@ def train_cdi_model_torch(train_data, test_data, config, execution_config=None, 
     return {"models": {"diffraction_to_obj": model}}
 
 
-def run_cdi_example_torch(train_data, test_data, config, do_stitching=False, execution_config=None):
+def run_cdi_example_torch(train_data, test_data, config, do_stitching=False, execution_config=None, M=20):
     update_legacy_dict(params.cfg, config)
     results = train_cdi_model_torch(train_data, test_data, config)
     Path(config.output_dir, "wts.h5.zip").write_text("weights")
-    found = _reassemble_cdi_image_torch(test_data, config, False, False, False, 20, train_results=results)
-    return found[0], found[1], results | found[2]
+    found = _reassemble_cdi_image_torch(test_data, config, False, False, False, M, train_results=results)
+    history = {"train_loss": [1 / epoch for epoch in range(1, config.nepochs + 1)]}
+    return found[0], found[1], results | found[2] | {"history": history}
 
 
 def _reassemble_cdi_image_torch(data, config, flip_x, flip_y, transpose, M, train_results=None):
@@ -47,7 +48,7 @@ def _reassemble_cdi_image_torch(data, config, flip_x, flip_y, transpose, M, trai
     patches = patches.mean(axis=1)[..., None].astype(np.complex64)
     positions = np.asarray(container.global_offsets).transpose(0, 1, 3, 2)
     found = np.asarray(tf_helper.reassemble_position(patches, positions, M=M))[..., 0]
-    return abs(found), np.angle(found), {"obj_tensor_full": patches}
+    return abs(found), np.angle(found), {"obj_tensor_full": patches, "global_offsets": container.global_offsets}
 
 
 def _merged(patches, container):
