@@ -141,7 +141,7 @@ def test_its_checks_and_artifacts_follow_the_pair(tmp_path: Path) -> None:
 
 
 def test_a_pair_is_two_backends_that_there_are(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="reference and candidate are both 'pytorch'"):
+    with pytest.raises(ConfigError, match="reference and candidate of ptychodus are both 'pytorch'"):
         jobs_of(Request(("ptychodus",), tmp_path, parameters={"reference": "pytorch"}))
     with pytest.raises(UnknownBackendError, match="Did you mean 'pytorch'"):
         jobs_of(Request(("ptychodus",), tmp_path, parameters={"candidate": "pytroch"}))

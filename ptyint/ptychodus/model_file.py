@@ -1,67 +1,59 @@
-"""A model that a backend's own workflow saved: its folder in one file, with a manifest that names the backend.
+"""A model that a backend's own workflow saved, in one file: its folder, and the configuration that names the backend.
 
 What is in the folder is the backend's. PtychoPINN pickles, and a pickle can run code when it is read: load such a file
-only from somebody whom you would let run a program.
+only from somebody whose programs you would run.
 """
 
 import json
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ptyint._atomic import atomic_path, plain
-from ptyint.backends.bundle import ADVICE, LIMITS, MANIFEST
+from ptyint._atomic import atomic_path, write_text
+from ptyint.backends.bundle import ADVICE
 from ptyint.config import TrainingConfig, from_mapping, to_mapping
 from ptyint.errors import BundleError
 from ptyint.ptychodus.settings import algorithm_of
 
-FORMAT, VERSION = "ptyint-workflow", 1
-FOLDER = "model"
+MANIFEST = "ptyint.json"
+"""The configuration of the training; its line ``backend`` says who made the model, and who alone can load it."""
 
 
 def pack(folder: Path, target: Path, config: TrainingConfig) -> None:
-    """Write `target`, whole or not at all: the manifest, and every file of `folder`."""
-    manifest = {"format": FORMAT, "version": VERSION, "backend": config.backend, "config": to_mapping(config)}
-    with atomic_path(target) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(MANIFEST, json.dumps(manifest, indent=2))
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, Path(FOLDER, path.relative_to(folder)))
+    """Write `target`, whole or not at all, from all that is in `folder`, which gets the manifest."""
+    write_text(folder / MANIFEST, json.dumps(to_mapping(config), indent=2))
+    with atomic_path(target) as temporary:
+        shutil.make_archive(str(temporary.with_suffix("")), "zip", folder)
 
 
 def is_packed(path: Path) -> bool:
-    """Whether :func:`pack` wrote it; of anything else :func:`ptyint.backends.bundle.load_bundle` says what is wrong."""
-    try:
-        with zipfile.ZipFile(plain(path)) as archive, archive.open(MANIFEST) as file:
-            return bool(json.loads(file.read(LIMITS[MANIFEST]))["format"] == FORMAT)
-    except Exception:  # zipfile has no one error of its own
-        return False
+    """Whether it is such a file; of any other :func:`ptyint.backends.bundle.load_bundle` says what is wrong."""
+    with suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        return MANIFEST in archive.namelist()
+    return False
 
 
 @contextmanager
 def unpacked(path: Path, backend: str) -> Iterator[tuple[Path, TrainingConfig]]:
-    """The folder that was packed, for a while, and the configuration of the training.
+    """The folder, for a while, and the configuration of the training.
 
     Raises
     ------
     BundleError
-        It is damaged, of another version, or was made by another backend than the one that is to load it.
+        It is damaged, or was made by another backend than the one that is to load it.
     """
-    with tempfile.TemporaryDirectory(prefix="ptyint-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="ptyint-") as folder:
         try:
-            with zipfile.ZipFile(path) as archive:
-                archive.extractall(scratch)
-            manifest = json.loads(Path(scratch, MANIFEST).read_text(encoding="utf-8"))
-            version, maker = manifest["version"], str(manifest["backend"])
-            config = from_mapping(TrainingConfig, manifest["config"])
-        except Exception as error:
+            shutil.unpack_archive(path, folder, "zip")
+            trained = from_mapping(TrainingConfig, json.loads(Path(folder, MANIFEST).read_text(encoding="utf-8")))
+        except Exception as error:  # zipfile has no one error of its own
             raise BundleError(f"{path} is not a readable model: {error}. {ADVICE}") from error
-        if version != VERSION:
-            raise BundleError(f"{path} is of version {version}; this package reads {VERSION}. {ADVICE}")
-        if maker != backend:
-            raise refusal(path, maker, backend)
-        yield Path(scratch, FOLDER), config
+        if trained.backend != backend:
+            raise refusal(path, trained.backend, backend)
+        yield Path(folder), trained
 
 
 def refusal(path: Path, maker: str, backend: str) -> BundleError:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ptyint._atomic import write_text
 from ptyint.config import TrainingConfig, from_mapping, to_mapping
-from ptyint.errors import ChildError, ConfigError
+from ptyint.errors import ChildError
 from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
@@ -68,9 +68,7 @@ REFUSED = "ptyint-ptychodus with the same input exits 1, leaves an empty folder 
 def jobs(request: Request) -> list[Job]:
     """The notebook of this stage; its checks depend on the pair, and on whether the truth is known."""
     given = {**parameter_defaults(notebook_path("ptychodus")), **request.given("ptychodus")}
-    pair = str(given["reference"]), str(given["candidate"])
-    if pair[0] == pair[1]:
-        raise ConfigError(f"reference and candidate are both {pair[0]!r}; a backend agrees with itself.")
+    pair = request.pair("ptychodus")
     expects = criteria(fixture_info(str(given["fixture"])).truth_known, pair)
     return [Job("ptychodus", "ptychodus", STAGE.title, "ptychodus", expects=expects, artifacts=artifacts(pair))]
 

@@ -8,14 +8,14 @@ from typing import Any, Literal
 
 from ptyint.backends import check_name
 from ptyint.config import COUNT, PATTERN_SIZES, RULES, SEVERAL, InferenceConfig, ModelConfig, check_value
-from ptyint.errors import MissingFixtureError
+from ptyint.errors import ConfigError, MissingFixtureError
 from ptyint.evidence.run import Job
 from ptyint.parity.faults.campaign import chosen
 from ptyint.scans.files import OPTIONS
 from ptyint.scans.fixtures import missing
 
 BACKENDS = ("tensorflow", "pytorch")
-"""Reference and candidate of every stage that compares the two."""
+"""Reference and candidate of every stage that compares two, unless others are asked for."""
 
 
 def at_hand(names: str) -> None:
@@ -68,6 +68,14 @@ class Request:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     timeout: float = 1800.0
     profile: Literal["quick", "full"] = "quick"
+
+    def pair(self, stage: str) -> tuple[str, str]:
+        """Reference and candidate of a stage; a ConfigError where they are one."""
+        given = {**dict(zip(("reference", "candidate"), BACKENDS, strict=True)), **self.given(stage)}
+        reference, candidate = str(given["reference"]), str(given["candidate"])
+        if reference == candidate:
+            raise ConfigError(f"reference and candidate of {stage} are both {reference!r}; it compares two backends.")
+        return reference, candidate
 
     def given(self, stage: str) -> dict[str, Any]:
         """Parameters for one stage; what names the stage comes before what does not."""

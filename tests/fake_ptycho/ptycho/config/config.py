@@ -23,6 +23,7 @@ class TrainingConfig:
     nepochs: int = 50
     n_groups: int | None = None
     sequential_sampling: bool = False
+    subsample_seed: int | None = None
     backend: str = "tensorflow"
 
 
