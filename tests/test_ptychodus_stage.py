@@ -207,7 +207,7 @@ def test_without_ptychodus_it_stops_with_the_advice(tmp_path: Path, monkeypatch:
 def test_a_backend_that_is_not_there_stops_it_with_the_reason(tmp_path: Path) -> None:
     if find_spec("ptycho"):
         pytest.skip("PtychoPINN is installed")
-    words = r"ptychopinn-pytorch left nothing to compare: BackendUnavailableError: .* See ptychodus-.*-train\.log\."
+    words = r"Nothing is left to compare: BackendUnavailableError: .* See ptychodus-ptychopinn-pytorch-train\.log\."
     with pytest.raises(ChildError, match=words):
         ptychodus.run(load_fixture("tiny-64"), TrainingConfig(), 12, tmp_path, (THEIRS[1], "tensorflow"))
 

@@ -207,10 +207,7 @@ def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[st
             write_settings(source / "settings.ini", algorithm_of(backend), own, M)
             steps |= _through(source, backend, target)
             arguments = str(source), str(scratch / backend), json.dumps(to_mapping(own)), str(M)
-            steps[f"{backend} direct"] = _step(target, f"{backend}-direct", __name__, *arguments)
-            for step in (steps[f"{backend} {name}"] for name in ("train", "reconstruct", "direct")):
-                if step.command["exit_code"]:
-                    raise ChildError(f"{backend} left nothing to compare: {step.exception} See {step.command['log']}.")
+            steps[f"{backend} direct"] = _done(_step(target, f"{backend}-direct", __name__, *arguments))
             direct[backend] = Reconstruction.load(scratch / backend)
             inside[backend], losses[backend] = _made(source, target / FOLDER / backend / PRODUCT_FILE)
         write_settings(source / "settings.ini", MISSPELT, config, M)
@@ -224,24 +221,28 @@ def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[st
 def _through(source: Path, backend: str, target: Path) -> dict[str, Step]:
     """Batch train, then batch reconstruct with its model, by Ptychodus' own command line."""
     output, made = target / FOLDER / backend, source.with_name(f"{backend}-model")
-    trained = _batch(target, f"{backend}-train", COMMAND, "train", source, made)
-    if (made / MODEL_FILE).is_file():
-        (made / MODEL_FILE).replace(source / MODEL_FILE)
+    trained = _done(_batch(target, f"{backend}-train", COMMAND, "train", source, made), MODEL_FILE)
+    (made / MODEL_FILE).replace(source / MODEL_FILE)
     reconstructed = _batch(target, f"{backend}-reconstruct", COMMAND, "reconstruct", source, output)
-    if (source / MODEL_FILE).is_file():
-        (source / MODEL_FILE).replace(output / MODEL_FILE)
-    return {f"{backend} train": trained, f"{backend} reconstruct": reconstructed}
+    (source / MODEL_FILE).replace(output / MODEL_FILE)
+    return {f"{backend} train": trained, f"{backend} reconstruct": _done(reconstructed, PRODUCT_FILE)}
+
+
+def _done(step: Step, *files: str) -> Step:
+    """A step that left `files`; a ChildError with the reason where it did not."""
+    if step.command["exit_code"] or not {*files} <= {*step.files}:
+        raise ChildError(f"Nothing is left to compare: {step.exception} See {step.command['log']}.")
+    return step
 
 
 def _their_libraries(scan: Scan, source: Path, target: Path) -> dict[str, Step]:
     """Stock Ptychodus trains on the same scan by each of its own libraries for PtychoPINN that is there."""
     steps = {}
-    for algorithm in (algorithm for algorithm, package in THEIRS.items() if find_spec(package)):
+    for algorithm in (name for name, package in THEIRS.items() if find_spec(package)):
         for name in TRAINING_DATA:
             write_scan(scan, source / name)
         write_text(source / "settings.ini", f"[Processing]\nAlgorithm = {algorithm}\n")
-        output = source.with_name(algorithm)
-        steps[algorithm] = _batch(target, algorithm, "ptychodus", "train", source, output)
+        steps[algorithm] = _batch(target, algorithm, "ptychodus", "train", source, source.with_name(algorithm))
     return steps
 
 
