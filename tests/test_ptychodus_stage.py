@@ -129,15 +129,15 @@ def test_its_checks_follow_the_dataset(
     assert job.expects == ptychodus.criteria(truth, BACKENDS) and job.parameters == {"fixture": dataset}
 
 
-def test_its_checks_and_artifacts_follow_the_pair(tmp_path: Path) -> None:
-    asked = dict(zip(("reference", "candidate"), THEIRS, strict=True))
+@pytest.mark.parametrize("pair", [("numpy", "pytorch"), ("tensorflow", "numpy")])
+def test_its_checks_and_artifacts_follow_the_pair(pair: tuple[str, str], tmp_path: Path) -> None:
+    asked = {"reference": pair[0], "ptychodus.candidate": pair[1]}
     (job,) = jobs_of(Request(("ptychodus",), tmp_path, parameters=asked))
-    assert job.expects == ptychodus.criteria(True, THEIRS) and job.parameters == asked
-    assert job.artifacts[:2] == tuple(
-        f"ptychodus/ptychopinn-tensorflow/{name}" for name in ("model.h5.zip", "product.h5")
-    )
-    (job,) = jobs_of(Request(("ptychodus",), tmp_path, parameters={"ptychodus.candidate": "numpy"}))
-    assert job.expects == ptychodus.criteria(True, ("tensorflow", "numpy"))
+    assert job.expects == ptychodus.criteria(True, pair) and job.parameters == {
+        "reference": pair[0],
+        "candidate": pair[1],
+    }
+    assert job.artifacts[:2] == tuple(f"ptychodus/{pair[0]}/{name}" for name in ("model.h5.zip", "product.h5"))
 
 
 def test_a_pair_is_two_backends_that_there_are(tmp_path: Path) -> None:

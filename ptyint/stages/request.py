@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from ptyint.backends import check_name
+from ptyint.backends import BUILT_IN, check_name
+from ptyint.backends.installed import describe
 from ptyint.config import COUNT, PATTERN_SIZES, RULES, SEVERAL, InferenceConfig, ModelConfig, check_value
-from ptyint.errors import ConfigError, MissingFixtureError
+from ptyint.errors import BackendUnavailableError, ConfigError, MissingFixtureError
 from ptyint.evidence.run import Job
 from ptyint.parity.faults.campaign import chosen
 from ptyint.scans.files import OPTIONS
@@ -25,9 +26,19 @@ def at_hand(names: str) -> None:
             raise MissingFixtureError(why)
 
 
+def installed_backend(name: str) -> None:
+    """Raise UnknownBackendError or BackendUnavailableError for a backend that is not to be had here (POLICY-001).
+
+    The built-in pair is not asked: what happens where one of the two is missing is what the red stage shows.
+    """
+    check_name(name)
+    if name not in BUILT_IN and "unavailable" in (found := describe([name])[name]):
+        raise BackendUnavailableError(found["unavailable"])
+
+
 ALLOWED: dict[str, Callable[[Any], object]] = {
     **{name: partial(check_value, name, rule=rule) for name, rule in RULES.items()},
-    **dict.fromkeys(("reference", "candidate"), check_name),
+    **dict.fromkeys(("reference", "candidate"), installed_backend),
     **{name: partial(check_value, name, rule=COUNT) for name in ("n_pairs", "n_reruns", "n_independent")},
     **dict.fromkeys(("fixture", "fixtures"), at_hand),
     "M": lambda M: InferenceConfig(ModelConfig(max(PATTERN_SIZES)), M=M),
