@@ -48,9 +48,9 @@ def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> Non
         return
     with tempfile.TemporaryDirectory(prefix="ptyint-") as folder:
         made = workflow.run(scan, config, folder)
+        for number, loss in enumerate(made.losses.tolist(), 1):
+            send(Epoch(number, loss, math.nan, math.nan))
         model_file.pack(Path(folder), target, config)
-    for number, loss in enumerate(made.losses.tolist(), 1):
-        send(Epoch(number, loss, math.nan, math.nan))
 
 
 def infer(send: Send, source: Path, model: Path, backend: str, M: int) -> None:
