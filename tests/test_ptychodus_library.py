@@ -22,6 +22,7 @@ from ptychodus.api.object import Object
 from ptychodus.api.reconstruct import ReconstructInput, TrainableReconstructor, prepare_reconstruct_input
 from ptychodus.api.settings import SettingsRegistry
 
+from ptyint import backends
 from ptyint.config import ModelConfig, TrainingConfig
 from ptyint.errors import BundleError, ConfigError, ScanError
 from ptyint.ptychodus import child, command
@@ -45,8 +46,8 @@ def given(*, noise: bool = True, modes: int = 2) -> ReconstructInput:
 # --- the library and its settings ---
 
 
-def test_two_trainable_reconstructors_tensorflow_first() -> None:
-    assert library().name == "ptyint" and [one.name for one in library()] == ["tensorflow", "pytorch"]
+def test_a_trainable_reconstructor_for_each_backend() -> None:
+    assert library().name == "ptyint" and [one.name for one in library()] == backends.names()
     for one in library():
         assert isinstance(one, PtyintReconstructor) and not one.is_model_loaded()
         assert f"{StandardFileLayout.MODEL_BASENAME}{one.get_model_file_extension()}" == "model.h5.zip"
@@ -166,7 +167,7 @@ def test_an_object_on_another_grid_is_not_handed_to_ptychodus() -> None:
 
 def test_exported_training_data_is_read_back_as_the_scan(tmp_path: Path) -> None:
     """Also as the training data of the next training, the only NPZ in its folder."""
-    parameters, (one, _) = given(), library()
+    parameters, (one, *_) = given(), library()
     assert isinstance(one, PtyintReconstructor)
     one.export_training_data(tmp_path / "train.npz", parameters)
     wanted, scan = as_scan(parameters), read_scan(child.find_scan(tmp_path))

@@ -243,6 +243,24 @@ def test_both_names_at_once_are_reported(tmp_path: Path) -> None:
     assert any("both diffraction and diff3d" in note for note in scan.notes)
 
 
+def test_patterns_are_written_under_both_names_of_ptychopinn(tmp_path: Path) -> None:
+    """And read from one of them: what lies under the other is not even looked at."""
+    scan, path = make_scan(), tmp_path / "a.npz"
+    write_scan(scan, path)
+    with np.load(path) as file:
+        assert file["diff3d"].dtype == np.float32 and file["diff3d"].shape == (n, N, N)
+        np.testing.assert_array_equal(file["diff3d"], file["diffraction"])
+        size = file["diff3d"].nbytes
+    with zipfile.ZipFile(path) as archive:
+        member = archive.getinfo("diff3d.npy")
+    with path.open("r+b") as raw:
+        raw.seek(member.header_offset + 500)  # behind the headers of zip and NumPy
+        raw.write(b"\xff" * (size - 500))
+    back = read_scan(path)
+    np.testing.assert_allclose(back.counts(), scan.counts(), rtol=3 * 2**-24)
+    assert not any("both" in note for note in back.notes)
+
+
 def test_the_single_channel_of_patches_is_dropped(tmp_path: Path) -> None:
     scan = read_scan(save(tmp_path / "a.npz", Y=np.ones((n, N, N, 1), np.complex64)))
     assert scan.object_patches is not None

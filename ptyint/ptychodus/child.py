@@ -1,6 +1,8 @@
 """What the reconstructors of :mod:`ptyint.ptychodus.library` have done in a process of their own. No Ptychodus here."""
 
+import math
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +13,12 @@ from numpy.typing import NDArray
 
 from ptyint import dispatcher
 from ptyint.backends.bundle import load_bundle, save_bundle
+from ptyint.backends.protocol import Epoch
 from ptyint.config import TrainingConfig
 from ptyint.errors import ScanError
+from ptyint.images import workflow
 from ptyint.images.reconstruction import assemble
+from ptyint.ptychodus import model_file
 from ptyint.scans.files import read_scan
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE
 from ptyint.scans.scan import Scan, validate_scan
@@ -28,23 +33,41 @@ Inferred = tuple[NDArray[np.complex64], NDArray[np.complex64], list[float]]
 
 
 def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> None:
-    """Train on the scan in the folder `source`; send each epoch; write the bundle `target`, whole, at the end."""
+    """Train on the scan in the folder `source`; send each epoch; write the model `target`, whole, at the end.
+
+    A backend that takes no weights is trained by its own workflow, which tells its epochs when all are done.
+    """
     os.environ["TQDM_DISABLE"] = "1"
     path = find_scan(source)
     scan = valid_scan(path)
     model = replace(config.model, N=scan.N)
     config = replace(config, model=model, train_data_file=path, output_dir=target.parent)
-    result = dispatcher.train(scan, config, send)
-    save_bundle(target, result.weights, config, result.backend, result.history.losses)
+    if "weights" in dispatcher.select_backend(config).capabilities:
+        result = dispatcher.train(scan, config, send)
+        save_bundle(target, result.weights, config, result.backend, result.history.losses)
+        return
+    with tempfile.TemporaryDirectory(prefix="ptyint-") as folder:
+        made = workflow.run(scan, config, folder)
+        for number, loss in enumerate(made.losses.tolist(), 1):
+            send(Epoch(number, loss, math.nan, math.nan))
+        model_file.pack(Path(folder), target, config)
 
 
-def infer(send: Send, source: Path, model_path: Path, backend: str, M: int) -> None:
-    """Apply the bundle `model_path` to the scan in the folder `source`; send one `Inferred`.
+def infer(send: Send, source: Path, model: Path, backend: str, M: int) -> None:
+    """Apply a model to the scan in the folder `source`; send one `Inferred`.
 
-    The network, its groups and its seed are those that the bundle was trained with, by whichever backend.
+    The network, its groups and its seed are those that it was trained with: from a bundle by whichever backend takes
+    weights; from what a backend's own workflow saved, by that one alone.
     """
-    bundle = load_bundle(model_path)
-    config = bundle.config.applied(model_path=model_path, M=M, backend=backend)
+    if model_file.is_packed(model):
+        with model_file.unpacked(model, backend) as (folder, trained):
+            made = workflow.reload(valid_scan(source), trained, folder, M)
+        send((made.object_, made.probe, made.losses.tolist()))
+        return
+    bundle = load_bundle(model)
+    config = bundle.config.applied(model_path=model, M=M, backend=backend)
+    if "weights" not in dispatcher.select_backend(config).capabilities:
+        raise model_file.refusal(model, bundle.manifest["backend"], backend)
     result = assemble(dispatcher.infer(valid_scan(source), config, bundle.weights, keep=False))
     send((result.object_.astype(np.complex64), result.probe, bundle.losses))
 

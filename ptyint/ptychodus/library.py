@@ -1,4 +1,4 @@
-"""The reconstructor library `ptyint`: two trainable reconstructors, their settings, and nothing of a framework."""
+"""The reconstructor library `ptyint`: a trainable reconstructor for each backend, and nothing of a framework."""
 
 import logging
 import tempfile
@@ -17,12 +17,13 @@ from ptychodus.api.probe import ProbeSequence
 from ptychodus.api.product import LossValue, Product
 from ptychodus.api.settings import SettingsRegistry
 
+from ptyint import backends
 from ptyint._atomic import atomic_path
 from ptyint.config import TrainingConfig
 from ptyint.errors import BundleError, ScanError
 from ptyint.ptychodus import child, settings
 from ptyint.ptychodus.processes import stream
-from ptyint.ptychodus.settings import BACKENDS, LIBRARY, MODEL_FILE
+from ptyint.ptychodus.settings import LIBRARY, MODEL_FILE
 from ptyint.scans.files import write_scan
 from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
 
@@ -91,11 +92,11 @@ class PtyintReconstructor(api.TrainableReconstructor):
         return "PtychoPINN Training Data (*.npz)"
 
     def load_model_from_file(self, file_path: Path) -> None:
-        """Remember the bundle; it is read, and checked, when it is used."""
+        """Remember the model; it is read, and checked, when it is used."""
         self._model = file_path
 
     def save_model(self, file_path: Path) -> None:
-        """Copy the bundle."""
+        """Copy the model."""
         with atomic_path(file_path) as temporary:
             temporary.write_bytes(self._trained().read_bytes())
 
@@ -111,10 +112,7 @@ class PtyintReconstructor(api.TrainableReconstructor):
         losses: list[LossValue] = []
         for epoch in stream(child.train, input_path, config, target, should_stop=self._should_stop):
             losses.append(LossValue(epoch.number, epoch.loss))
-            self._logger.info(
-                f"{self._backend}: epoch {epoch.number} of {config.nepochs}, loss {epoch.loss:.6g}, "
-                f"{epoch.seconds:.1f} s"
-            )
+            self._logger.info(f"{self._backend}: epoch {epoch.number} of {config.nepochs}, loss {epoch.loss:.6g}")
             yield api.TrainOutput(training_loss=list(losses), progress=epoch.number)
         if self._should_stop():
             self._logger.warning(f"{self._backend}: training was cancelled; no model was written.")
@@ -141,13 +139,16 @@ class PtyintReconstructor(api.TrainableReconstructor):
 
 
 class PtyintLibrary(api.ReconstructorLibrary):
-    """Ptychodus' entry ``ptyint``: the reconstructors ``ptyint_tensorflow`` and ``ptyint_pytorch``."""
+    """Ptychodus' entry ``ptyint``: a reconstructor ``ptyint_<backend>`` for each name, installed or not.
+
+    What a backend is, and whether it is there, is asked when it is used.
+    """
 
     def __init__(self, registry: SettingsRegistry, should_stop: Callable[[], bool]) -> None:
         super().__init__(LIBRARY)
         parameters = PtyintSettings(registry)
         self._reconstructors = [
-            PtyintReconstructor(backend, parameters, self.get_logger(), should_stop) for backend in BACKENDS
+            PtyintReconstructor(backend, parameters, self.get_logger(), should_stop) for backend in backends.names()
         ]
 
     @property

@@ -13,11 +13,8 @@ from ptyint.backends.bundle import NAME as BUNDLE
 from ptyint.config import InferenceConfig, ModelConfig, TrainingConfig, from_mapping, to_mapping
 
 LIBRARY = "ptyint"
-BACKENDS = ("tensorflow", "pytorch")
-"""Of the library's reconstructors; the first is the default."""
-
 MODEL_FILE = "model" + BUNDLE.removeprefix("wts")
-"""The bundle, under the name that Ptychodus looks for."""
+"""The bundle, or what a backend's own workflow saved, under the name that Ptychodus looks for."""
 
 GROUP = "Ptyint"
 
@@ -41,7 +38,7 @@ def algorithm_of(backend: str) -> str:
     return f"{LIBRARY}_{backend}"
 
 
-DEFAULT_ALGORITHM = algorithm_of(BACKENDS[0])
+DEFAULT_ALGORITHM = algorithm_of(TrainingConfig().backend)
 
 
 def values_of(config: TrainingConfig, M: int) -> dict[str, Any]:

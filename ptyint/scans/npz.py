@@ -3,7 +3,7 @@
 ========================  =====================  ==============================================================
 member                    :class:`Scan`          here
 ========================  =====================  ==============================================================
-diffraction or diff3d     diffraction_patterns   (n, N, N) or (N, N, n); float: amplitudes, unsigned: counts
+diffraction, diff3d       diffraction_patterns   (n, N, N) or (N, N, n); float: amplitudes, unsigned: counts
 xcoords, ycoords          probe_positions_px     (n,) px, x = column, y = row; the patch's pixel [N // 2, N // 2]
 probeGuess                probe                  (N, N) or (modes, N, N)
 objectGuess, optional     object_                (H, W)
@@ -12,10 +12,11 @@ bad_pixels, optional      not good_pixels        written by Ptychodus 1.7 only, 
 xcoords_start, ...        unread                 see `UNREAD`; anything else too, which is noted
 ========================  =====================  ==============================================================
 
-This package adds ``ptyint_*`` members for what the format has no place for; PtychoPINN ignores them. Nothing is ever
-unpickled. A member that is stored uncompressed (``np.savez``) is mapped into memory and read by slices (its CRC is then
-not checked). Patterns in a compressed one (``np.savez_compressed``) are unpacked once, into a nameless temporary file
-that is read by slices; what else is compressed is read whole.
+The patterns are written under both names, and read from the first that is there: the other costs space on the disk, but
+neither time nor memory. This package adds ``ptyint_*`` members for what the format has no place for; PtychoPINN ignores
+them. Nothing is ever unpickled. A member that is stored uncompressed (``np.savez``) is mapped into memory and read by
+slices (its CRC is then not checked). Patterns in a compressed one (``np.savez_compressed``) are unpacked once, into a
+nameless temporary file that is read by slices; what else is compressed is read whole.
 """
 
 import io
@@ -25,6 +26,7 @@ import shutil
 import struct
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -214,7 +216,7 @@ def _patterns_first(archive: _Archive, name: str, n: int, order: AxisOrder | Non
 
 def _counts(archive: _Archive, n: int, wish: DiffractionKind | None, order: AxisOrder | None) -> PatternSource:
     name, *other = archive.spellings(PATTERNS)
-    if other:
+    if other and OWN_TRUTH not in archive:
         archive.notes.append(f"both {name} and {other[0]} are present: {name} read")
     stored, exported = _patterns_first(archive, name, n, order), BAD in archive
     kind = wish or ("counts" if exported else {"f": "amplitudes", "u": "counts"}.get(stored.dtype.kind))
@@ -250,8 +252,9 @@ def _good_pixels(archive: _Archive, shape: Shape) -> NDArray[np.bool_] | None:
 def write_npz(scan: Scan, path: Path) -> None:
     """Write PtychoPINN's NPZ, uncompressed, a chunk of patterns at a time.
 
-    ``diffraction`` is the amplitude in float32, so that counts come back within 2e-7 of themselves. Bad pixels are
-    written as 0: PtychoPINN knows no mask.
+    ``diffraction`` is the amplitude in float32, so that counts come back within 2e-7 of themselves. ``diff3d`` is the
+    same once more: of PtychoPINN's own readers some ask for the one, and some for the other. Bad pixels are written as
+    0: PtychoPINN knows no mask.
     """
     y, x = scan.probe_positions_px.astype(np.float64).T
     arrays = dict.fromkeys((X, "xcoords_start"), x) | dict.fromkeys((Y_, "ycoords_start"), y)
@@ -265,13 +268,17 @@ def write_npz(scan: Scan, path: Path) -> None:
         **{name: getattr(scan, field) for name, field in OWN_SCALARS.items()},
     }
     arrays |= {name: np.asarray(value) for name, value in optional.items() if value is not None}
-    shape = tuple(scan.diffraction_patterns.shape)
+    patterns, (first, second) = scan.diffraction_patterns, PATTERNS
     with atomic_path(path) as temporary:
         write_arrays(temporary, arrays)
-        with (
-            zipfile.ZipFile(temporary, "a") as archive,
-            archive.open("diffraction.npy", "w", force_zip64=True) as member,
-        ):
-            npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": shape})
-            for rows in pattern_slices(scan.diffraction_patterns):
-                member.write(np.sqrt(scan.counts(rows)).astype("<f4").tobytes())
+        _append(temporary, first, patterns.shape, (np.sqrt(scan.counts(rows)) for rows in pattern_slices(patterns)))
+        written = _Archive(temporary).stored(first).mapped()
+        _append(temporary, second, patterns.shape, (written[rows] for rows in pattern_slices(written)))
+
+
+def _append(path: Path, name: str, shape: tuple[int, ...], chunks: Iterable[NDArray[np.float32]]) -> None:
+    """Add an array to an archive, uncompressed, a chunk at a time."""
+    with zipfile.ZipFile(path, "a") as archive, archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+        npy.write_array_header_1_0(member, {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)})
+        for chunk in chunks:
+            member.write(chunk.astype("<f4").tobytes())

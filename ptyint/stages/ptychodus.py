@@ -1,4 +1,4 @@
-"""Stage ``ptychodus``: one scan through the real application with both backends, and through the dispatcher directly.
+"""Stage ``ptychodus``: one scan through the real application with two backends, and by calling these directly.
 
 Every reconstruction has a process of its own, and the application's have Ptychodus' command line; nothing here imports
 a framework or Ptychodus. Run as a program, this module is the direct call.
@@ -7,11 +7,13 @@ a framework or Ptychodus. Run as a program, this module is the direct call.
 import json
 import math
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint._atomic import write_text
 from ptyint.config import TrainingConfig, from_mapping, to_mapping
+from ptyint.errors import ChildError
 from ptyint.evidence.checks import Check, Criterion
 from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.run import Job
@@ -28,7 +32,7 @@ from ptyint.images.reconstruction import Reconstruction
 from ptyint.images.workflow import reconstruct
 from ptyint.parity.ladder import run_module
 from ptyint.ptychodus.command import installed_version
-from ptyint.ptychodus.settings import BACKENDS, MODEL_FILE, algorithm_of, write_settings
+from ptyint.ptychodus.settings import MODEL_FILE, algorithm_of, write_settings
 from ptyint.scans.files import read_scan, write_scan
 from ptyint.scans.fixtures import fixture_info
 from ptyint.scans.hdf5 import open_h5
@@ -36,13 +40,24 @@ from ptyint.scans.ptychodus_h5 import DIFFRACTION_FILE, PRODUCT_FILE
 from ptyint.scans.scan import Scan
 from ptyint.stages.request import Request, Stage
 
-FOLDER = "ptychodus"
+Pair = tuple[str, str]
+"""Names of the reference and of the candidate."""
+
+FOLDER, COMMAND = "ptychodus", "ptyint.ptychodus.command"
 MISSPELT = "ptyint_tensorflw"
 TIMEOUT_S = 900.0
 """For each process."""
 
 ASSUMED = {"pixel_size_m": 1e-8, "wavelength_m": 1.24e-10, "detector_distance_m": 2.0}
 """For a scan without them, since Ptychodus keeps positions in metres. What comes out, in pixels, depends on none."""
+
+THEIRS = {"ptychopinn_pinn": "ptycho", "ptychopinn-torch_unsupervised": "ptycho_torch"}
+"""Algorithms of Ptychodus' own two libraries for PtychoPINN, and the package without which neither is there."""
+
+TRAINING_DATA = ("train_data.npz", "test_data.npz")
+"""Where the first of them looks for it in its input folder."""
+
+EXCEPTION = re.compile(r"^.*?(\w+(?:Error|Exception): .+)$", re.MULTILINE)
 
 AGREEMENT = "phase correlation of the two backends in Ptychodus"
 SCALE = "relative amplitude scale between them"
@@ -51,24 +66,25 @@ REFUSED = "ptyint-ptychodus with the same input exits 1, leaves an empty folder 
 
 
 def jobs(request: Request) -> list[Job]:
-    """The notebook of this stage; its checks depend on whether the truth is known."""
+    """The notebook of this stage; its checks depend on the pair, and on whether the truth is known."""
     given = {**parameter_defaults(notebook_path("ptychodus")), **request.given("ptychodus")}
-    expects = criteria(fixture_info(str(given["fixture"])).truth_known)
-    return [Job("ptychodus", "ptychodus", STAGE.title, "ptychodus", expects=expects, artifacts=artifacts())]
+    pair = request.pair("ptychodus")
+    expects = criteria(fixture_info(str(given["fixture"])).truth_known, pair)
+    return [Job("ptychodus", "ptychodus", STAGE.title, "ptychodus", expects=expects, artifacts=artifacts(pair))]
 
 
-STAGE = Stage("Ptychodus", "both backends in the real application, and the dispatcher directly", jobs)
+STAGE = Stage("Ptychodus", "two backends in the real application, and called directly", jobs)
 
 
-def artifacts() -> tuple[str, ...]:
+def artifacts(pair: Pair) -> tuple[str, ...]:
     """Files that the stage leaves."""
-    return tuple(f"{FOLDER}/{backend}/{name}" for backend in BACKENDS for name in (MODEL_FILE, PRODUCT_FILE))
+    return tuple(f"{FOLDER}/{backend}/{name}" for backend in pair for name in (MODEL_FILE, PRODUCT_FILE))
 
 
-def criteria(truth: bool) -> tuple[Criterion, ...]:
+def criteria(truth: bool, pair: Pair) -> tuple[Criterion, ...]:
     """Every criterion of the stage. Bounds are the notebook's parameters; without them nothing passes."""
     each: list[Criterion] = []
-    for backend in BACKENDS:
+    for backend in pair:
         same = f"{backend}: object through Ptychodus against called directly, largest relative difference"
         each += [
             Criterion.fact(f"{backend}: batch train exits 0 and leaves {MODEL_FILE} alone"),
@@ -96,6 +112,11 @@ class Step:
     files: tuple[str, ...]
     log: str
 
+    @property
+    def exception(self) -> str:
+        """Last line of the last exception in the log; empty where there is none."""
+        return next(iter(EXCEPTION.findall(self.log)[-1:]), "")
+
 
 @dataclass(frozen=True, eq=False)
 class Agreement:
@@ -115,6 +136,8 @@ class Agreement:
         Those in ``product.h5``.
     steps : dict of str to Step
         ``"<backend> train"``, ``"<backend> reconstruct"``, ``"<backend> direct"``, `STOCK`, `REFUSED`.
+    theirs : dict of str to Step
+        Algorithm of Ptychodus' own libraries for PtychoPINN to its training; empty where PtychoPINN is not installed.
     version : str
         Of Ptychodus.
     """
@@ -125,7 +148,14 @@ class Agreement:
     inside: dict[str, Scan]
     losses: dict[str, NDArray[np.float64]]
     steps: dict[str, Step]
+    theirs: dict[str, Step]
     version: str
+
+    @property
+    def pair(self) -> Pair:
+        """Reference and candidate."""
+        reference, candidate = self.direct
+        return reference, candidate
 
     @cached_property
     def comparison(self) -> Comparison:
@@ -133,7 +163,7 @@ class Agreement:
         truth = self.scan.object_ if self.scan.object_is_truth else None
         reference, candidate = (
             replace(self.direct[backend], object_=object_of(self.inside[backend]), ground_truth=truth)
-            for backend in BACKENDS
+            for backend in self.pair
         )
         return compare(reference, candidate)
 
@@ -149,7 +179,7 @@ def object_of(scan: Scan) -> NDArray[np.complex64]:
     return scan.object_
 
 
-def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str]) -> Agreement:
+def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[str], pair: Pair) -> Agreement:
     """Train and reconstruct through Ptychodus and directly, with each backend, one after the other.
 
     `folder` gets the logs, and what Ptychodus leaves in ``ptychodus/<backend>/``.
@@ -158,8 +188,8 @@ def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[st
     ------
     PtychodusUnavailableError
         Ptychodus is not installed.
-    ScanError
-        A process left nothing to compare; its log says why.
+    ChildError
+        A backend left nothing to compare; the message says why.
     """
     version, target = installed_version(), Path(folder).resolve()  # each process has a working folder of its own
     missing: dict[str, Any] = {name: value for name, value in ASSUMED.items() if getattr(scan, name) is None}
@@ -168,69 +198,82 @@ def run(scan: Scan, config: TrainingConfig, M: int, folder: str | os.PathLike[st
     direct, inside, losses = {}, {}, {}
     with tempfile.TemporaryDirectory(prefix="ptyint-ptychodus-") as folder_name:
         scratch = Path(folder_name)
-        pair = scratch / "pair"
+        source = scratch / "pair"
         flat = None if scan.object_ is None else np.ones_like(scan.object_)
-        write_scan(replace(scan, object_=flat, object_is_truth=False), pair, format="ptychodus")
-        given = read_scan(pair)
-        for backend in BACKENDS:
+        write_scan(replace(scan, object_=flat, object_is_truth=False), source, format="ptychodus")
+        given = read_scan(source)
+        for backend in pair:
             own = replace(config, model=replace(config.model, N=scan.N), backend=backend)
-            write_settings(pair / "settings.ini", algorithm_of(backend), own, M)
-            steps |= _through(pair, backend, target)
-            (scratch / f"{backend}.json").write_text(json.dumps(to_mapping(own)), encoding="utf-8")
-            arguments = [str(pair), str(scratch / backend), str(scratch / f"{backend}.json"), str(M)]
-            steps[f"{backend} direct"] = _step(__name__, arguments, target, f"{backend}-direct")
+            write_settings(source / "settings.ini", algorithm_of(backend), own, M)
+            steps |= _through(source, backend, target)
+            arguments = str(source), str(scratch / backend), json.dumps(to_mapping(own)), str(M)
+            steps[f"{backend} direct"] = _done(_step(target, f"{backend}-direct", __name__, *arguments))
             direct[backend] = Reconstruction.load(scratch / backend)
-            inside[backend], losses[backend] = _made(pair, target / FOLDER / backend / PRODUCT_FILE)
-        write_settings(pair / "settings.ini", MISSPELT, config, M)
-        for what, name, module in ((STOCK, "stock", "ptychodus"), (REFUSED, "ptyint", "ptyint.ptychodus.command")):
-            steps[what] = _batch(module, "reconstruct", pair, scratch / name, target, f"misspelt-{name}")
+            inside[backend], losses[backend] = _made(source, target / FOLDER / backend / PRODUCT_FILE)
+        write_settings(source / "settings.ini", MISSPELT, config, M)
+        for what, name, module in ((STOCK, "stock", "ptychodus"), (REFUSED, "ptyint", COMMAND)):
+            steps[what] = _batch(target, f"misspelt-{name}", module, "reconstruct", source, scratch / name)
+        theirs = _their_libraries(given, source, target)
         given = replace(given, diffraction_patterns=given.diffraction_patterns[:])
-    return Agreement(scan, given, direct, inside, losses, steps, version)
+    return Agreement(scan, given, direct, inside, losses, steps, theirs, version)
 
 
-def _through(pair: Path, backend: str, target: Path) -> dict[str, Step]:
+def _through(source: Path, backend: str, target: Path) -> dict[str, Step]:
     """Batch train, then batch reconstruct with its model, by Ptychodus' own command line."""
-    output, made = target / FOLDER / backend, pair.with_name(f"{backend}-model")
+    output, made = target / FOLDER / backend, source.with_name(f"{backend}-model")
+    trained = _done(_batch(target, f"{backend}-train", COMMAND, "train", source, made), MODEL_FILE)
+    (made / MODEL_FILE).replace(source / MODEL_FILE)
+    reconstructed = _batch(target, f"{backend}-reconstruct", COMMAND, "reconstruct", source, output)
+    (source / MODEL_FILE).replace(output / MODEL_FILE)
+    return {f"{backend} train": trained, f"{backend} reconstruct": _done(reconstructed, PRODUCT_FILE)}
+
+
+def _done(step: Step, *files: str) -> Step:
+    """A step that left `files`; a ChildError with the reason where it did not."""
+    if step.command["exit_code"] or not {*files} <= {*step.files}:
+        raise ChildError(f"Nothing is left to compare: {step.exception} See {step.command['log']}.")
+    return step
+
+
+def _their_libraries(scan: Scan, source: Path, target: Path) -> dict[str, Step]:
+    """Stock Ptychodus trains on the same scan by each of its own libraries for PtychoPINN that is there."""
     steps = {}
-    for action, folder in (("train", made), ("reconstruct", output)):
-        name = f"{backend}-{action}"
-        steps[f"{backend} {action}"] = _batch("ptyint.ptychodus.command", action, pair, folder, target, name)
-        if action == "train" and (made / MODEL_FILE).is_file():
-            (made / MODEL_FILE).replace(pair / MODEL_FILE)
-    if (pair / MODEL_FILE).is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        (pair / MODEL_FILE).replace(output / MODEL_FILE)
+    for algorithm in (name for name, package in THEIRS.items() if find_spec(package)):
+        for name in TRAINING_DATA:
+            write_scan(scan, source / name)
+        write_text(source / "settings.ini", f"[Processing]\nAlgorithm = {algorithm}\n")
+        steps[algorithm] = _batch(target, algorithm, "ptychodus", "train", source, source.with_name(algorithm))
     return steps
 
 
-def _batch(module: str, action: str, pair: Path, output: Path, target: Path, name: str) -> Step:
-    return _step(module, ["-b", action, "-i", str(pair), "-o", str(output)], target, name, output)
+def _batch(target: Path, name: str, module: str, action: str, source: Path, output: Path) -> Step:
+    step = _step(target, name, module, "-b", action, "-i", str(source), "-o", str(output))
+    return replace(step, files=tuple(sorted(path.name for path in output.iterdir())) if output.is_dir() else ())
 
 
-def _step(module: str, arguments: list[str], target: Path, name: str, output: Path | None = None) -> Step:
+def _step(target: Path, name: str, module: str, *arguments: str) -> Step:
     log = target / f"{FOLDER}-{name}.log"
     command = run_module(target, TIMEOUT_S, log.name, module, *arguments)
-    files = tuple(sorted(path.name for path in output.iterdir())) if output and output.is_dir() else ()
-    return Step(command, files, log.read_text(encoding="utf-8", errors="replace"))
+    return Step(command, (), log.read_text(encoding="utf-8", errors="replace"))
 
 
-def _made(pair: Path, product: Path) -> tuple[Scan, NDArray[np.float64]]:
+def _made(source: Path, product: Path) -> tuple[Scan, NDArray[np.float64]]:
     with open_h5(product) as file:
         losses = file.array("loss_values", "real").astype(np.float64)
-    return read_scan(pair / DIFFRACTION_FILE, product=product), losses
+    return read_scan(source / DIFFRACTION_FILE, product=product), losses
 
 
 def checks(one: Agreement, bounds: Mapping[str, float]) -> list[Check]:
     """Every criterion with what was measured; `bounds` are the notebook's parameters of that name."""
     agreement = one.comparison.agreement
     measured = [
-        *chain.from_iterable(_of_backend(one, backend) for backend in BACKENDS),
+        *chain.from_iterable(_of_backend(one, backend) for backend in one.pair),
         (agreement.correlation("phase"), ""),
         (abs(float(np.log(agreement.gauge.scale))), ""),
         _ended(one.steps[STOCK], 0, ()),
         _ended(one.steps[REFUSED], 1, (), f"{MISSPELT!r} is not available"),
     ]
-    declared = criteria(one.scan.object_is_truth)
+    declared = criteria(one.scan.object_is_truth, one.pair)
     return [criterion.at(bounds).measured(*seen) for criterion, seen in zip(declared, measured, strict=True)]
 
 
@@ -256,10 +299,9 @@ def _ended(step: Step, code: int, files: tuple[str, ...], says: str = "") -> tup
     return float(holds), f"exit code {step.command['exit_code']}, files {list(step.files)}"
 
 
-def main(pair: str, folder: str, config: str, M: str) -> None:
-    """The direct call: the dispatcher, in this process, with the configuration in a file."""
-    values = json.loads(Path(config).read_text(encoding="utf-8"))
-    reconstruct(read_scan(pair), from_mapping(TrainingConfig, values), folder, M=int(M))
+def main(source: str, folder: str, config: str, M: str) -> None:
+    """The direct call, in this process."""
+    reconstruct(read_scan(source), from_mapping(TrainingConfig, json.loads(config)), folder, M=int(M))
 
 
 if __name__ == "__main__":
