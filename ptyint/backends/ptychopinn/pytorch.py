@@ -112,13 +112,9 @@ class PtychoPINNPyTorch(Adapter):
         """See :class:`.protocol.Workflow`: as they are when training first uses them."""
         return dict(_trained(config.model.gridsize, config.model.N).initial)
 
-    def given(self, scan_file: Path, config: TrainingConfig, folder: Path) -> tuple[Any, Any]:
-        """As for both adapters; the weights that training starts from come from ``config.seed``."""
-        torch.manual_seed(config.seed)
-        return super().given(scan_file, config, folder)
-
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`run_cdi_example_torch` with stitching; it saves the bundle itself."""
+        torch.manual_seed(config.seed)  # its own seeds nothing where it has no settings for it
         with ptychopinn.inside(folder), watched() as seen:
             data, theirs = self.given(scan_file, config, folder)
             amplitude, phase, results = components.run_cdi_example_torch(
