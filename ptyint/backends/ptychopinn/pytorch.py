@@ -114,7 +114,7 @@ class PtychoPINNPyTorch(Adapter):
 
     def run(self, scan_file: Path, config: TrainingConfig, folder: Path, M: int = 20) -> dict[str, NDArray[Any]]:
         """`run_cdi_example_torch` with stitching; it saves the bundle itself."""
-        torch.manual_seed(config.seed)  # its own seeds nothing where it has no settings for it
+        torch.manual_seed(config.seed)  # its network is drawn before it seeds anything
         with ptychopinn.inside(folder), watched() as seen:
             data, theirs = self.given(scan_file, config, folder)
             amplitude, phase, results = components.run_cdi_example_torch(
