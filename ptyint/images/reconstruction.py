@@ -17,7 +17,8 @@ from ptyint import backends, dispatcher
 from ptyint._atomic import atomic_path, plain
 from ptyint._glance import Glance
 from ptyint.backends import bundle
-from ptyint.backends.protocol import OnEpoch
+from ptyint.backends.checkpoint import Checkpoint
+from ptyint.backends.protocol import Epoch, OnEpoch
 from ptyint.backends.weights import scan_units
 from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
@@ -26,7 +27,7 @@ from ptyint.images.stitch import Stitched, stitch_batches
 from ptyint.scans.forward import probe_mask
 from ptyint.scans.scan import Scan, validate_scan
 
-NAME = "reconstruction.h5"
+NAME, PREVIEW = "reconstruction.h5", "preview.png"
 
 SHOWN = ("scan", "n_patterns", "n_groups", "ended", "training_seconds", "scan_sha256", "initial_weights_sha256")
 """Facts that a notebook shows at a glance."""
@@ -269,9 +270,17 @@ def object_grid(scan: Scan) -> tuple[tuple[int, int], NDArray[np.float64]]:
 
 
 def reconstruct(
-    scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], *, M: int = 20, on_epoch: OnEpoch | None = None
+    scan: Scan,
+    config: TrainingConfig,
+    folder: str | os.PathLike[str],
+    *,
+    M: int = 20,
+    on_epoch: OnEpoch | None = None,
+    checkpoint_minutes: float | None = None,
 ) -> Reconstruction:
     """Train, save the bundle, load it, infer, assemble; write bundle and reconstruction into `folder`.
+
+    Where `folder` holds the checkpoint of a training that was killed, that one goes on, to the same weights.
 
     Parameters
     ----------
@@ -285,6 +294,9 @@ def reconstruct(
         Edge of each patch's centre that is stitched, in pixels.
     on_epoch : callable, optional
         Called with each finished epoch.
+    checkpoint_minutes : float, optional
+        How often the state of the training is written to ``training.checkpoint`` in `folder`; it is removed at the end.
+        None: never.
 
     Returns
     -------
@@ -309,12 +321,33 @@ def reconstruct(
     validate_scan(scan)
     directory = Path(folder)
     directory.mkdir(parents=True, exist_ok=True)
-    trained = dispatcher.train(scan, config, on_epoch)
+    checkpoint = Checkpoint(directory, checkpoint_minutes)
+    trained = dispatcher.train(scan, config, on_epoch, checkpoint)
     path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
     inferred = dispatcher.infer(scan, config.applied(model_path=path, M=M, output_dir=directory), keep=False)
     result = Reconstruction.of(trained, inferred, assemble(inferred, directory))
     result.save(directory)
+    checkpoint.remove()
     return result
+
+
+def preview(scan: Scan, config: TrainingConfig, checkpoint: Checkpoint, every: int, M: int) -> OnEpoch:
+    """What :func:`ptyint.train` calls with each epoch; every so many write ``preview.png`` beside the checkpoint.
+
+    Amplitude, its brightest pixels clipped, and phase. A network of its own makes it: the training's numbers stay.
+    """
+    from matplotlib.image import imsave
+
+    def look(epoch: Epoch) -> None:
+        if epoch.number % every == 0:
+            image = assemble(dispatcher.infer(scan, config.applied(M=M), checkpoint.weights, keep=False))
+            object_ = image.object_[bounding_box(image.covered)]
+            amplitude = abs(object_) / np.percentile(abs(object_), 99.5)
+            phase = np.angle(object_ * np.exp(-1j * np.angle(object_.sum()))) / (2 * np.pi) + 0.5
+            with atomic_path(checkpoint.path.with_name(PREVIEW)) as temporary:
+                imsave(temporary, np.hstack([amplitude, phase]), cmap="gray", vmin=0, vmax=1)
+
+    return look
 
 
 def _facts(trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceResult) -> dict[str, Any]:
