@@ -143,7 +143,8 @@ class PtychoNet:
         """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
         for i in range(len(canonical.decoder_filters(self.config))):
             x = tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x, tap)), channels_last=True)
-        inner, outer = (x[..., :-OUTER_CHANNELS], x[..., -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
+        widths = x.shape[-1] - OUTER_CHANNELS, OUTER_CHANNELS
+        inner, outer = tf.split(x, widths, axis=-1) if self.config.probe_big else (x, None)
         activation = phase_head if head == "phase" else ACTIVATIONS[self.config.amp_activation]
         patch = tap(f"{head}.head", activation(_channels_first(self.convolve(f"{head}.last", inner, tap))))
         patch = pad_patch(patch)
