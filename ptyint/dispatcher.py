@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ptyint import backends
 from ptyint.backends import weights as canonical
+from ptyint.backends.checkpoint import Checkpoint
 from ptyint.backends.protocol import Backend, History, OnEpoch, Trainable
 from ptyint.backends.weights import Weights
 from ptyint.config import InferenceConfig, TrainingConfig, params, update_legacy_dict
@@ -100,7 +101,9 @@ def _with_weights(config: TrainingConfig | InferenceConfig) -> Trainable:
     return cast(Trainable, backend)
 
 
-def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -> TrainingResult:
+def train(
+    scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None, checkpoint: Checkpoint | None = None
+) -> TrainingResult:
     """Train a model on a scan with the backend that `config` names.
 
     Parameters
@@ -111,6 +114,9 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
         ``config.seed`` decides the groups, the initial weights and the order of the batches.
     on_epoch : callable, optional
         Called with each finished epoch.
+    checkpoint : Checkpoint, optional
+        Where the training keeps its state, and from which it goes on, to the same weights as if it had not been
+        killed; the caller removes it once these are safe.
 
     Returns
     -------
@@ -122,7 +128,9 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     UnknownBackendError, BackendUnavailableError
         See :func:`select_backend`.
     ConfigError
-        The configuration does not fit the scan.
+        The configuration does not fit the scan, or the backend keeps no checkpoint.
+    BundleError
+        The checkpoint is damaged, or of another training.
 
     Examples
     --------
@@ -138,8 +146,11 @@ def train(scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None) -
     data = GroupedScan.from_config(scan, config)
     initial = canonical.initial_weights(config.model, scan.probe, config.seed)
     digest = canonical.weights_sha256(initial)
+    resumable = checkpoint is not None and hasattr(getattr(backend, "network", None), "get_state")
+    if checkpoint is not None and checkpoint.in_use and not resumable:
+        raise ConfigError(f"Backend {backend.name!r} keeps no {checkpoint.path}; remove it, and ask for none.")
     start = time.perf_counter()
-    trained, history = backend.train(data, config, initial, on_epoch)
+    trained, history = backend.train(data, config, initial, on_epoch, *([checkpoint] if resumable else []))
     return TrainingResult(backend.name, config, trained, digest, history, data.groups, time.perf_counter() - start)
 
 

@@ -6,7 +6,9 @@ A network of one number stands in for the framework; what the frameworks do with
 from __future__ import annotations
 
 import re
+import time
 from dataclasses import replace
+from threading import current_thread
 from typing import Any
 
 import numpy as np
@@ -95,6 +97,49 @@ def test_n_groups_and_the_wrong_pattern_size() -> None:
     assert grouped(TrainingConfig(model=ModelConfig(gridsize=2), n_groups=30)).groups.n_groups == 30
     with pytest.raises(ConfigError, match=r"model\.N is 128.*64 pixels; set N=64"):
         grouped(TrainingConfig(model=ModelConfig(N=128)))
+
+
+class Stored:
+    """Patterns that are no array in memory; each reading is noted, with the thread that did it."""
+
+    def __init__(self, patterns: Any) -> None:
+        self.patterns, self.shape, self.dtype, self.read = patterns, patterns.shape, patterns.dtype, []  # type: ignore[var-annotated]
+
+    def __getitem__(self, index: Any) -> Any:
+        self.read.append((index, current_thread()))
+        return self.patterns[index]
+
+
+@pytest.mark.parametrize("generator", [None, 5])
+def test_batches_of_a_file_are_read_ahead_by_one_and_are_the_same(generator: int | None) -> None:
+    plain = numbered_scan()
+    stored = Stored(np.array(plain.diffraction_patterns))
+    data = grouped(scan=replace(plain, diffraction_patterns=stored))
+    _ = data.measured_total_counts
+    stored.read.clear()
+    for _ in range(2):
+        orders = [None if generator is None else np.random.default_rng(generator) for _ in range(2)]
+        for ours, theirs in zip(data.batches(4, orders[0]), grouped().batches(4, orders[1]), strict=True):
+            for name in ("inputs", "counts", "offsets_px"):
+                np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+    assert len(stored.read) == 6 and current_thread() not in [thread for _, thread in stored.read]
+    stored.read.clear()
+    batches = iter(data.batches(2))
+    next(batches)
+    time.sleep(0.2)
+    assert len(stored.read) == 2, "one batch ahead, and no more"
+
+
+def test_what_goes_wrong_in_reading_ahead_is_raised_where_the_batch_is_asked_for() -> None:
+    plain = numbered_scan()
+    stored = Stored(np.array(plain.diffraction_patterns))
+    data = grouped(scan=replace(plain, diffraction_patterns=stored))
+    _ = data.measured_total_counts
+    batches = iter(data.batches(4))
+    stored.patterns = stored.patterns[:7]
+    assert len(next(batches).inputs) == 4
+    with pytest.raises(IndexError):
+        list(batches)
 
 
 # --- dose ---

@@ -29,7 +29,7 @@ from ptyint._glance import Glance
 from ptyint.backends import version
 from ptyint.backends.weights import Weights, weight_shapes
 from ptyint.config import ModelConfig, TrainingConfig, from_mapping, to_mapping
-from ptyint.errors import BundleError, ConfigError, PtyintError
+from ptyint.errors import BundleError
 
 NAME = "wts.h5.zip"
 FORMAT, VERSION = "ptyint-bundle", 1
@@ -174,12 +174,13 @@ def load_bundle(path: str | os.PathLike[str], expected: ModelConfig | None = Non
     ([2.0, 1.5], True)
     """
     source = Path(path) / NAME if Path(path).is_dir() else Path(path)
-    with _opened(source) as archive:
+    with _refusals(source, "not a readable bundle"), zipfile.ZipFile(plain(source)) as archive:
+        names = sorted(info.filename for info in archive.infolist())
+        if names != sorted(LIMITS):
+            raise BundleError(f"{source} holds {names}; a bundle holds exactly {sorted(LIMITS)}. {ADVICE}")
         manifest = _parse_manifest(_unpacked(archive, MANIFEST, LIMITS[MANIFEST], source), source)
-        try:
+        with _refusals(source, f"the configuration in {MANIFEST} is not valid"):
             config = from_mapping(TrainingConfig, manifest["config"])
-        except (ConfigError, TypeError) as error:
-            raise BundleError(f"{source}: the configuration in {MANIFEST} is not valid: {error} {ADVICE}") from error
         payload = _unpacked(archive, WEIGHTS, _most_bytes(config.model), source)
     digest = hashlib.sha256(payload).hexdigest()
     if digest != manifest["weights_sha256"]:
@@ -193,20 +194,16 @@ def load_bundle(path: str | os.PathLike[str], expected: ModelConfig | None = Non
 
 
 @contextmanager
-def _opened(source: Path) -> Iterator[zipfile.ZipFile]:
-    """The archive, with a bundle's two members; whatever zip or zlib raises meanwhile is a BundleError."""
+def _refusals(source: Path, what: str) -> Iterator[None]:
+    """What a library raises over what it cannot read is a BundleError that says `what`."""
     try:
-        with zipfile.ZipFile(plain(source)) as archive:
-            names = sorted(info.filename for info in archive.infolist())
-            if names != sorted(LIMITS):
-                raise BundleError(f"{source} holds {names}; a bundle holds exactly {sorted(LIMITS)}. {ADVICE}")
-            yield archive
-    except PtyintError:
+        yield
+    except BundleError:
         raise
     except FileNotFoundError as error:
         raise BundleError(f"No model bundle at {source}. Train a model first, or give the path to one.") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, NotImplementedError, RuntimeError, ValueError) as error:
-        raise BundleError(f"{source} is not a readable bundle: {error}. {ADVICE}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise _refused(source, f"{what}: {error}") from error
 
 
 def _unpacked(archive: zipfile.ZipFile, name: str, limit: int, source: Path) -> bytes:
@@ -227,10 +224,8 @@ def _most_bytes(config: ModelConfig) -> int:
 
 
 def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
-    try:
+    with _refusals(source, f"{MANIFEST} is not JSON"):
         manifest = json.loads(raw)
-    except (ValueError, RecursionError) as error:
-        raise _refused(source, f"{MANIFEST} is not JSON: {error}") from error
     found = (manifest.get("format"), manifest.get("version")) if isinstance(manifest, dict) else manifest
     if found != (FORMAT, VERSION):
         raise _refused(source, f"{MANIFEST} declares {found}; this package reads {(FORMAT, VERSION)}")
@@ -246,18 +241,13 @@ def _parse_manifest(raw: bytes, source: Path) -> dict[str, Any]:
 
 def _read_weights(payload: bytes, config: ModelConfig, source: Path) -> Weights:
     """Names, shapes and total size are checked before a number is read: a few bytes of HDF5 may declare terabytes."""
-    try:
-        with h5py.File(io.BytesIO(payload), "r") as file:
-            items = {name: _plain_dataset(file, name, source) for name in file}
-            _check_shapes({name: item.shape for name, item in items.items()}, config, source)
-            size = sum(item.nbytes for item in items.values())
-            if size > len(payload):
-                raise _refused(source, f"{WEIGHTS} has {len(payload)} bytes, but declares {size}")
-            weights = {name: np.asarray(item[()]) for name, item in items.items()}
-    except BundleError:
-        raise
-    except (OSError, KeyError, ValueError, RuntimeError) as error:
-        raise _refused(source, f"{WEIGHTS} is not a readable HDF5 file: {error}") from error
+    with _refusals(source, f"{WEIGHTS} is not a readable HDF5 file"), h5py.File(io.BytesIO(payload), "r") as file:
+        items = {name: _plain_dataset(file, name, source) for name in file}
+        _check_shapes({name: item.shape for name, item in items.items()}, config, source)
+        size = sum(item.nbytes for item in items.values())
+        if size > len(payload):
+            raise _refused(source, f"{WEIGHTS} has {len(payload)} bytes, but declares {size}")
+        weights = {name: np.asarray(item[()]) for name, item in items.items()}
     _check_finite(weights, source)
     return weights
 

@@ -28,6 +28,9 @@ BORDER_WEIGHT = 1e-2
 MIN_COVERAGE = 1e-5
 COUNT_FLOOR = 1e-2
 
+ADAM = ("step", "exp_avg", "exp_avg_sq")
+"""What PyTorch's optimiser remembers of each weight."""
+
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "swish": F.silu,
@@ -258,6 +261,19 @@ class TorchNetwork:
     def get_weights(self) -> Weights:
         """Copy canonical weights out."""
         return {name: self._canonical(parameter) for name, parameter in self.parameters.items()}
+
+    def get_state(self) -> Arrays:
+        """See :class:`.checkpoint.Resumable`."""
+        memory = {name: self.optimizer.state[self.parameters[name]] for name in self.trainable}
+        kept = {f"{key}/{name}": one[key] for name, one in memory.items() for key in ADAM}
+        return {**self.get_weights(), **{name: self._canonical(tensor) for name, tensor in kept.items()}}
+
+    def set_state(self, state: Arrays) -> None:
+        """See :class:`.checkpoint.Resumable`."""
+        self.set_weights(state)
+        for name in self.trainable:
+            memory = {key: self._from_canonical(state[f"{key}/{name}"]).clone() for key in ADAM}
+            self.optimizer.state[self.parameters[name]] = memory
 
     def _loss(self, batch: Batch, inputs: Tensor, tap: Tap[Tensor] = untapped) -> Tensor:
         expected = self.model.forward(inputs, self._tensor(batch.offsets_px), batch.n_canvas, tap)

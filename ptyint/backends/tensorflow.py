@@ -143,7 +143,8 @@ class PtychoNet:
         """Real patches (B, C or 1, N, N) of one head: 'amplitude' or 'phase'."""
         for i in range(len(canonical.decoder_filters(self.config))):
             x = tap(f"{head}.{i}.up", upsample(self.block(f"{head}.{i}", x, tap)), channels_last=True)
-        inner, outer = (x[..., :-OUTER_CHANNELS], x[..., -OUTER_CHANNELS:]) if self.config.probe_big else (x, None)
+        widths = x.shape[-1] - OUTER_CHANNELS, OUTER_CHANNELS
+        inner, outer = tf.split(x, widths, axis=-1) if self.config.probe_big else (x, None)
         activation = phase_head if head == "phase" else ACTIVATIONS[self.config.amp_activation]
         patch = tap(f"{head}.head", activation(_channels_first(self.convolve(f"{head}.last", inner, tap))))
         patch = pad_patch(patch)
@@ -218,18 +219,10 @@ def _channels_last(x: Tensor) -> Tensor:
 class Adam:
     """Kingma & Ba 2015, algorithm 1, with epsilon outside the bias correction (Keras' own has it inside)."""
 
-    def __init__(self, variables: list[tf.Variable], config: TrainingConfig) -> None:
-        self.variables = variables
+    def __init__(self, variables: dict[str, tf.Variable], config: TrainingConfig) -> None:
+        self.variables, self.steps = variables, 0
         self.beta1, self.beta2, self.epsilon = config.adam_beta1, config.adam_beta2, config.adam_epsilon
-        self.first = [tf.Variable(tf.zeros_like(v)) for v in variables]
-        self.second = [tf.Variable(tf.zeros_like(v)) for v in variables]
-        self.steps = 0
-
-    def reset(self) -> None:
-        """Forget every step."""
-        self.steps = 0
-        for moment in (*self.first, *self.second):
-            moment.assign(tf.zeros_like(moment))
+        self.first, self.second = ({name: tf.Variable(tf.zeros_like(v)) for name, v in variables.items()} for _ in "12")
 
     def factors(self, learning_rate: float, dtype: Any) -> tuple[Tensor, Tensor]:
         """Step size over the first bias correction, and root of the second one, for the step that comes."""
@@ -240,7 +233,8 @@ class Adam:
 
     def apply(self, gradients: list[Tensor], step_size: Tensor, root: Tensor) -> None:
         """Move the variables."""
-        for v, g, m, s in zip(self.variables, gradients, self.first, self.second, strict=True):
+        moments = self.first.values(), self.second.values()
+        for v, g, m, s in zip(self.variables.values(), gradients, *moments, strict=True):
             m.assign(self.beta1 * m + (1 - self.beta1) * g)
             s.assign(self.beta2 * s + (1 - self.beta2) * g * g)
             v.assign_sub(step_size * m / (tf.sqrt(s) / root + self.epsilon))
@@ -265,7 +259,7 @@ class TensorFlowNetwork:
         self.variables = {name: tf.Variable(self._tensor(array)) for name, array in weights.items()}
         self.model = PtychoNet(config.model, self.variables)
         self.trainable = canonical.trainable_names(config, list(weights))
-        self.adam = Adam([self.variables[name] for name in self.trainable], config)
+        self.adam = Adam({name: self.variables[name] for name in self.trainable}, config)
         C, N = config.model.n_channels, config.model.N
         shapes = {"inputs": (None, C, N, N), "counts": (None, C, N, N), "offsets_px": (None, C, 2), "count_scale": ()}
         specs = {name: tf.TensorSpec(shape, precision) for name, shape in shapes.items()}
@@ -297,7 +291,7 @@ class TensorFlowNetwork:
         return loss, list(tape.gradient(loss, sources, unconnected_gradients="zero"))
 
     def _step_eagerly(self, tensors: tuple[Tensor, ...], step_size: Tensor, root: Tensor, n_canvas: int) -> Tensor:
-        loss, gradients = self._gradients(tensors, n_canvas, self.adam.variables)
+        loss, gradients = self._gradients(tensors, n_canvas, [*self.adam.variables.values()])
         self.adam.apply(gradients, step_size, root)
         return loss
 
@@ -311,16 +305,31 @@ class TensorFlowNetwork:
         patches = self._predict(batch.n_canvas)(self._tensor(batch.inputs), self._tensor(batch.offsets_px))
         return np.asarray(patches.numpy())
 
+    def _moving(self) -> dict[str, tf.Variable]:
+        """All that a step changes but their number: weights, and Adam's moments."""
+        moments = {"first": self.adam.first, "second": self.adam.second}
+        return self.variables | {f"{key}/{name}": one for key in moments for name, one in moments[key].items()}
+
+    def get_state(self) -> Arrays:
+        """See :class:`.checkpoint.Resumable`."""
+        moving = {name: np.array(variable.numpy()) for name, variable in self._moving().items()}
+        return {**moving, "steps": np.array(self.adam.steps)}
+
+    def set_state(self, state: Arrays) -> None:
+        """See :class:`.checkpoint.Resumable`."""
+        for name, variable in self._moving().items():
+            variable.assign(self._tensor(state[name]))
+        self.adam.steps = int(state["steps"])
+
     def reset(self, weights: Weights) -> None:
         """Start over from `weights`: as just built."""
-        for name, variable in self.variables.items():
-            variable.assign(self._tensor(weights[name]))
-        self.adam.reset()
+        zeros = {name: np.zeros(variable.shape) for name, variable in self._moving().items()}
+        self.set_state({**zeros, "steps": np.array(0), **weights})
 
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
         """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""
         recorder, tensors = Recorder(given), self._tensors(batch)
-        _, gradients = self._gradients(tensors, batch.n_canvas, [tensors[0], *self.adam.variables], recorder)
+        _, gradients = self._gradients(tensors, batch.n_canvas, [tensors[0], *self.adam.variables.values()], recorder)
         named = zip(self.trainable, gradients[1:], strict=True)
         return recorder.arrays() | {f"gradient/{name}": np.array(gradient.numpy()) for name, gradient in named}
 

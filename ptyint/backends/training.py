@@ -8,18 +8,20 @@ import importlib
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ptyint.backends.checkpoint import Checkpoint, Progress
 from ptyint.backends.protocol import FULL_PRECISION, OPERATORS, Epoch, Good, History, Mask, Network, OnEpoch, Operator
 from ptyint.backends.weights import Weights
 from ptyint.config import InferenceConfig, TrainingConfig
 from ptyint.errors import ConfigError
 from ptyint.evidence.processes import PROGRESS_VARIABLE
-from ptyint.scans.batches import GroupedScan
+from ptyint.scans.batches import Batch, GroupedScan
 
 
 class Schedule:
@@ -37,7 +39,6 @@ class Schedule:
         self.epoch = 1
         self.reduction = 1.0
         self.best = np.inf
-        self.waiting = 0
         self.since_best = 0
 
     @property
@@ -63,13 +64,11 @@ class Schedule:
         self.epoch += 1
         margin = config.plateau_threshold * abs(self.best) if np.isfinite(self.best) else 0.0
         if loss < self.best - margin:
-            self.best, self.waiting, self.since_best = loss, 0, 0
+            self.best, self.since_best = loss, 0
             return False
-        self.waiting += 1
         self.since_best += 1
-        if config.scheduler == "ReduceLROnPlateau" and self.waiting > config.plateau_patience:
+        if config.scheduler == "ReduceLROnPlateau" and self.since_best % (config.plateau_patience + 1) == 0:
             self.reduction *= config.plateau_factor
-            self.waiting = 0
         return self.since_best >= config.early_stop_patience
 
 
@@ -80,23 +79,32 @@ def progress_bar(n_epochs: int, description: str) -> Any:
 
 
 def fit(
-    network: Network, data: GroupedScan, config: TrainingConfig, name: str, on_epoch: OnEpoch | None = None
+    network: Network,
+    data: GroupedScan,
+    config: TrainingConfig,
+    name: str,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> History:
     """Train a network, epoch by epoch, under the name of its backend; see :meth:`.protocol.Trainable.train`."""
-    generator = np.random.default_rng(config.seed)
-    schedule, history = Schedule(config), History()
+    generator, schedule = np.random.default_rng(config.seed), Schedule(config)
+    progress = Progress() if checkpoint is None else checkpoint.resume(network, name, data, config)
+    history = History(progress.epochs)
+    for epoch in history.epochs:
+        data.order(generator)
+        schedule.should_stop(epoch.loss)
     with progress_bar(config.nepochs, f"{name} training") as bar:
-        for number in range(1, config.nepochs + 1):
-            start, rate = time.perf_counter(), schedule.learning_rate
-            total = 0.0
-            for batch in data.batches(config.batch_size, generator):
-                total += network.train_step(batch, rate) * len(batch.inputs)
-            loss = total / data.groups.n_groups
+        bar.update(len(history.epochs))
+        for number in range(len(history.epochs) + 1, config.nepochs + 1):
+            rate = schedule.learning_rate
+            _train_epoch(network, data.batches(config.batch_size, generator), rate, progress, checkpoint)
+            loss = progress.total / data.groups.n_groups
             if not np.isfinite(loss):
                 raise FloatingPointError(
                     f"The {name} loss is {loss} in epoch {number}; lower learning_rate (now {rate:g})."
                 )
-            history.epochs.append(Epoch(number, loss, rate, time.perf_counter() - start))
+            history.epochs.append(Epoch(number, loss, rate, progress.seconds))
+            progress = Progress(history.epochs)
             bar.set_postfix(loss=f"{loss:.5g}", lr=f"{rate:.2g}")
             bar.update()
             if on_epoch is not None:
@@ -105,6 +113,19 @@ def fit(
                 history.ended = f"no improvement for {config.early_stop_patience} epochs"
                 break
     return history
+
+
+def _train_epoch(
+    network: Network, batches: Iterable[Batch], rate: float, progress: Progress, checkpoint: Checkpoint | None
+) -> None:
+    """Make the steps of an epoch that are left."""
+    start = time.perf_counter() - progress.seconds
+    for batch in islice(batches, progress.batches, None):
+        progress.total += network.train_step(batch, rate) * len(batch.inputs)
+        progress.batches += 1
+        progress.seconds = time.perf_counter() - start
+        if checkpoint is not None:
+            checkpoint.keep(progress)
 
 
 def on_arrays(
@@ -175,11 +196,16 @@ class NetworkBackend:
             raise ConfigError(f"precision is {precision!r}; backend {self.name!r} computes in {self.precisions}.")
 
     def train(
-        self, data: GroupedScan, config: TrainingConfig, weights: Weights, on_epoch: OnEpoch | None = None
+        self,
+        data: GroupedScan,
+        config: TrainingConfig,
+        weights: Weights,
+        on_epoch: OnEpoch | None = None,
+        checkpoint: Checkpoint | None = None,
     ) -> tuple[Weights, History]:
-        """See :meth:`.protocol.Trainable.train`."""
+        """See :meth:`.protocol.Trainable.train`; goes on from a checkpoint where there is one."""
         network = self.build(config, weights, data.scan.good_pixels)
-        history = fit(network, data, config, self.name, on_epoch)
+        history = fit(network, data, config, self.name, on_epoch, checkpoint)
         return {name: array.astype(np.float32) for name, array in network.get_weights().items()}, history
 
     def forget(self) -> None:

@@ -17,15 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ptyint import dispatcher
+from ptyint._atomic import atomic_path
 from ptyint.backends import bundle
-from ptyint.backends.protocol import Arrays, OnEpoch, Workflow
+from ptyint.backends.checkpoint import Checkpoint
+from ptyint.backends.protocol import Arrays, Epoch, OnEpoch, Workflow
 from ptyint.config import TrainingConfig, legacy_values, to_mapping
-from ptyint.errors import BackendUnavailableError
+from ptyint.errors import BackendUnavailableError, ConfigError
+from ptyint.images.gauge import bounding_box
 from ptyint.images.reconstruction import Reconstruction, assemble, object_grid, peak_memory_bytes, scanned_region
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.files import write_scan
 from ptyint.scans.scan import Scan, validate_scan
 
+PREVIEW = "preview.png"
 SCAN = "scan.npz"
 """The scan as a workflow reads it, there only while it does."""
 
@@ -34,9 +38,17 @@ OWN = ("backend", "output_prefix")
 
 
 def reconstruct(
-    scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], *, M: int = 20, on_epoch: OnEpoch | None = None
+    scan: Scan,
+    config: TrainingConfig,
+    folder: str | os.PathLike[str],
+    *,
+    M: int = 20,
+    on_epoch: OnEpoch | None = None,
+    checkpoint_minutes: float | None = None,
 ) -> Reconstruction:
     """Train, save the bundle, load it, infer, assemble; write bundle and reconstruction into `folder`.
+
+    Where `folder` holds the checkpoint of a training that was killed, that one goes on, to the same weights.
 
     Parameters
     ----------
@@ -51,6 +63,9 @@ def reconstruct(
         Edge of each patch's centre that is stitched, in pixels.
     on_epoch : callable, optional
         Called with each finished epoch; a backend's own workflow does not tell them.
+    checkpoint_minutes : float, optional
+        How often the state of the training is written to ``training.checkpoint`` in `folder`; it is removed at the end.
+        None: never. A backend's own workflow keeps none.
 
     Returns
     -------
@@ -76,14 +91,37 @@ def reconstruct(
     directory = Path(folder)
     directory.mkdir(parents=True, exist_ok=True)
     if "weights" not in dispatcher.select_backend(config).capabilities:
+        if checkpoint_minutes is not None:
+            raise ConfigError(f"Backend {config.backend!r} trains by its own workflow, which keeps no checkpoint.")
         run(scan, config, directory, M)
         return reload(scan, config, directory, M)
-    trained = dispatcher.train(scan, config, on_epoch)
+    checkpoint = Checkpoint(directory, checkpoint_minutes)
+    trained = dispatcher.train(scan, config, on_epoch, checkpoint)
     path = bundle.save_bundle(directory, trained.weights, config, trained.backend, trained.history.losses)
     inferred = dispatcher.infer(scan, config.applied(model_path=path, M=M, output_dir=directory), keep=False)
     result = Reconstruction.of(trained, inferred, assemble(inferred, directory))
     result.save(directory)
+    checkpoint.remove()
     return result
+
+
+def preview(scan: Scan, config: TrainingConfig, checkpoint: Checkpoint, every: int, M: int) -> OnEpoch:
+    """What :func:`ptyint.train` calls with each epoch; every so many write ``preview.png`` beside the checkpoint.
+
+    Amplitude, its brightest pixels clipped, and phase. A network of its own makes it: the training's numbers stay.
+    """
+    from matplotlib.image import imsave
+
+    def look(epoch: Epoch) -> None:
+        if epoch.number % every == 0:
+            image = assemble(dispatcher.infer(scan, config.applied(M=M), checkpoint.weights, keep=False))
+            object_ = image.object_[bounding_box(image.covered)]
+            amplitude = abs(object_) / np.percentile(abs(object_), 99.5)
+            phase = np.angle(object_ * np.exp(-1j * np.angle(object_.sum()))) / (2 * np.pi) + 0.5
+            with atomic_path(checkpoint.path.with_name(PREVIEW)) as temporary:
+                imsave(temporary, np.hstack([amplitude, phase]), cmap="gray", vmin=0, vmax=1)
+
+    return look
 
 
 def run(scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], M: int = 20) -> Reconstruction:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -52,6 +53,15 @@ class Batch:
     offsets_px: NDArray[np.floating]
     n_canvas: int
     count_scale: float
+
+
+def ahead(made: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches; a thread makes the next one while this one is used."""
+    with ThreadPoolExecutor(1) as thread:
+        coming = thread.submit(next, made, None)
+        while (batch := coming.result()) is not None:
+            coming = thread.submit(next, made, None)
+            yield batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,9 +134,13 @@ class GroupedScan:
         inputs, counts, offsets = (a.astype(precision) for a in (inputs, counts, self.groups.offsets_px[index]))
         return Batch(inputs, counts, offsets, self.n_canvas, self.count_scale)
 
-    def batches(self, batch_size: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
-        """All groups once; in an order drawn from `generator`, or as they come."""
+    def order(self, generator: np.random.Generator | None = None) -> NDArray[np.integer]:
+        """All groups once, as :meth:`batches` takes them: in an order drawn from `generator`, or as they come."""
         n_groups = self.groups.n_groups
-        order = np.arange(n_groups) if generator is None else generator.permutation(n_groups)
-        for start in range(0, n_groups, batch_size):
-            yield self.batch(order[start : start + batch_size])
+        return np.arange(n_groups) if generator is None else generator.permutation(n_groups)
+
+    def batches(self, batch_size: int, generator: np.random.Generator | None = None) -> Iterator[Batch]:
+        """All groups once, in the :meth:`order` that `generator` gives; patterns of a file are read ahead."""
+        order = self.order(generator)
+        made = (self.batch(order[start : start + batch_size]) for start in range(0, len(order), batch_size))
+        return made if isinstance(self.scan.diffraction_patterns, np.ndarray) else ahead(made)
