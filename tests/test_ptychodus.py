@@ -270,7 +270,7 @@ def test_damaged_bundle(application: Application, source: Path, tmp_path: Path) 
     (source / MODEL).write_bytes(whole[: len(whole) // 2])
     refused(
         application("reconstruct", source, tmp_path / "out"),
-        "is not a readable bundle",
+        "not a readable bundle",
         "Train and save the model again",
     )
 
