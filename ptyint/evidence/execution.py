@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -56,19 +56,19 @@ def notebook_path(name: str | os.PathLike[str]) -> Path:
 
 
 def parameter_defaults(path: Path) -> dict[str, Any]:
-    """Parameters of a notebook file and their defaults.
+    """Parameters of a notebook file and their defaults; read once, until it is changed.
 
     Raises
     ------
     ConfigError
         The file cannot be read, or see :func:`defaults_of`.
     """
-    return dict(_defaults_in(_content(path), path.name))
+    return dict(_defaults_since(path, path.stat().st_mtime_ns))
 
 
 @lru_cache
-def _defaults_in(content: str, name: str) -> dict[str, Any]:
-    return defaults_of(_notebook(content, name), name)
+def _defaults_since(path: Path, changed_ns: int) -> dict[str, Any]:
+    return defaults_of(read_notebook(path), path.name)
 
 
 def read_notebook(path: Path) -> Any:
@@ -79,23 +79,12 @@ def read_notebook(path: Path) -> Any:
     ConfigError
         It cannot be read.
     """
-    return _notebook(_content(path), path.name)
-
-
-def _content(path: Path) -> str:
-    try:
-        return plain(path).read_text("utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path.name} is not a readable notebook ({error}).") from error
-
-
-def _notebook(content: str, name: str) -> Any:
     import nbformat
 
     try:
-        return nbformat.reads(content, as_version=4)
-    except (ValueError, AttributeError, nbformat.reader.NotJSONError) as error:
-        raise ConfigError(f"{name} is not a readable notebook ({error}).") from error
+        return nbformat.read(plain(path), as_version=4)
+    except (OSError, ValueError, AttributeError, nbformat.reader.NotJSONError) as error:
+        raise ConfigError(f"{path.name} is not a readable notebook ({error}).") from error
 
 
 def read_executed(path: Path) -> Any:
@@ -321,9 +310,7 @@ def unfinished(notebook: Any) -> str:
 
 def same_values(asked: Mapping[str, Any], held: Mapping[str, Any]) -> str:
     """Which parameters the kernel held with another value than asked, in words; empty when none."""
-    text, kernel = (
-        {name: json.dumps(value, sort_keys=True, default=repr) for name, value in values.items()}
-        for values in (asked, held)
-    )
+    said = partial(json.dumps, sort_keys=True, default=repr)
+    text, kernel = ({name: said(value) for name, value in values.items()} for values in (asked, held))
     differ = (name for name in asked if kernel.get(name) != text[name])
     return "; ".join(f"{name} is {kernel.get(name, 'not there')}, asked for {text[name]}" for name in differ)
