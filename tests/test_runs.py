@@ -98,6 +98,11 @@ def test_arrays_of_red_taps_are_kept_and_read(tmp_path: Path) -> None:
             lambda: 1e17,
         )  # fmt: skip
     assert allowed.holds and allowed.tolerance > 1, "what rounding explains is not red"
+    every: list[RedTap] = []
+    with keeping(every, every=True):
+        for one in (right, wrong):
+            compare(place, ("pytorch", "tensorflow"), ({"b": one}, {"b": right}), ("b", "b"), TOLERANCES["forward"])
+    assert [one.candidate.tolist() for one in every] == [right.tolist(), wrong.tolist()]
     (tap,) = kept
     save_taps(tmp_path / RED_TAPS, kept)
     (again,) = load_taps(tmp_path / RED_TAPS)
