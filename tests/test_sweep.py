@@ -116,7 +116,8 @@ def test_an_executor_that_cannot_be_had_is_refused(name: str, tmp_path: Path, mo
 
 def test_the_trainings_of_rung_7_are_a_sweep(tmp_path: Path) -> None:
     sweep = Sweep.planned(ROOT / "benchmarks" / "rung7.toml", tmp_path, cli._declared)
-    assert [one.axes["seed"] for one in sweep.trials] == [*range(trained.FIRST_PAIR, trained.FIRST_PAIR + 30)] * 2
+    seeds = range(trained.FIRST_PAIR, trained.FIRST_PAIR + 30)
+    assert [one.axes["seed"] for one in sweep.trials] == [seed for seed in seeds for _ in range(2)]
     for trial in (sweep.trials[0], sweep.trials[-1]):
         asked = cli._declared(trial.command)[0].asked
         config = trained.configuration(asked["gridsize"], trial.axes["seed"], trained.Plan().nepochs)
