@@ -123,7 +123,7 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     say(*ci.json_lines(content) if given["as_json"] else ())
     say(*causes.lines(content, CAUSES), *(one for one in done.errors if one not in content.errors), to=to)
     say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / pages.SUMMARY}", to=to)
-    say(f"All runs: {done.folder.parent / history.PAGE}", to=to)
+    say(f"All runs: {done.folder.parent / history.PAGE}; tap by tap, in JupyterLab: ptyint lab", to=to)
     ci.publish(content, junit, os.environ.get("GITHUB_STEP_SUMMARY"))
     return int(done.verdict != "pass")
 
