@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: report test lab docs lint clean
+.PHONY: report test lab docs docs-links lint clean
 .DEFAULT_GOAL := report
 
 # All stages, quickly, and one page to read: reports/<time>/index.html. `make report PAIR=ptychopinn` asks the same of
@@ -22,6 +22,10 @@ lab: $(VENV)/.ready
 # The documentation site: build/site/index.html.
 docs: $(VENV)/.ready
 	$(BIN)/python -m sphinx -W --keep-going -q -d build/doctrees docs build/site
+
+# Asks every external link of the documentation, so it needs a network; build/links/output.txt has the answers.
+docs-links: $(VENV)/.ready
+	$(BIN)/python -m sphinx -b linkcheck -q -d build/doctrees docs build/links
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

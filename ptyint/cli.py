@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from ptyint._atomic import shipped
 from ptyint.errors import ConfigError, LostRunError, PtyintError, shortened
-from ptyint.evidence import causes, ci, folder, history, manifest, verification
+from ptyint.evidence import causes, ci, folder, history, manifest, pages, verification
 from ptyint.evidence import run as runner
 from ptyint.evidence import sweep as sweeps
 from ptyint.evidence.checks import SIGNS, signed
@@ -30,7 +30,6 @@ from ptyint.evidence.display import Table, render, required
 from ptyint.evidence.environment import usable_cores
 from ptyint.evidence.export import export, problems
 from ptyint.evidence.manifest import Manifest, Notebook
-from ptyint.evidence.pages import SUMMARY, seconds
 from ptyint.evidence.processes import follow_parent
 from ptyint.evidence.terminal import in_plain, progress, say
 from ptyint.stages import PROFILES, STAGES, jobs_of
@@ -51,7 +50,6 @@ LEDGER = click.option(
 
 SCAN_HELP = "Your own scan for the stage 'scan': .npz, Ptychodus .h5, CXI."
 GIVE_HELP = "A parameter of the stages' notebooks, or of one stage as STAGE.NAME; also NAME=VALUE; repeat it for more."
-EXECUTOR_HELP = "Where: local, parsl:FILE.py (which defines a parsl.config.Config), or MODULE:FUNCTION of an Executor."
 STAGES_HELP = (
     "\b\nStages:\n" + "\n".join(f"  {name:9} {one.title}: {one.about}" for name, one in STAGES.items())
     + "\n\n\b\nProfiles:\n" + "\n".join(f"  {name:9} {' '.join(stages)}" for name, stages in PROFILES.items())
@@ -124,8 +122,8 @@ def run(ctx: click.Context, /, stages: tuple[str, ...], parameters: tuple[tuple[
     content = manifest.read(done.folder)
     say(*ci.json_lines(content) if given["as_json"] else ())
     say(*causes.lines(content, CAUSES), *(one for one in done.errors if one not in content.errors), to=to)
-    say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / SUMMARY}", to=to)
-    say(f"All runs: {done.folder.parent / history.PAGE}", to=to)
+    say(f"{SIGNS[done.verdict]} {done.verdict.upper()}: read {done.folder / pages.SUMMARY}", to=to)
+    say(f"All runs: {done.folder.parent / history.PAGE}; tap by tap, in JupyterLab: ptyint lab", to=to)
     ci.publish(content, junit, os.environ.get("GITHUB_STEP_SUMMARY"))
     return int(done.verdict != "pass")
 
@@ -140,7 +138,7 @@ def _jobs(stages: tuple[str, ...], parameters: tuple[tuple[str, str], ...], **gi
 def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile: str) -> int:
     """What a run would do; how long each notebook took when it last ran in this profile."""
     ran = {one.name: one for run in reversed(earlier) if run.profile == profile for one in run.notebooks if one.end}
-    took = {one.name: float(seconds(ran[one.name])) / 60 for one in entries if one.name in ran}
+    took = {one.name: float(pages.seconds(ran[one.name])) / 60 for one in entries if one.name in ran}
     shown = [(one, manifest.declare(one), took.get(one.name)) for one in entries]
     say(render("plan.txt.j2", entries=shown, required=required))
     return 0
@@ -149,7 +147,7 @@ def _announce(entries: Sequence[Notebook], earlier: Sequence[Manifest], profile:
 @commands.command()
 @click.argument("file", type=FOLDER, metavar="SWEEP.TOML")
 @click.option("--folder", type=FOLDER, help="Folder of the sweep.  [default: sweeps/<name of the file>]")
-@click.option("--executor", default="local", show_default=True, help=EXECUTOR_HELP)
+@click.option("--executor", default="local", show_default=True, help=f"Where; {sweeps.EXECUTORS}.")
 @click.option("--workers", type=click.IntRange(1), default=usable_cores, help="Trials at once, for 'local' [cores].")
 @click.option("--retry", is_flag=True, help="Also run again what did not pass.")
 @click.option("--dry-run", is_flag=True, help="Only tell the trials, their number and the expected hours.")
@@ -209,13 +207,19 @@ def verify(folder: Path, alone: bool, ledger: Path | None, statement: Path | Non
 @click.argument("before", type=FOLDER, metavar="RUN")
 @click.argument("now", type=FOLDER, metavar="RUN")
 @click.option("--json", "as_json", is_flag=True, help="Print a line of JSON for each difference.")
-def diff(before: Path, now: Path, as_json: bool) -> None:
-    """Tell what differs between two runs: verdicts, bounds, parameters, numbers, environment.
+@click.option("--html", "page", type=FOLDER, metavar="FILE", help="Also write a page, with the pictures side by side.")
+def diff(before: Path, now: Path, as_json: bool, page: Path | None) -> None:
+    """Tell what differs between two runs: verdicts, bounds, parameters, numbers, environment, pictures.
 
     Times aside. Exit code 0, whatever differs.
     """
-    frame = history.difference(manifest.read(before), manifest.read(now))
-    caption = f"{now.resolve().name} against {before.resolve().name}: {len(frame) or 'nothing'} differs"
+    runs = [manifest.read(folder) for folder in (before, now)]
+    frame = history.difference(*runs)
+    if page:
+        kinds = frame.groupby("kind", sort=False)
+        tables = [Table.of(rows.drop(columns="kind"), str(kind)) for kind, rows in kinds]
+        pages.write_difference(page, [before, now], runs, tables)
+    caption = f"{now.resolve().name} against {before.resolve().name}, differences: {len(frame) or 'none'}"
     say(frame.to_json(orient="records", lines=True).strip() if as_json else Table.of(frame, caption).markdown.strip())
 
 

@@ -107,6 +107,35 @@ def test_a_statement_is_a_test_result_about_the_manifest(two: dict[str, Path], t
         assert main(["verify", str(folder), "--alone", "--in-toto", str(file)]) == int(verdict != "pass")
 
 
+def test_the_validator_accepts_the_statement(two: dict[str, Path], tmp_path: Path) -> None:
+    """in-toto's own classes, made from its specification: unknown fields and values of other types are errors."""
+    pytest.importorskip("in_toto_attestation", reason="needs in-toto-attestation")
+    from google.protobuf.json_format import ParseDict, ParseError
+    from in_toto_attestation.predicates.test_result.v0.test_result_pb2 import TestResult
+    from in_toto_attestation.v1 import statement, statement_pb2
+
+    def accepted(said: dict[str, Any]) -> tuple[Any, Any]:
+        whole = statement.Statement.copy_from_pb(ParseDict(said, statement_pb2.Statement()))
+        whole.validate()
+        return whole.pb, ParseDict(said["predicate"], TestResult())
+
+    for verdict, folder in two.items():
+        file = tmp_path / f"{verdict}.json"
+        assert main(["export", str(folder), "--in-toto", str(file)]) == 0
+        said = json.loads(file.read_text())
+        whole, result = accepted(said)
+        assert whole.subject[0].digest["sha256"] == manifest.sha256_of(folder / manifest.NAME)
+        assert [*result.passed_tests, *result.failed_tests] and result.configuration[0].digest["sha256"]
+    for wrong, error in (
+        ({**said, "subject": [{"name": "a"}]}, ValueError),
+        ({**said, "_type": "https://in-toto.io/Statement/v0.1"}, ValueError),
+        ({**said, "verdict": "pass"}, ParseError),
+        ({**said, "predicate": {**said["predicate"], "passed": 3}}, ParseError),
+    ):
+        with pytest.raises(error):
+            accepted(wrong)
+
+
 def test_a_signed_statement_is_checked_with_the_public_key(
     two: dict[str, Path], keys: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

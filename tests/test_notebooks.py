@@ -13,6 +13,7 @@ from ptyint.errors import ConfigError
 from ptyint.evidence.execution import (
     FOLDER,
     check_parameters,
+    defaults_of,
     execute,
     notebook_path,
     parameter_defaults,
@@ -67,18 +68,18 @@ def test_a_failing_notebook_says_why_and_leaves_the_executed_one(tmp_path: Path)
 def test_parameters_are_literals_and_documented() -> None:
     """The strict runner takes every notebook of the checkout, and each parameter says what it is or is plain."""
     for path in NOTEBOOKS:
-        assert check_parameters(read_notebook(path), {}, path.name) == parameter_defaults(path) != {}
+        assert defaults_of(read_notebook(path), path.name) == parameter_defaults(path) != {}
     assert parameter_defaults(notebook_path("reconstruct"))["learning_rate"] == 1e-3
 
 
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "9" * 5000, float("inf"), 10**400, 1e300])
 def test_no_parameter_is_infinite_whatever_its_default(value: object) -> None:
     """Plain papermill hands text on as it is; text stays text where the default is."""
-    notebook = read_notebook(notebook_path("reconstruct"))
+    defaults = parameter_defaults(notebook_path("reconstruct"))
     for name in ("nphotons", "learning_rate"):
         with pytest.raises(ConfigError, match=rf"reconstruct.ipynb: {name} is .*must be a "):
-            check_parameters(notebook, {name: value}, "reconstruct.ipynb")
-    assert check_parameters(notebook, {"fixture": "nan", "nphotons": "many"}, "")["fixture"] == "nan"
+            check_parameters(defaults, {name: value}, "reconstruct.ipynb")
+    assert check_parameters(defaults, {"fixture": "nan", "nphotons": "many"}, "")["fixture"] == "nan"
 
 
 PLAIN = {

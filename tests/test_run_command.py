@@ -144,7 +144,7 @@ def test_minutes_are_those_of_the_last_run(red) -> None:
     _, where = red
     said = ptyint(where, "run test --dry-run").stdout
     assert re.search(r"test: A small stage \(n\.ipynb, \d+\.\d minutes\)\n", said)
-    assert re.search(r"1 notebooks, 3 checks, \d+ minutes; nothing was run\.\n", said)
+    assert re.search(r"1 notebook, 3 checks, \d+ minutes; nothing was run\.\n", said)
     assert len(list((where / "reports").glob("2*"))) == 1
 
 

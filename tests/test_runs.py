@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import Page, accessibility_problems
 from evidence_notebooks import PASSES, job, run, write
 
 import ptyint
@@ -48,8 +49,34 @@ def test_two_runs_are_compared_as_text_and_as_json(two: Path, capsys: pytest.Cap
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert {"kind": "run", "what": "verdict", "before": "pass", "now": "fail"} in rows
     assert main(["diff", oldest, oldest]) == 0
-    assert "nothing differs" in capsys.readouterr().out
+    assert "differences: none" in capsys.readouterr().out
     assert main(["diff", oldest, str(two / "nowhere")]) == 2
+
+
+def test_two_runs_are_compared_on_a_page(tmp_path: Path) -> None:
+    """One verdict, number and picture moved; another picture did not, and a third is there in one run alone."""
+    drawn = "import matplotlib.pyplot as plt\nfrom ptyint.evidence.display import Picture\n"
+    picture = "Picture(plt.figure(figsize=({0}, 1)), f'a picture of {{{0}}}')"
+    cells = [
+        drawn + picture.format("size"),
+        picture.format(2),
+        f"late = 4\n{picture.format('late')} if size > 9 else None",
+    ]
+    notebook = write(tmp_path / "n.ipynb", PASSES, *cells)
+    folders = [run(tmp_path, job(notebook, "size", parameters={"size": size}))[0].folder for size in (3, 30)]
+    page = tmp_path / "diff.html"
+    assert main(["diff", *map(str, folders), "--html", str(page)]) == 0
+    said = Page(page)
+    assert f"{folders[1].name} against {folders[0].name}" in said.text
+    assert '<td class="fail">fail</td>' in said.text and "<td>30</td>" in said.text
+    assert [one["alt"] for one in said.images] == ["a picture of 3", "a picture of 30", "a picture of 4"]
+    assert "2 of 3 differ; the others are left out." in said.text and "No picture in this run." in said.text
+    assert said.scripts == 0 and all(one.startswith("data:") for one in said.references)
+    assert str(tmp_path) not in said.text
+    assert accessibility_problems(page, tmp_path) == []
+    assert main(["diff", str(folders[0]), str(folders[0]), "--html", str(page)]) == 0
+    assert "Nothing differs" in page.read_text("utf-8")
+    assert main(["diff", *map(str, folders), "--html", str(tmp_path / "nowhere" / "diff.html")]) == 2
 
 
 def test_arrays_of_red_taps_are_kept_and_read(tmp_path: Path) -> None:
@@ -71,6 +98,11 @@ def test_arrays_of_red_taps_are_kept_and_read(tmp_path: Path) -> None:
             lambda: 1e17,
         )  # fmt: skip
     assert allowed.holds and allowed.tolerance > 1, "what rounding explains is not red"
+    every: list[RedTap] = []
+    with keeping(every, every=True):
+        for one in (right, wrong):
+            compare(place, ("pytorch", "tensorflow"), ({"b": one}, {"b": right}), ("b", "b"), TOLERANCES["forward"])
+    assert [one.candidate.tolist() for one in every] == [right.tolist(), wrong.tolist()]
     (tap,) = kept
     save_taps(tmp_path / RED_TAPS, kept)
     (again,) = load_taps(tmp_path / RED_TAPS)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from browser import AXE
 
+from ptyint import cli
 from ptyint.evidence.manifest import RUN_NAME
 
 EXAMPLES = Path(__file__).parents[1] / "reports" / "example"
@@ -99,6 +100,21 @@ def test_pages_are_legible_whole_and_accessible(browser: Any, screen: str) -> No
         wrong |= {f"{path.parent.name}/{path.name}": found for found in [problems(page)] if found}
     page.close()
     assert wrong == {} and all(url.startswith(("file:", "data:")) for url in asked)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("screen", SCREENS)
+def test_what_differs_between_two_runs_is_legible_too(browser: Any, screen: str, tmp_path: Path) -> None:
+    (run,) = (folder for folder in EXAMPLES.iterdir() if folder.is_dir())
+    other = shutil.copytree(run, tmp_path / "other")
+    for name, old, new in (("manifest.json", '"pass"', '"fail"'), ("e2d.ipynb", '"alt": "', '"alt": "Again: ')):
+        (other / name).write_text((other / name).read_text("utf-8").replace(old, new), "utf-8")
+    assert cli.main(["diff", str(run), str(other), "--html", str(tmp_path / "diff.html")]) == 0
+    page, asked = shown(browser, **SCREENS[screen])  # type: ignore[arg-type]
+    page.goto((tmp_path / "diff.html").as_uri())
+    pictures, wrong = page.locator("img").count(), problems(page)
+    page.close()
+    assert wrong == {} and len(asked) == 1 and pictures > 3
 
 
 @pytest.mark.slow

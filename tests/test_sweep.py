@@ -10,17 +10,21 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from browser import Page, accessibility_problems
 from evidence_notebooks import write
+from pandas.testing import assert_frame_equal
 from small_stage import PASSES, ROOT, made, ptyint
 
 from ptyint import cli
 from ptyint.errors import ConfigError
 from ptyint.evidence import manifest
+from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.sweep import Plan, Sweep, Trial, executor_of, report
 from ptyint.evidence.verification import verify
 from ptyint.parity.equivalence import paired
@@ -112,13 +116,21 @@ def test_an_executor_that_cannot_be_had_is_refused(name: str, tmp_path: Path, mo
 
 def test_the_trainings_of_rung_7_are_a_sweep(tmp_path: Path) -> None:
     sweep = Sweep.planned(ROOT / "benchmarks" / "rung7.toml", tmp_path, cli._declared)
-    assert [one.axes["seed"] for one in sweep.trials] == [*range(trained.FIRST_PAIR, trained.FIRST_PAIR + 30)] * 2
+    seeds = range(trained.FIRST_PAIR, trained.FIRST_PAIR + 30)
+    assert [one.axes["seed"] for one in sweep.trials] == [seed for seed in seeds for _ in range(2)]
     for trial in (sweep.trials[0], sweep.trials[-1]):
         asked = cli._declared(trial.command)[0].asked
         config = trained.configuration(asked["gridsize"], trial.axes["seed"], trained.Plan().nepochs)
         meant = {**vars(config), **vars(config.model), "fixture": trained.FIXTURE, "M": trained.M}
         names = asked.keys() & meant.keys() - {"output_dir"}
         assert {name: asked[name] for name in names} == {name: meant[name] for name in names} and len(names) > 12
+        bounds = {
+            name: value
+            for name, value in parameter_defaults(notebook_path("e2d_parity")).items()
+            if name[:3] in ("min", "max")
+        }
+        compared = cli._declared(trial.command)[2].asked
+        assert bounds.items() <= compared.items() and len(bounds) > 4, "16 patterns carry less than a large scan"
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +167,28 @@ def test_the_page_links_each_verdict_and_holds_nothing_that_is_not_there(red, tm
     content = manifest.read(page.parent)
     assert "trials.csv" in content.artifacts and content.numbers["sweep: trials"] == 5
     assert accessibility_problems(page, tmp_path) == []
+
+
+def test_the_table_of_all_trials_is_read_again_as_it_was(red) -> None:
+    folder, done = red
+    judged = (folder / done.stdout.split("read ")[-1].strip()).parent
+    frame = tables(folder).frame
+    assert pd.read_csv(judged / "trials.csv")["trial"].tolist() == frame["trial"].tolist()
+    if not find_spec("pyarrow"):
+        assert "trials.csv alone: trials.parquet takes pyarrow" in (judged / "sweep.html").read_text()
+        pytest.skip("needs pyarrow: pip install 'ptyint[sweep]'")
+    assert_frame_equal(pd.read_parquet(judged / "trials.parquet"), frame)
+    assert "trials.parquet" in manifest.read(judged).artifacts
+
+
+def test_an_axis_of_several_types_is_text(tmp_path: Path) -> None:
+    axes = [{"width": 1, "mode": "auto", "size": 1}, {"width": 0.5, "mode": 2, "size": None}]
+    trials = [Trial(key=str(n), axes=one, command=[]) for n, one in enumerate(axes)]
+    frame = Sweep(folder=tmp_path, plan=Plan(), trials=trials).frame
+    assert frame["mode"].tolist() == ["auto", "2"] and frame["width"].tolist() == [1.0, 0.5]
+    if find_spec("pyarrow"):
+        frame.to_parquet(tmp_path / "t.parquet")
+        assert pd.read_parquet(tmp_path / "t.parquet")["mode"].tolist() == ["auto", "2"]
 
 
 def test_started_again_it_does_only_what_failed_and_only_when_asked(red) -> None:

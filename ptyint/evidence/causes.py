@@ -34,7 +34,7 @@ def causes(content: Manifest, entries: Iterable[Notebook]) -> list[tuple[str, st
                 key = (check.verdict, check.name, entry.name)
             groups.setdefault(key, []).append(check)
     names = (", ".join(dict.fromkeys(one.notebook for one in some)) for some in groups.values())
-    told = (shortened(printable(_told(key[0], key[1], some)), LONGEST) for key, some in groups.items())
+    told = (shortened(printable(_told(key[0], key[1].rstrip("."), some)), LONGEST) for key, some in groups.items())
     return list(zip(names, told, strict=True))
 
 

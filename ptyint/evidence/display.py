@@ -36,7 +36,7 @@ ESCAPES = re.compile(
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-VERDICT_CELLS = {signed(verdict): verdict.replace(" ", "-") for verdict in VERDICTS}
+VERDICT_CELLS = {text: one.replace(" ", "-") for one in VERDICTS for text in (one, signed(one))}
 """Text of a cell that is a verdict, to its class in the style sheet."""
 
 

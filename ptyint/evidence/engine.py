@@ -18,7 +18,7 @@ from ptyint._atomic import checkout
 from ptyint.errors import EvidenceError
 from ptyint.evidence.checks import SIGNS
 from ptyint.evidence.environment import installation
-from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, check_parameters, same_values, unfinished
+from ptyint.evidence.execution import DIED, ECHO_TAG, NOT_RUN, check_parameters, defaults_of, same_values, unfinished
 from ptyint.evidence.processes import PROGRESS_VARIABLE
 from ptyint.evidence.record import collect
 
@@ -80,7 +80,7 @@ class StrictEngine:
         from papermill.iorw import write_ipynb
 
         name = Path(str(nb.metadata.papermill["input_path"] or "the notebook")).name
-        asked = check_parameters(nb, nb.metadata.papermill["parameters"], name)
+        asked = check_parameters(defaults_of(nb, name), nb.metadata.papermill["parameters"], name)
         _add_echoes(nb, list(asked))
         why, died = "", None
         try:

@@ -15,13 +15,10 @@ from typing import Any
 from ptyint._atomic import PACKAGE
 
 VARIABLES = (
-    "CUBLAS_WORKSPACE_CONFIG", "CUDA_VISIBLE_DEVICES", "KERAS_BACKEND", "KERAS_HOME", "LANG", "LC_ALL", "MATPLOTLIBRC",
-    "MKL_NUM_THREADS", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS",
-    "PTYINT_DATASETS_DIR", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONPATH", "TF_DETERMINISTIC_OPS",
-    "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTEROP_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_USE_LEGACY_KERAS", "TF_XLA_FLAGS",
-    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "TZ", "XLA_FLAGS",
+    "CUBLAS_", "CUDA_", "KERAS_", "LANG", "LC_", "MATPLOTLIBRC", "MKL_", "NVIDIA_TF32_", "OMP_", "OPENBLAS_",
+    "PTYINT_DATASETS_DIR", "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONPATH", "TF_", "TORCH_", "TZ", "XLA_",
 )  # fmt: skip
-"""Environment variables that change what is computed, or how fast."""
+"""How environment variables begin that change what is computed, or how fast."""
 
 COMPUTING = ("keras", "numpy", "scipy", "tensorflow", "torch")
 """Distributions that a kernel names with their versions."""
@@ -91,7 +88,7 @@ def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
+        "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions() if d.name)),
         "backends": dict(backends),
     }

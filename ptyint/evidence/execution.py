@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,19 @@ def notebook_path(name: str | os.PathLike[str]) -> Path:
 
 
 def parameter_defaults(path: Path) -> dict[str, Any]:
-    """Parameters of a notebook file and their defaults.
+    """Parameters of a notebook file and their defaults; read once, until it is changed.
 
     Raises
     ------
     ConfigError
-        The file cannot be read, or see :func:`check_parameters`.
+        The file cannot be read, or see :func:`defaults_of`.
     """
-    return check_parameters(read_notebook(path), {}, path.name)
+    return dict(_defaults_since(path, path.stat().st_mtime_ns))
+
+
+@lru_cache
+def _defaults_since(path: Path, changed_ns: int) -> dict[str, Any]:
+    return defaults_of(read_notebook(path), path.name)
 
 
 def read_notebook(path: Path) -> Any:
@@ -89,12 +95,13 @@ def read_executed(path: Path) -> Any:
     return notebook
 
 
-def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
+def check_parameters(defaults: Mapping[str, Any], parameters: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Every parameter with the value that it must have in the kernel: the given one, else the default.
 
     Parameters
     ----------
-    notebook : NotebookNode
+    defaults : mapping
+        What the notebook declares; see :func:`defaults_of`.
     parameters : mapping
         The given ones.
     name : str
@@ -103,11 +110,8 @@ def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) ->
     Raises
     ------
     ConfigError
-        A parameter that the notebook does not declare (the near miss is named) or of another type than its default;
-        no cell tagged ``parameters``, or several; or that cell holds anything but names set to literal values.
-        (papermill would run such a notebook with other values than its metadata says.)
+        A parameter that the notebook does not declare (the near miss is named) or of another type than its default.
     """
-    defaults = _defaults(notebook, name)
     for key, value in parameters.items():
         if key not in defaults:
             hint = did_you_mean(key, defaults) or f" It has {sorted(defaults)}."
@@ -123,7 +127,15 @@ def check_parameters(notebook: Any, parameters: Mapping[str, Any], name: str) ->
     return {**defaults, **parameters}
 
 
-def _defaults(notebook: Any, name: str) -> dict[str, Any]:
+def defaults_of(notebook: Any, name: str) -> dict[str, Any]:
+    """What a notebook's parameters are where none are given.
+
+    Raises
+    ------
+    ConfigError
+        No cell tagged ``parameters``, or several; or that cell holds anything but names set to literal values.
+        (papermill would run such a notebook with other values than its metadata says.)
+    """
     tagged = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         raise ConfigError(
@@ -238,7 +250,7 @@ def execute(
 
     path, target = notebook_path(name).absolute(), Path(output).absolute()
     notebook, printed = read_notebook(path), target.with_suffix(".log")
-    check_parameters(notebook, parameters, path.name)
+    check_parameters(defaults_of(notebook, path.name), parameters, path.name)
     cells = len(notebook.cells) + 2 + bool(parameters)  # the engine's two, and papermill's
     argv = ["papermill", str(path), str(target), "--engine", ENGINE]
     argv += [part for key, value in parameters.items() for part in ("-p", key, str(value))]
@@ -298,9 +310,7 @@ def unfinished(notebook: Any) -> str:
 
 def same_values(asked: Mapping[str, Any], held: Mapping[str, Any]) -> str:
     """Which parameters the kernel held with another value than asked, in words; empty when none."""
-    text, kernel = (
-        {name: json.dumps(value, sort_keys=True, default=repr) for name, value in values.items()}
-        for values in (asked, held)
-    )
+    said = partial(json.dumps, sort_keys=True, default=repr)
+    text, kernel = ({name: said(value) for name, value in values.items()} for values in (asked, held))
     differ = (name for name in asked if kernel.get(name) != text[name])
     return "; ".join(f"{name} is {kernel.get(name, 'not there')}, asked for {text[name]}" for name in differ)

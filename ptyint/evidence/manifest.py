@@ -289,10 +289,8 @@ def judge(folder: Path, entry: Notebook) -> tuple[list[Check], Record]:
         return declare(entry), Record()
     record, stopped = _reports(folder, entry)
     differs = same_values(entry.asked, record.parameters) if record.parameters else "the kernel did not say"
-    checks = [
-        Check.fact(REACHED_END, not stopped, stopped),
-        Check.fact(PARAMETERS, not differs if record.parameters else None, differs),
-    ]
+    held = not differs if record.parameters else None
+    checks = [Check.fact(REACHED_END, not stopped, stopped), Check.fact(PARAMETERS, held, differs)]
     if record.parameters and (other := same_values(entry.runner, record.installation)):
         checks.append(Check.fact(KERNEL, False, other))
     for artifact in entry.artifacts:

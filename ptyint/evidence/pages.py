@@ -15,7 +15,7 @@ from ptyint._atomic import write_text
 from ptyint.errors import ConfigError, shortened
 from ptyint.evidence.causes import causes
 from ptyint.evidence.checks import SIGNS
-from ptyint.evidence.display import TEMPLATES, number, printable, render
+from ptyint.evidence.display import TEMPLATES, Table, number, printable, render
 from ptyint.evidence.execution import read_executed, read_notebook
 from ptyint.evidence.manifest import Command, Manifest, Notebook
 from ptyint.evidence.record import MIME
@@ -163,7 +163,8 @@ def _write_summary(folder: Path, manifest: Manifest, bodies: Mapping[str, str], 
     pictures = [
         {**picture, "title": entry.title, "page": f"{entry.name}.html"}
         for entry in shown
-        if entry.name in bodies and (picture := _first_picture(folder / f"{entry.name}.ipynb"))
+        if entry.name in bodies
+        for picture in [*_pictures(folder / f"{entry.name}.ipynb").values()][:1]
     ]
     made = [artifact for entry in manifest.notebooks for artifact in entry.artifacts if (folder / artifact).is_file()]
     _write(
@@ -198,17 +199,35 @@ def write_history(path: Path, runs: Sequence[Mapping[str, Any]], since: list[str
     _write(path, "history.html.j2", runs=runs, finished=finished, changes=since, series=series, finite=math.isfinite)
 
 
-def _first_picture(path: Path) -> dict[str, str] | None:
-    """The first PNG of an executed notebook, of its cells tagged `FIRST_PAGE` where it has one, with its alt text."""
+def write_difference(path: Path, folders: Sequence[Path], runs: Sequence[Manifest], tables: Sequence[Table]) -> None:
+    """Write the page of what differs between two runs: tables, then the pictures that are not the same side by side.
+
+    Parameters
+    ----------
+    path : Path
+    folders, runs : sequence
+        Of the run before and the run now.
+    tables : sequence of Table
+    """
+    both = []
+    for entry in runs[1].notebooks:
+        before, now = (_pictures(folder / f"{entry.name}.ipynb") for folder in folders)
+        both += [(entry.title, before.get(where), now.get(where)) for where in {**before, **now}]
+    _write(path, "difference.html.j2", runs=runs, tables=tables, pictures=both)
+
+
+def _pictures(path: Path) -> dict[tuple[str, int], dict[str, str]]:
+    """Each PNG of an executed notebook with its alt text, by cell and output; of cells tagged `FIRST_PAGE` first."""
     try:
         cells = sorted(read_notebook(path).cells, key=lambda cell: FIRST_PAGE not in cell.metadata.get("tags", []))
     except ConfigError:
-        return None
-    for output in (output for cell in cells for output in cell.get("outputs", ())):
-        if "image/png" in output.get("data", {}):
-            alt = output.metadata.get("image/png", {}).get("alt", "")
-            return {"png": output.data["image/png"].replace("\n", ""), "alt": alt}
-    return None
+        return {}
+    outputs = {(cell.id, n): output for cell in cells for n, output in enumerate(cell.get("outputs", ()))}
+    return {
+        where: {"alt": "", **output.metadata.get("image/png", {}), "png": output.data["image/png"].replace("\n", "")}
+        for where, output in outputs.items()
+        if "image/png" in output.get("data", {})
+    }
 
 
 def _write(path: Path, template: str, **values: Any) -> None:

@@ -194,9 +194,8 @@ def _entry(job: Job, names: Sequence[str]) -> Notebook:
     if not 0 < job.timeout < threading.TIMEOUT_MAX:
         raise ConfigError(f"The timeout of {job.name} is {job.timeout:g}; must be a finite number of seconds above 0.")
     path = execution.notebook_path(job.notebook)
-    notebook = execution.read_notebook(path)
-    asked = execution.check_parameters(notebook, job.parameters, path.name)
-    defaults = execution.check_parameters(notebook, {}, path.name)
+    defaults = execution.parameter_defaults(path)
+    asked = execution.check_parameters(defaults, job.parameters, path.name)
     expects = [Declared.of(one, asked, defaults) for one in job.expects]
     keys = [one.name for one in expects]
     if twice := sorted({key for key in keys if keys.count(key) > 1}):

@@ -264,12 +264,14 @@ class Sweep(BaseModel):
 
     @property
     def frame(self) -> DataFrame:
-        """A row for each trial: its place on the axes, what came of it, its numbers."""
+        """A row for each trial: its place on the axes (as text, if of several types), what came of it, its numbers."""
         import pandas as pd
 
         rows = zip(self.trials, self.rows, strict=True)
         said = [{"trial": one.key, **one.axes, **row.model_dump(), **row.numbers} for one, row in rows]
-        return pd.DataFrame(said).drop(columns="numbers")
+        frame = pd.DataFrame(said).drop(columns="numbers")
+        mixed = [name for name in self.axes if pd.api.types.infer_dtype(frame[name]).startswith("mixed")]
+        return frame.astype(dict.fromkeys(mixed, str))
 
     def expected(self) -> str:
         """How many trials there are, how many are missing, and how long those take by what earlier ones took."""

@@ -1,6 +1,7 @@
 """``ptyint verify``: whether a run folder is what its run left, byte by byte and check by check."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,43 +62,35 @@ def _state(folder: Path, manifest: Manifest) -> list[str]:
     return [f"The run {manifest.run} was interrupted, or is still going on: it never reached its last step."]
 
 
-def _files(folder: Path, manifest: Manifest) -> list[str]:
+def _files(folder: Path, manifest: Manifest) -> Iterator[str]:
     there, promised = hash_artifacts(folder), manifest.artifacts
-    problems = [f"{name} is missing." for name in sorted(promised.keys() - there.keys())]
-    problems += [f"{name} was added after the run." for name in sorted(there.keys() - promised.keys())]
-    problems += [
-        f"{name} was changed: sha256 {there[name].sha256}, the manifest says {promised[name].sha256}."
-        for name in sorted(there.keys() & promised.keys())
-        if there[name] != promised[name]
-    ]
+    yield from (f"{name} is missing." for name in sorted(promised.keys() - there.keys()))
+    yield from (f"{name} was added after the run." for name in sorted(there.keys() - promised.keys()))
+    for name in sorted(there.keys() & promised.keys()):
+        if there[name] != promised[name]:
+            yield f"{name} was changed: sha256 {there[name].sha256}, the manifest says {promised[name].sha256}."
     odd = {path.relative_to(folder).as_posix(): what for path in folder.rglob("*") if (what := special(path))}
-    return problems + [f"{name} is {odd[name]}; a run folder holds its own files." for name in sorted(odd)]
+    yield from (f"{name} is {odd[name]}; a run folder holds its own files." for name in sorted(odd))
 
 
-def _checks(folder: Path, manifest: Manifest) -> list[str]:
+def _checks(folder: Path, manifest: Manifest) -> Iterator[str]:
     """Whether the checks follow from the executed notebooks, and the verdicts from the checks."""
     again = [Judged.of(entry, check) for entry in manifest.notebooks for check in judge(folder, entry)[0]]
     follows, listed = ({one.model_dump_json() for one in checks} for checks in (again, manifest.checks))
-    problems = [
-        f"{NAME} says {one.verdict!r} of {one.notebook}: {one.name!r}, which the executed notebook does not bear out."
-        for one in manifest.checks
-        if one.model_dump_json() not in follows
-    ]
-    problems += [
-        f"{NAME} leaves out {one.notebook}: {one.name!r} ({one.verdict})."
-        for one in again
-        if one.model_dump_json() not in listed
-    ]
-    problems += [
-        f"{NAME} says {entry.verdict!r} of {entry.name}; its checks say otherwise."
-        for entry in manifest.notebooks
-        if entry.verdict == "pass" and worst(check.verdict for check in manifest.of(entry.name)) != "pass"
-    ]
+    for one in manifest.checks:
+        if one.model_dump_json() not in follows:
+            what = f"{one.verdict!r} of {one.notebook}: {one.name!r}"
+            yield f"{NAME} says {what}, which the executed notebook does not bear out."
+    for one in again:
+        if one.model_dump_json() not in listed:
+            yield f"{NAME} leaves out {one.notebook}: {one.name!r} ({one.verdict})."
+    for entry in manifest.notebooks:
+        if entry.verdict == "pass" and worst(check.verdict for check in manifest.of(entry.name)) != "pass":
+            yield f"{NAME} says {entry.verdict!r} of {entry.name}; its checks say otherwise."
     if manifest.verdict != manifest.decide():
-        problems.append(f"{NAME} says {manifest.verdict!r}; its checks say {manifest.decide()!r}.")
+        yield f"{NAME} says {manifest.verdict!r}; its checks say {manifest.decide()!r}."
     if (manifest.exit_code == 0) != (manifest.verdict == "pass"):
-        problems.append(f"{NAME}: exit code {manifest.exit_code} with the verdict {manifest.verdict!r}.")
-    return problems
+        yield f"{NAME}: exit code {manifest.exit_code} with the verdict {manifest.verdict!r}."
 
 
 def _in_ledger(ledger: Path, run: str, digest: str) -> list[str]:

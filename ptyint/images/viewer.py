@@ -41,16 +41,12 @@ class Chooser:
         shown = self.show(**begin)
         return shown.still if isinstance(shown, Chooser) else shown
 
-    def _chosen(self, **choices: Any) -> None:
-        from IPython.display import display
-
-        display(self.show(**choices))
-
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         """The still; where somebody can choose, widgets in the same bundle."""
         bundle = self.still._repr_mimebundle_()
         data, metadata = bundle if isinstance(bundle, tuple) else (bundle, {})
         if find_spec("ipywidgets") and _is_live():
+            from IPython.display import display
             from ipywidgets import Dropdown, SelectionSlider, interactive
 
             controls = {
@@ -59,7 +55,7 @@ class Chooser:
                 else SelectionSlider(options=one[0], value=one[1], description=name)
                 for name, one in self.choices.items()
             }
-            data |= interactive(self._chosen, **controls)._repr_mimebundle_()
+            data |= interactive(lambda **chosen: display(self.show(**chosen)), **controls)._repr_mimebundle_()
         return data, metadata
 
 
@@ -71,10 +67,9 @@ def _is_live() -> bool:
 
 
 def arrays(reference: NDArray[Any], candidate: NDArray[Any], sides: tuple[str, str]) -> Chooser | Fragment:
-    """Choose a part, a plane and a zoom of two arrays of one shape; see :func:`pair`."""
+    """Choose a part, a plane and a zoom of two arrays of one shape."""
     if reference.shape != candidate.shape:
-        shapes = f"{sides[0]} has the shape {reference.shape}, {sides[1]} {candidate.shape}"
-        return Fragment.of(f"{shapes}: nothing to subtract.")
+        return Fragment.of(f"{sides[0]} is {reference.shape}, {sides[1]} {candidate.shape}: nothing to subtract.")
     parts = PARTS if np.iscomplexobj(reference) else {"value": np.real}
     planes = range(min(LAST, int(np.prod(reference.shape[:-2]))))
     plane, zoom = (["worst", *planes], "worst"), ([1, 2, 4, 8], 1)
@@ -83,46 +78,41 @@ def arrays(reference: NDArray[Any], candidate: NDArray[Any], sides: tuple[str, s
 
 @np.errstate(invalid="ignore")  # of what is not finite
 def _pair(reference: Any, candidate: Any, part: Any, plane: int | str, zoom: int) -> Picture:
-    a, b = (part(np.atleast_2d(one)).reshape(-1, *np.atleast_2d(one).shape[-2:]) for one in (reference, candidate))
-    apart = np.nan_to_num(abs(b - a), nan=np.inf)
-    index = int(apart.reshape(len(a), -1).max(axis=1).argmax()) if plane == "worst" else int(plane)
-    worst = np.unravel_index(int(apart[index].argmax()), apart.shape[1:])
-    return pair(a[index], b[index], (int(worst[0]), int(worst[1])), index, zoom)
-
-
-@np.errstate(invalid="ignore")
-def pair(a: NDArray[Any], b: NDArray[Any], worst: tuple[int, int], index: int = 0, zoom: int = 1) -> Picture:
-    """Reference, candidate and signed difference (H, W), its histogram, and the line through the worst pixel.
+    """A plane of both, their signed difference, its histogram, and the lines through the worst pixel.
 
     `zoom` above 1 shows as much less of each, about the worst pixel.
     """
+    planes = [part(np.atleast_2d(one)).reshape(-1, *np.atleast_2d(one).shape[-2:]) for one in (reference, candidate)]
+    apart = np.nan_to_num(abs(planes[1] - planes[0]), nan=np.inf)
+    index = int(apart.reshape(len(apart), -1).max(axis=1).argmax()) if plane == "worst" else int(plane)
+    row, column = map(int, np.unravel_index(int(apart[index].argmax()), apart.shape[1:]))
+    a, b = (one[index] for one in planes)
     box = tuple(
         slice(low := min(max(0, at - n // (2 * zoom)), n - max(1, n // zoom)), low + max(1, n // zoom))
-        for at, n in zip(worst, a.shape, strict=True)
+        for at, n in zip((row, column), a.shape, strict=True)
     )
     difference, figure = b - a, Figure(figsize=(11, 6.2), layout="constrained")
     axes = figure.subplots(2, 3)
     values, apart = (one[np.isfinite(one)] for one in (np.stack([a, b]), difference))
     low, high, span = values.min(initial=0), values.max(initial=0), float(abs(apart).max(initial=0)) or 1.0
     extent = (box[1].start - 0.5, box[1].stop - 0.5, box[0].stop - 0.5, box[0].start - 0.5)
-    limits = [("reference", a, "gray", low, high), ("candidate", b, "gray", low, high)]
-    for ax, (name, image, cmap, bottom, top) in zip(
-        axes[0], [*limits, ("candidate - reference", difference, "RdBu_r", -span, span)], strict=True
-    ):
+    images = {"reference": (a, "gray", low, high), "candidate": (b, "gray", low, high)}
+    images["candidate - reference"] = (difference, "RdBu_r", -span, span)
+    for ax, (name, (image, cmap, bottom, top)) in zip(axes[0], images.items(), strict=True):
         drawn = ax.imshow(image[box], cmap=cmap, vmin=bottom, vmax=top, extent=extent, aspect="auto")
-        ax.plot(worst[1], worst[0], "o", mfc="none", mec="#d00", ms=12)
+        ax.plot(column, row, "o", mfc="none", mec="#d00", ms=12)
         ax.set_title(name)
         figure.colorbar(drawn, ax=ax)
     axes[1, 0].hist(apart, bins=64, range=(-span, span), log=True, color="#1f5fa8")
     axes[1, 0].set_title("histogram of the difference")
-    for ax, row, name in ((axes[1, 1], worst[0], f"row {worst[0]}"), (axes[1, 2], worst[1], f"column {worst[1]}")):
-        lines = (a[row], b[row]) if name.startswith("row") else (a[:, row], b[:, row])
-        for line, label, style in zip(lines, ("reference", "candidate"), ("-", "--"), strict=True):
+    lines = {f"row {row}": (a[row], b[row]), f"column {column}": (a[:, column], b[:, column])}
+    for ax, (name, both) in zip(axes[1, 1:], lines.items(), strict=True):
+        for line, label, style in zip(both, ("reference", "candidate"), ("-", "--"), strict=True):
             ax.plot(line, style, label=label)
         ax.set_title(name)
         ax.legend()
-    seen = ", ".join(number(float(one[worst])) for one in (a, b, difference))
-    said = f"plane {index}: worst at {worst}: reference, candidate, difference are {seen}"
+    seen = ", ".join(number(float(one[row, column])) for one in (a, b, difference))
+    said = f"plane {index}: worst at ({row}, {column}): reference, candidate, difference are {seen}"
     figure.suptitle(said)
     return Picture(figure, f"Reference, candidate and difference, {said}.")
 

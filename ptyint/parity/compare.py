@@ -259,8 +259,7 @@ def compare(
         tolerance = replace(tolerance, epsilons=max(tolerance.epsilons, epsilons()))
     bound, ratio = tolerance.at(where.precision), apart.ratio(tolerance, where.precision)
     finding = Finding(*where, *sides, apart.norm, bound, ratio, apart.note)
-    if finding.red:
-        keep(RedTap(where.rung, finding.place, *sides, candidate, reference))
+    keep(RedTap(where.rung, finding.place, *sides, candidate, reference), finding.red)
     return finding
 
 
@@ -293,13 +292,13 @@ def joined(arrays: Arrays, prefix: str, names: Sequence[str]) -> NDArray[np.floa
 RED_TAPS = "red_taps.h5"
 """Arrays of red taps, kept for whoever explores a run: what was compared, as both sides had it."""
 
-BUDGET = 64 * 2**20
-"""Bytes in all, before compression; a tap that does not fit any more is left out."""
+BUDGET, OF_ALL = 64 * 2**20, 2**30
+"""Bytes of red taps in all, and of all taps, before compression; a tap that does not fit any more is left out."""
 
 
 @dataclass(frozen=True, eq=False)
 class RedTap:
-    """One red tap: where, which sides, and their arrays; differences are candidate minus reference."""
+    """One tap that was kept: where, which sides, and their arrays; differences are candidate minus reference."""
 
     rung: str
     place: str
@@ -309,23 +308,23 @@ class RedTap:
     reference: NDArray[Any]
 
 
-_kept: ContextVar[list[RedTap] | None] = ContextVar("kept", default=None)
+_kept: ContextVar[tuple[list[RedTap], bool]] = ContextVar("kept")
 
 
 @contextmanager
-def keeping(kept: list[RedTap]) -> Iterator[None]:
-    """While this is open, :func:`keep` adds to `kept`."""
-    token = _kept.set(kept)
+def keeping(kept: list[RedTap], every: bool = False) -> Iterator[None]:
+    """While this is open, :func:`keep` adds red taps to `kept`, or `every` tap."""
+    token = _kept.set((kept, every))
     try:
         yield
     finally:
         _kept.reset(token)
 
 
-def keep(tap: RedTap) -> None:
-    """Keep the arrays of a red tap, if somebody asks for them and they fit."""
-    kept = _kept.get()
-    if kept is not None and sum(2 * one.candidate.nbytes for one in (*kept, tap)) <= BUDGET:
+def keep(tap: RedTap, red: bool) -> None:
+    """Keep the arrays of a tap, if somebody asks for them and they fit."""
+    kept, every = _kept.get(([], False))
+    if (red or every) and sum(2 * one.candidate.nbytes for one in (*kept, tap)) <= (OF_ALL if every else BUDGET):
         kept.append(tap)
 
 
@@ -333,7 +332,7 @@ def save_taps(path: Path, taps: list[RedTap]) -> None:
     """Write red taps to compressed HDF5, whole or not at all."""
     with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
         for number, tap in enumerate(taps):
-            group = file.create_group(f"{number:04}")
+            group = file.create_group(f"{number:06}")
             for name, value in asdict(tap).items():
                 if isinstance(value, str):
                     group.attrs[name] = value

@@ -58,6 +58,8 @@ class Climb:
     problems : Problems
     timeout : float
         Seconds for each capture.
+    keep_arrays : bool
+        Of all taps, not of red ones alone.
 
     Raises
     ------
@@ -75,12 +77,13 @@ class Climb:
         problems: Problems | None = None,
         *,
         timeout: float = 1200.0,
+        keep_arrays: bool = False,
     ) -> None:
         for name in (reference, candidate):
             backends.check_name(name)
         if reference == candidate:
             raise ConfigError(f"reference and candidate are both {reference!r}; a backend always agrees with itself.")
-        self.folder, self.timeout, self.pair = Path(folder), timeout, (reference, candidate)
+        self.folder, self.timeout, self.pair, self.every = Path(folder), timeout, (reference, candidate), keep_arrays
         self.problems = problems or Problems()
         if not self.problems.cases and set(self.pair) & set(backends.UPSTREAM):
             self.problems = replace(self.problems, cases=tuple(OUTSIDE))
@@ -200,7 +203,7 @@ class Climb:
         names = {capture.name for capture in rung.captures}
         wait([future for (_, capture, _), future in self._done.items() if capture in names])
         self._red = [tap for tap in self._red if problems or tap.rung != name]  # a rung may be judged anew
-        with compare.keeping([] if problems else self._red):
+        with compare.keeping([] if problems else self._red, self.every):
             judged = Judged(rung, tuple(rung.judge(self.measured, problems or self.problems)))
         if problems is None:
             self._judged[name] = judged

@@ -13,6 +13,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -280,8 +281,7 @@ def _datasets_folder() -> Path:
 def _registry() -> dict[str, Fixture]:
     path = _datasets_folder() / "registry.toml"
     try:
-        entries = tomllib.loads(plain(path).read_text(encoding="utf-8"))
-        return TypeAdapter(dict[str, Fixture]).validate_python({n: {"name": n, **e} for n, e in entries.items()})
+        return _fixtures_in(plain(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise FixtureError(
             f"No registry.toml can be read in {path.parent} ({DATASETS_VARIABLE}={os.environ.get(DATASETS_VARIABLE)}); "
@@ -292,6 +292,12 @@ def _registry() -> dict[str, Fixture]:
             flaws = [f"{'.'.join(map(str, flaw['loc']))}: {flaw['msg']}" for flaw in error.errors()]
             raise FixtureError(f"{path} is no registry of fixtures: {'; '.join(flaws)}. Restore it.") from error
         raise FixtureError(f"{path} is no registry of fixtures ({error}); restore it from the repository.") from error
+
+
+@lru_cache
+def _fixtures_in(registry: str) -> dict[str, Fixture]:
+    entries = tomllib.loads(registry)
+    return TypeAdapter(dict[str, Fixture]).validate_python({n: {"name": n, **e} for n, e in entries.items()})
 
 
 def _compare(what: str, found: str, expected: str, advice: str) -> None:
