@@ -7,14 +7,16 @@ imports no framework: a fault does when it is applied.
 import importlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
 
+from ptyint.parity.faults.fault import Catalogue, Fault, SizedFault
 from ptyint.parity.faults.injection import (
+    SIDE,
     TORCH,
     Change,
     Context,
@@ -27,43 +29,7 @@ from ptyint.parity.faults.injection import (
     torch,
     wrapped,
 )
-
-
-@dataclass(frozen=True)
-class Fault:
-    """One thing that can be wrong in the PyTorch backend.
-
-    Attributes
-    ----------
-    id, title : str
-    rung, tap : str
-        The rung that must be the first to go red, and on it the first red tap; an empty tap: any of them.
-    applied : callable
-        Gives the context manager.
-    upstream : str
-        Where it is on record; ``own`` for those that were thought up here.
-    operand : str
-        Of the first red tap, where it matters.
-    """
-
-    id: str
-    title: str
-    rung: str
-    tap: str
-    applied: Context
-    upstream: str = "own"
-    operand: str = ""
-
-
-@dataclass(frozen=True)
-class SizedFault:
-    """A fault with a size, whose smallest caught one is the detection limit of its `rung`; `applied` takes the size."""
-
-    title: str
-    unit: str
-    rung: str
-    applied: Callable[[float], Context]
-
+from ptyint.parity.problems import Problems
 
 # --- the faults, one function each where it takes more than a line ---
 
@@ -338,3 +304,15 @@ SIZED = (
                lambda s: method("TorchNetwork", "train_step", lambda f, n, b, rate: f(n, b, rate * (1 + s)))),
 )  # fmt: skip
 """Faults with a size."""
+
+BUILT_IN = Catalogue(
+    SIDE,
+    (*CATALOGUE.values(), EVIDENCE),
+    Problems(cases=("gridsize 1", "gridsize 2", "fresh")),
+    ("contract", "operator", "forward", "loss", "gradient", "step", "persistence"),
+    of_reference=("trace", "optimiser", "training"),
+    of_candidate=("training", "long"),
+    sized=SIZED,
+    alike=True,
+)
+"""A fault that these networks show need not be looked for in all."""

@@ -48,14 +48,14 @@ def constant(path: str, value: Any) -> Context:
     return lambda: patch(path, value)
 
 
-def function(name: str, change: Change) -> Context:
-    """A fault in a function of the PyTorch module."""
-    return lambda: wrapped(TORCH, name, change)
+def function(name: str, change: Change, module: str = TORCH) -> Context:
+    """A fault in a function of a module."""
+    return functools.partial(wrapped, module, name, change)
 
 
-def method(owner: str, name: str, change: Change) -> Context:
-    """A fault in a method of a class of the PyTorch module."""
-    return lambda: wrapped(f"{TORCH}.{owner}", name, change)
+def method(owner: str, name: str, change: Change, module: str = TORCH) -> Context:
+    """A fault in a method of a class of a module."""
+    return functools.partial(wrapped, f"{module}.{owner}", name, change)
 
 
 def at_tap(name: str, change: Callable[[Any], Any]) -> Context:
@@ -81,15 +81,15 @@ def together(*contexts: Context) -> Iterator[None]:
         yield
 
 
-def after_init(owner: str, change: Callable[[Any], None]) -> Context:
-    """A fault in how an object of the PyTorch module is made."""
+def after_init(owner: str, change: Callable[[Any], None], module: str = TORCH) -> Context:
+    """A fault in how an object of a module is made."""
 
     @functools.wraps(change)
     def initialised(original: Any, self: Any, *arguments: Any, **keywords: Any) -> None:
         original(self, *arguments, **keywords)
         change(self)
 
-    return method(owner, "__init__", initialised)
+    return method(owner, "__init__", initialised, module)
 
 
 def torch() -> Any:
