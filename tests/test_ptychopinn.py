@@ -236,6 +236,43 @@ def test_without_ptychopinn_one_sentence_says_how_to_get_it(name: str) -> None:
     assert run.stdout.count("\n") == 1
 
 
+# --- faults put in from outside ---
+
+SEEDED = """
+import json, sys
+from pathlib import Path
+from ptyint import backends
+from ptyint.parity.capabilities import written
+from ptyint.parity.faults.fault import catalogue_of
+from ptyint.parity.faults.trial import CONTROL, answers
+from ptyint.parity.rungs import CAPTURES
+from ptyint.parity.rungs.rung import Bench
+from ptyint.parity.worker import OFFER, capture, give, write
+
+folder, pair = Path(sys.argv[1]), ("ptychopinn-tensorflow", "ptychopinn-pytorch")
+catalogue = catalogue_of(pair[1])
+give(folder, pair, catalogue.problems)
+reference = backends.load(pair[0])
+write(folder, pair[0], OFFER, written(reference))
+for name in catalogue.of_reference:
+    for part in CAPTURES[name].parts(catalogue.problems):
+        capture(Bench(reference, pair, catalogue.problems, folder), CAPTURES[name], part)
+asked = sys.argv[2].split(",")
+expected = {one.id: (one.rung, one.tap) for one in catalogue.faults}
+found = {id: (one["rung"], one["tap"]) for id, one in answers(folder, [*asked, CONTROL]).items()}
+assert found == {**{id: expected[id] for id in asked}, CONTROL: ("", "")}, found
+"""
+
+
+@pytest.mark.slow
+def test_faults_put_into_the_modules_from_outside_are_caught_where_they_are(tmp_path: Path) -> None:
+    """One of each kind; at the end, without any, nothing is red that was not before."""
+    asked = "U01,U08,U18,U28,U31"
+    command = [sys.executable, "-c", SEEDED, str(tmp_path), asked]
+    run = subprocess.run(command, env=environment(FAKE_PTYCHO="loss"), capture_output=True, text=True, timeout=600)
+    assert run.returncode == 0, run.stdout[-2000:] + run.stderr[-3000:]
+
+
 # --- PtychoPINN itself ---
 
 AT_LEAST = 6
