@@ -69,10 +69,6 @@ LIKE = {
 FIRST = 3
 """So many stand in the headline."""
 
-MOST = "Most of a reconstruction hangs on these, each put into the reference alone:"
-SIZES = (("patches", 5e-3, "object patches change by {:.0%}"), ("angle", 0.5, "the gradient turns by {:.0f} degrees"))
-"""What is said of a disagreement, if it is at least so large."""
-
 Consequences = Mapping[str, Mapping[str, float]]
 
 
@@ -146,22 +142,19 @@ def table(disagreements: Sequence[Disagreement]) -> pd.DataFrame:
 
 def headline(disagreements: Sequence[Disagreement]) -> str:
     """What most of a reconstruction hangs on in default settings, in words, for the top of a page."""
-    default = [one for one in disagreements if one["default"]]
-    elsewhere, lines = len(disagreements) - len(default), []
-    for number, one in enumerate(default[:FIRST], 1):
-        sizes = [words.format(one[what]) for what, least, words in SIZES if (_number(one[what]) or 0) >= least]
-        cause = (one["mechanism"] or f"not known yet: {one['words']}").rstrip(".")
-        lines.append(f"{number}. {cause}" + (f" ({', '.join(sizes)})." if sizes else "."))
-    more = f", and in {elsewhere} more under other settings" if elsewhere else ""
-    return " ".join([f"In default settings they disagree in {len(default)} things{more}. {MOST}", *lines])
+    n_default = sum(one["default"] for one in disagreements)
+    lines = [
+        f"{row[1]} Put into the reference alone: object patches change by {row[2]}, gradient turns by {row[3]}."
+        for row in table(disagreements[: min(n_default, FIRST)]).itertuples()
+    ]
+    more = (
+        f"In default settings they disagree in {n_default} things, in others in {len(disagreements) - n_default} more."
+    )
+    return " ".join([more, "What most of a reconstruction hangs on:", *lines])
 
 
 def _shown(size: Any, words: str) -> str:
-    return "-" if _number(size) is None else words.format(size)
-
-
-def _number(size: Any) -> float | None:
-    return size if isinstance(size, float) and math.isfinite(size) else None
+    return words.format(size) if isinstance(size, float) and math.isfinite(size) else "-"
 
 
 def networks(findings: Sequence[Finding]) -> pd.DataFrame:

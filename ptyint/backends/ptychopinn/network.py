@@ -159,11 +159,9 @@ class WatchedNetwork(ABC):
         return {**self._canonical(self.watched.read()), **self.physics()}
 
     def _canonical(self, own: Arrays) -> Weights:
-        return {
-            name: fitted(name, own[self.own[name]], shape)
-            for name, shape in self.shapes.items()
-            if self.own[name] in own  # no gradient arrives where one is cut off
-        }
+        # No gradient comes to a layer behind one where it is stopped.
+        found = {name: own[key] for name, key in self.own.items() if key in own}
+        return {name: fitted(name, array, self.shapes[name]) for name, array in found.items()}
 
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
         """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""

@@ -32,6 +32,9 @@ from ptyint.parity.worker import Worker, give
 
 NAME = "sensitivity.json"
 
+Part = tuple[str, str, str]
+"""Backend, capture and its part."""
+
 LEFT = "captured"
 """Folder of a run where the ladder leaves that, if it has it."""
 
@@ -135,7 +138,7 @@ def leave(climb: Climb) -> None:
                 shutil.copy(climb.scratch / name, left)
 
 
-def _captures(reference: str, catalogue: Catalogue) -> list[list[tuple[str, str, str]]]:
+def _captures(reference: str, catalogue: Catalogue) -> list[list[Part]]:
     """Backend, capture and part of all that is measured before the first trial, in a process each."""
     asked = ((catalogue.side, catalogue.of_candidate), (reference, catalogue.of_reference))
     return [
@@ -188,7 +191,7 @@ def run(
             answers |= json.loads(file.read_text()) if file.is_file() else {}  # none where a process did not end
     tried = {id: Outcome(**answers[id]) for id in asked if id in answers}
     if EVIDENCE in faults and evidence:
-        rung = "" if evidence == "pass" else EVIDENCE.rung
+        rung = EVIDENCE.rung * (evidence != "pass")
         tried[EVIDENCE.id] = Outcome(EVIDENCE.id, rung, place=f"verdict: {evidence}", ratio=math.nan)
     limits = tuple(Limit(**answers[number]) for number in sized if number in answers)
     done = Campaign(faults, tried, limits, answers.get(ROUNDING, math.nan), tuple(commands))
@@ -209,9 +212,7 @@ def captured(
         yield scratch, list(chain(*pool.map(partial(_measured, scratch, target, timeout), asked)))
 
 
-def _measured(
-    scratch: Path, target: Path, timeout: float, asked: Sequence[tuple[str, str, str]]
-) -> list[dict[str, Any]]:
+def _measured(scratch: Path, target: Path, timeout: float, asked: list[Part]) -> list[dict[str, Any]]:
     """Have a backend measure what is not there yet; what a run's record keeps of that."""
     missing = [one for one in asked if not (scratch / file_name(*one)).is_file()]
     if not missing:

@@ -1,9 +1,12 @@
 """What a fault is, and the table of catalogues: each candidate brings its own. No framework is imported."""
 
-import importlib
-from collections.abc import Callable
+import pkgutil
+import tomllib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 from ptyint.errors import ConfigError, did_you_mean
 from ptyint.parity.configurations import APART, EQUAL
@@ -103,6 +106,12 @@ class Catalogue:
         return tuple(fault for fault in self.faults if not names or fault.id in names)
 
 
+def read(module: str, names: Mapping[str, Any], table: str = "fault") -> list[dict[str, Any]]:
+    """Faults of a table beside a module; `put`, an expression of `names`, gives the context manager."""
+    rows = tomllib.loads(Path(module).with_suffix(".toml").read_text(encoding="utf-8"))[table]
+    return [{"applied": eval(one.pop("put"), dict(names)), **one} for one in rows]
+
+
 def catalogue_of(candidate: str) -> Catalogue:
     """The catalogue of a backend.
 
@@ -111,10 +120,8 @@ def catalogue_of(candidate: str) -> Catalogue:
     ConfigError
         It has none.
     """
-    brought = {one.name: one.value for one in metadata.entry_points(group=GROUP)}
-    known = {**brought, **MODULES}
+    known = {one.name: one.value for one in metadata.entry_points(group=GROUP)} | MODULES
     if candidate not in known:
         raise ConfigError(f"No faults are known of {candidate!r}; they are of {sorted(known)}. See docs/ladder.md.")
-    module, _, name = known[candidate].partition(":")
-    found: Catalogue = getattr(importlib.import_module(module), name)
+    found: Catalogue = pkgutil.resolve_name(known[candidate])
     return found

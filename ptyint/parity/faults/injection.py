@@ -19,9 +19,6 @@ SIDE = "pytorch"
 
 TORCH = "ptyint.backends.pytorch"
 
-SEEN: dict[str, bool] = {}
-"""What was replaced, to whether it was called; a constant, which is not called, is not in it."""
-
 Change = Callable[..., Any]
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -34,10 +31,8 @@ def wrapped(owner: str, name: str, change: Change) -> Iterator[None]:
 
     @functools.wraps(change)
     def changed(*arguments: Any, **keywords: Any) -> Any:
-        SEEN[name] = True
         return change(original, *arguments, **keywords)
 
-    SEEN[name] = False
     static = isinstance(inspect.getattr_static(target, name), staticmethod)
     with patch.object(target, name, staticmethod(changed) if static else changed):
         yield

@@ -33,7 +33,7 @@ from ptyint.parity.compare import Arrays, Finding
 from ptyint.parity.configurations import TRAININGS
 from ptyint.parity.faults.catalogue import BUILT_IN
 from ptyint.parity.faults.fault import Catalogue, Fault, SizedFault, catalogue_of
-from ptyint.parity.faults.injection import SEEN, SIDE, Context, wrapped
+from ptyint.parity.faults.injection import SIDE, Context, wrapped
 from ptyint.parity.problems import Problems
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS
@@ -44,11 +44,8 @@ from ptyint.parity.worker import OFFER
 from ptyint.parity.worker import PROBLEMS as PAIR
 
 REFERENCE, CONTROL, ALONE, ROUNDING = "tensorflow", "control", "alone", "rounding"
-LOW = ("contract", "operator")
-"""Rungs that need no other backend's arrays."""
-
 DOUBLE_FIRST = replace(BUILT_IN.problems, precisions=PRECISIONS[::-1])
-"""On rungs 2 to 4 no rounding hides a fault in double precision."""
+"""No rounding hides a fault in double precision."""
 
 EXPONENTS = range(-15, 0)
 """Powers of ten among which a detection limit is sought, below 1."""
@@ -112,7 +109,7 @@ class Trial:
     applied : callable, optional
         Gives the fault's context manager.
     reference : str
-        Rungs above `LOW` compare with what this backend wrote to the folder.
+        Rungs above that of the operators compare with what this backend wrote to the folder.
     problems : Problems, optional
         Networks of rungs 2 to 4; those of the catalogue, double precision first.
     skipped : str
@@ -144,7 +141,7 @@ class Trial:
         offers = {reference: Offer(), self.side: Offer()}
         if not catalogue.alike:
             offers = {reference: Offer.of(stored(own, reference, OFFER)), self.side: Offer.of(written(bench.backend))}
-        self.measured = Measured(offers, partial(_captured, bench, applied, {}), keep=None)
+        self.measured = Measured(offers, partial(_captured, bench, applied), keep=None)
 
     def climb(self, rungs: Iterable[str]) -> Ladder:
         """The ladder up to and with the first red rung; of the step's parts, up to and with the first red one."""
@@ -157,11 +154,10 @@ class Trial:
 
     def judged(self, rungs: Iterable[str]) -> Iterator[list[Finding]]:
         """What each judge finds of the candidate, which offers everything, before the next one asks for more."""
+        one_by_one = [replace(self.problems, cases=(c,), precisions=(p,)) for c, p in self.problems.networks]
         for rung in rungs:
-            problems = self.catalogue.problems if rung in LOW else self.problems
-            networks = [replace(problems, cases=(n.case,), precisions=(n.precision,)) for n in problems.networks]
             for judge in RUNGS[rung].judges:
-                for part in networks if rung == "forward" else [problems]:
+                for part in one_by_one if rung == "forward" else [self.problems]:
                     rows = judge(self.measured, part)
                     yield [replace(row, available=True) for row in rows if self._counts(row)]
 
@@ -181,16 +177,12 @@ def apart(folder: Path, reference: str, catalogue: Catalogue) -> frozenset[Key]:
     return frozenset(_key(row) for rows in judged for row in rows if not row.holds)
 
 
-def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Arrays:
+def _captured(bench: Bench, applied: Context, side: str, capture: str, part: str) -> Arrays:
     """The candidate's arrays under the fault; what the reference wrote before."""
-    before = stored(bench.folder, side, capture, part)
-    again = capture == "long" and not called.get("optimiser", True)  # more of the same steps, none of them called
-    if side != bench.name or (again and before):
-        return before
-    SEEN.clear()
+    if side != bench.name:
+        return stored(bench.folder, side, capture, part)
     with under(applied, side):
         arrays: Captured = CAPTURES[capture].measure(bench, part)
-    called[capture] = not SEEN or any(SEEN.values())
     return arrays
 
 

@@ -213,7 +213,7 @@ def allowed(
 
     def epsilons() -> float:
         moved = moves(where.case, seed)["object_patches" if where.tap in PREDICTED else keys[0]]
-        return ULPS * moved / (scale or float(np.linalg.norm(arrays[1][keys[1]])))
+        return float(ULPS * moved / (scale or np.linalg.norm(arrays[1][keys[1]])))
 
     watched = where.case in OUTSIDE  # these agree to far less, or not at all
     return compare(where, sides, arrays, keys, TOLERANCES[where.rung], scale, None if watched else epsilons)
