@@ -7,7 +7,9 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +20,9 @@ import pytest
 from ptyint.errors import ConfigError
 from ptyint.images import metrics
 from ptyint.parity.faults import campaign, injection
-from ptyint.parity.faults.campaign import Campaign, chosen
-from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, LISTED, OWN, Fault
+from ptyint.parity.faults.campaign import Campaign
+from ptyint.parity.faults.catalogue import BUILT_IN, CATALOGUE, EVIDENCE, LISTED, OWN
+from ptyint.parity.faults.fault import GROUP, Fault, catalogue_of
 from ptyint.parity.faults.trial import CONTROL, Limit, Outcome
 from ptyint.parity.rungs import RUNGS
 from ptyint.stages import faults, jobs_of
@@ -157,6 +160,31 @@ def test_the_catalogue_is_complete_and_says_where_it_comes_from() -> None:
         assert fault.upstream.startswith("own") == (fault in OWN)
 
 
+def test_a_candidate_brings_its_own_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The built-in one, PtychoPINN's, and that of another package, by an entry point; no other."""
+    theirs = catalogue_of("ptychopinn-pytorch")
+    assert catalogue_of("pytorch") is BUILT_IN and len({fault.id for fault in theirs.faults}) == len(theirs.faults) > 20
+    assert {fault.rung for fault in theirs.faults} == {"operator", "forward", "gradient", "step"}
+    with pytest.raises(ConfigError, match="No faults are known of 'mine'; they are of"):
+        catalogue_of("mine")
+    brought = EntryPoint("mine", "ptyint.parity.faults.ptychopinn:FAULTS", GROUP)
+    monkeypatch.setattr("ptyint.parity.faults.fault.metadata.entry_points", lambda group: [brought])
+    assert catalogue_of("mine") is theirs
+
+
+def test_the_stage_takes_any_candidate_that_has_a_catalogue() -> None:
+    (job,) = jobs_of(Request(("faults",), parameters={"candidate": "ptychopinn-pytorch", "faults": "U01"}))
+    assert job.notebook == "outside_faults" and [one.name for one in job.expects][1].startswith("U01 is caught: ")
+    assert job.parameters == {"candidate": "ptychopinn-pytorch", "faults": "U01"} and not job.needs
+    for parameters, words in (
+        ({"candidate": "numpy"}, "No faults are known of 'numpy'"),
+        ({"candidate": "ptychopinn-pytorch", "reference": "ptychopinn-pytorch"}, "are both 'ptychopinn-pytorch'"),
+        ({"candidate": "ptychopinn-pytorch", "faults": "F01"}, "No fault has the id 'F01'. Did you mean 'U01'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            jobs_of(Request(("faults",), parameters=parameters))
+
+
 def test_expectations_are_those_on_record() -> None:
     """First red rung of each listed fault, as the record has it; where it leaves a choice, any of them."""
     expected = {
@@ -171,9 +199,10 @@ def test_expectations_are_those_on_record() -> None:
 
 
 def test_an_unknown_id_is_an_error() -> None:
-    assert [fault.id for fault in chosen("F01, P03")] == ["F01", "P03"] and len(chosen()) == len(CATALOGUE)
+    assert [fault.id for fault in BUILT_IN.chosen("F01, P03")] == ["F01", "P03"]
+    assert BUILT_IN.chosen() == (*CATALOGUE.values(), EVIDENCE)
     with pytest.raises(ConfigError, match="'F99'"):
-        chosen("F01, F99")
+        BUILT_IN.chosen("F01, F99")
 
 
 # --- the score ---
@@ -189,9 +218,10 @@ def scored(**fields: Any) -> Campaign:
         "B": Outcome("B", "forward", "case", "float64", "elsewhere", place="elsewhere, case, float64", ratio=2.0),
         "C": Outcome("C"),
         CONTROL: Outcome(CONTROL),
+        EVIDENCE.id: Outcome(EVIDENCE.id, "evidence", place="verdict: not run", ratio=math.nan),
     }
-    faults = (some("A", "operator"), some("B", "operator"), some("C", "step"))
-    return replace(Campaign(faults, outcomes, rounding=1e-3, evidence="not run"), **fields)
+    faults = (some("A", "operator"), some("B", "operator"), some("C", "step"), EVIDENCE)
+    return replace(Campaign(faults, outcomes, rounding=1e-3), **fields)
 
 
 def verdicts(one: Campaign) -> dict[str, str]:
@@ -227,7 +257,7 @@ def test_a_false_alarm_and_what_was_not_tried_are_not_green() -> None:
     alarmed = scored(tried={CONTROL: Outcome(CONTROL, "forward", tap="tap", place="tap", ratio=1.1)})
     found = verdicts(alarmed)
     assert found[NO_FALSE_ALARM.name] == "fail" and found["A is caught: fault A"] == "not run"
-    nothing = scored(tried={}, evidence="")
+    nothing = scored(tried={})
     assert "pass" not in verdicts(nothing).values()
     assert "A fault A" in nothing.sentence and nothing.weakest is None
 
@@ -235,17 +265,21 @@ def test_a_false_alarm_and_what_was_not_tried_are_not_green() -> None:
 @pytest.mark.parametrize(
     ("evidence", "verdict"), [("not run", "pass"), ("fail", "pass"), ("pass", "fail"), ("", "not run")]
 )
-def test_a_green_page_on_a_skipped_test_is_an_uncaught_fault(evidence: str, verdict: str) -> None:
-    one = scored(evidence=evidence)
+def test_a_green_page_on_a_skipped_test_is_an_uncaught_fault(
+    evidence: str, verdict: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(campaign, "captured", lambda *given: nullcontext((tmp_path, [])))
+    monkeypatch.setattr(campaign, "_tried", lambda *given: {})
+    one = campaign.run(tmp_path, EVIDENCE.id, evidence=evidence)
     assert verdicts(one)["F20 is caught: the test is skipped, and its log says green"] == verdict
     assert (EVIDENCE.title in one.sentence) == (verdict != "pass")
 
 
 def test_checks_are_those_that_were_declared() -> None:
-    everything = Campaign(tuple(CATALOGUE.values()), {})
+    everything = Campaign(BUILT_IN.faults, {})
     declared = [(one.name, one.relation, one.bound) for one in criteria()]
     assert [(check.name, check.relation, check.bound) for check in checks(everything)] == declared
-    assert len(criteria(chosen("F01"))) == 4
+    assert len(criteria(BUILT_IN.chosen("F01"))) == 3
 
 
 def test_the_evidence_engine_is_not_fooled_by_a_skipped_test() -> None:
@@ -258,9 +292,9 @@ def test_the_file_keeps_every_key_as_a_field_and_what_is_not_finite(tmp_path: Pa
     scored(tried=outcomes, limits=limits).save(tmp_path / campaign.NAME)
     values = json.loads((tmp_path / campaign.NAME).read_text())
     frame = pd.DataFrame(values["outcomes"]).set_index("id")
-    assert list(frame.index) == ["A", "B", "C"] and frame.loc["A", "operand"] == "random"
+    assert list(frame.index) == ["A", "B", "C", "F20"] and frame.loc["A", "operand"] == "random"
     assert frame.loc["B", ["step", "ratio", "expected"]].tolist() == [2, "inf", "operator"]
-    assert [one["size"] for one in values["limits"]] == [1e-9, "nan"] and values["evidence"] == "not run"
+    assert [one["size"] for one in values["limits"]] == [1e-9, "nan"]
 
 
 def test_the_figure_draws_every_fault_also_that_of_the_evidence_engine() -> None:
@@ -270,11 +304,11 @@ import sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from cells import run_cell
 from ptyint.parity.faults.campaign import Campaign
-from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE
+from ptyint.parity.faults.catalogue import BUILT_IN, CATALOGUE, EVIDENCE
 from ptyint.parity.faults.trial import Outcome
 
-faults = tuple(CATALOGUE.values())
-done = Campaign(faults, {{one.id: Outcome(one.id, one.rung) for one in faults[1:]}}, evidence="not run")
+faults = BUILT_IN.faults
+done = Campaign(faults, {{one.id: Outcome(one.id, one.rung) for one in faults[1:]}})
 outcomes = done.outcomes
 picture = run_cell("sensitivity", "figure = Figure(", done=done, outcomes=outcomes, caught=outcomes["rung"] != "")
 labels = [text.get_text() for ax in picture.figure.axes for text in ax.get_yticklabels()]

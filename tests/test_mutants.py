@@ -17,7 +17,8 @@ import pytest
 from ptyint import cli
 from ptyint.errors import ConfigError
 from ptyint.evidence import manifest
-from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE
+from ptyint.parity.faults.catalogue import BUILT_IN
+from ptyint.parity.faults.trial import CONTROL, REFERENCE
 from ptyint.parity.worker import give
 from ptyint.stages.faults import SCORE
 
@@ -66,7 +67,7 @@ def test_marks_are_of_lines_that_are_there_and_give_a_reason() -> None:
 
 
 def tried(tmp_path: Path, module: str, text: str, timeout: float = mutants.TIMEOUT) -> Mutant:
-    give(tmp_path, (REFERENCE, "pytorch"), PROBLEMS)
+    give(tmp_path, (REFERENCE, "pytorch"), BUILT_IN.problems)
     return mutants.tried(Mutant(module, "by hand", 1, "", "", "some"), text, tmp_path, timeout)
 
 

@@ -31,7 +31,7 @@ def code(path: Path) -> list[nbformat.NotebookNode]:
 def test_there_are_notebooks() -> None:
     assert {path.stem for path in NOTEBOOKS} == {
         "reconstruct", "workflow", "compare", "e2a_fixtures", "e2b_red", "e2c_green", "e2d_parity", "explore", "ladder",
-        "ptychodus", "sensitivity", "sweep", "your_models",
+        "outside_faults", "ptychodus", "sensitivity", "sweep", "your_models",
     }  # fmt: skip
 
 

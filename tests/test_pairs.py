@@ -14,12 +14,12 @@ from cells import run_cell
 from ptyint.evidence.checks import SIGNS, VERDICTS, Check, worst
 from ptyint.evidence.display import VERDICT_CELLS, Table, checks_table
 from ptyint.evidence.record import Record
-from ptyint.parity import operands
+from ptyint.parity import operands, reproducers
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding, Place
-from ptyint.parity.problems import Plan, Problems
+from ptyint.parity.problems import Network, Plan, Problems
 from ptyint.parity.results import Ladder
-from ptyint.parity.rungs import RUNGS, cost, operator, workflow
+from ptyint.parity.rungs import RUNGS, cost, forward, operator, workflow
 from ptyint.parity.rungs.rung import Measured
 
 PAIR = ("mine", "yours")
@@ -108,6 +108,56 @@ def test_the_summary_says_what_is_supported_and_what_is_not() -> None:
     assert "⊘ not available" in Table.of(one.overview, "The ladder").html
     assert [row.note for row in one.rung("step").unavailable] == ["mine and yours do not offer trace"] * 2
     assert len(one.rung("step").unavailable) == 2 and one.rung("step").worst() is None
+
+
+def test_what_neither_side_offers_is_said_once() -> None:
+    rows = [
+        Finding.unavailable(Place("operator", "", "float32", tap), (side, "referee"), f"{side} does not offer them")
+        for side in PAIR
+        for tap in ("upsample", "propagate")
+    ]
+    one = ladder(finding("operator"), *rows)
+    check = next(check for check in one.checks() if check.name.startswith("operator, float32"))
+    assert "4 not available (upsample, propagate: mine and yours do not offer them)" in check.note
+
+
+def test_the_page_of_a_pair_from_outside_opens_with_what_a_reconstruction_hangs_on() -> None:
+    """The largest consequence in default settings first; where the ladder parts first comes below."""
+    known = {"where": "file.py: function", "repair": "", "words": "", "places": ["forward, tap"], "script": ""}
+    apart = [
+        {**known, "mechanism": "One merges, the other does not.", "patches": 0.25, "angle": 30.0, "default": True},
+        {**known, "mechanism": "One has a mask.", "patches": "nan", "angle": "nan", "default": False},
+    ]
+    words = reproducers.headline(apart)
+    assert words.startswith("In default settings they disagree in 1 things, in others in 1 more.")
+    assert "1. One merges, the other does not. Put into the reference alone: object patches change by 0.25" in words
+    assert "gradient turns by 30°" in words and "mask" not in words
+    one = ladder(finding("contract", 3.0), finding("operator", 3.0))
+    climb = SimpleNamespace(disagreements=apart, commands=(), datasets={})
+    names = {"ladder": one, "climb": climb, "plan": Plan(), "reference": one.reference, "candidate": one.candidate}
+    page = run_cell("ladder", "Claims that the evidence supports", **names)
+    assert words in page.record.compared and "part on rung" not in page.record.compared
+    assert "The backends part on rung 0 (contract)" in page.html
+    assert next(iter(page.record.numbers)) == "disagreements in default settings"
+
+
+@pytest.mark.parametrize(
+    ("pair", "holds"), [(("ptychopinn-tensorflow", "ptychopinn-pytorch"), True), (("mine", "yours"), False)]
+)
+def test_a_tap_that_one_side_alone_shows_is_red_unless_it_is_by_design(pair: tuple[str, str], holds: bool) -> None:
+    reference, candidate = pair
+    network = Network("N 64, gridsize 1, equal networks, no merge", "float32")
+    theirs = {tap: np.ones(3) for tap in ("phase", "inputs", "region", "encoder.0.down", "loss")}
+    theirs |= {"gradient/phase": np.ones(3), "gradient/inputs": np.ones(3)}
+    ours = {tap: np.ones(3) for tap in ("phase", "inputs", "loss", "predicted", "gradient/inputs")}
+    both = measured({"trace": {reference: theirs, candidate: ours}}, dict.fromkeys(pair, Offer()))
+    found = {row.tap: row for row in forward.one_sided("forward", network, both)}
+    assert set(found) == {"region", "encoder.0.down"} and found["region"].holds == holds
+    assert found["encoder.0.down"].red and found["encoder.0.down"].note == f"{candidate} does not show it"
+    assert ("by design: " in found["region"].note) == holds
+    assert [row.tap for row in forward.one_sided("gradient", network, both)] == ["phase"]
+    assert not list(forward.one_sided("loss", network, both))
+    assert not list(forward.one_sided("forward", Network("gridsize 1", "float32"), both))  # there a missing tap is red
 
 
 def test_costs_that_cannot_be_measured_are_not_available() -> None:

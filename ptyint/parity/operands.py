@@ -125,13 +125,18 @@ def of_others(seed: int = 0) -> Operands:
 def centred_merges(seed: int = 0) -> Operands:
     """The merges of :func:`of_the_model`, whose groups have means of their own, at offsets from the mean.
 
-    A backend that is not built in may take the mean off.
+    A backend that is not built in may take the mean off. The last, patches that are empty around their middle, are
+    merged alike whatever weight a border has.
     """
     merges = {name: given for (operator, name), given in of_the_model(seed).items() if operator == MERGE}
-    return {
+    centred = {
         (MERGE, f"{name}, from the mean"): (patches, offsets - offsets.mean(axis=1, keepdims=True), n_canvas)
         for name, (patches, offsets, n_canvas) in merges.items()
     }
+    patches, whole, _ = merges["whole offsets"]
+    whole = np.append(whole[:, :-1], -whole[:, :-1].sum(axis=1, keepdims=True), axis=1)
+    middles = np.pad(patches[..., 16:48, 16:48], [(0, 0), (0, 0), (16, 16), (16, 16)])
+    return centred | {(MERGE, "middles alone"): (middles, whole, 128)}
 
 
 def everything(seed: int = 0) -> Operands:

@@ -18,14 +18,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ptyint._atomic import write_arrays, write_text
-from ptyint.backends import UPSTREAM
 from ptyint.backends.ptychopinn.known import Mechanism, mechanism
 from ptyint.evidence.checks import to_json
 from ptyint.parity import operands
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import REFEREE, Arrays, Finding
 from ptyint.parity.configurations import FIXTURE, OUTSIDE
-from ptyint.parity.rungs.forward import PREDICTED
+from ptyint.parity.rungs.forward import ONE_SIDE, PREDICTED
 from ptyint.parity.rungs.rung import stored
 from ptyint.parity.rungs.step import OWN
 from ptyint.parity.rungs.workflow import ARCHITECTURE, ENERGY, ILLUMINATING
@@ -66,6 +65,9 @@ LIKE = {
     **dict.fromkeys(("loss", "poisson_nll", "expected_amplitude"), LOSS),
 }
 """Taps and operators to the tap whose consequence is theirs."""
+
+FIRST = 3
+"""So many stand in the headline."""
 
 Consequences = Mapping[str, Mapping[str, float]]
 
@@ -138,6 +140,19 @@ def table(disagreements: Sequence[Disagreement]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def headline(disagreements: Sequence[Disagreement]) -> str:
+    """What most of a reconstruction hangs on in default settings, in words, for the top of a page."""
+    n_default = sum(one["default"] for one in disagreements)
+    lines = [
+        f"{row[1]} Put into the reference alone: object patches change by {row[2]}, gradient turns by {row[3]}."
+        for row in table(disagreements[: min(n_default, FIRST)]).itertuples()
+    ]
+    more = (
+        f"In default settings they disagree in {n_default} things, in others in {len(disagreements) - n_default} more."
+    )
+    return " ".join([more, "What most of a reconstruction hangs on:", *lines])
+
+
 def _shown(size: Any, words: str) -> str:
     return words.format(size) if isinstance(size, float) and math.isfinite(size) else "-"
 
@@ -149,6 +164,7 @@ def networks(findings: Sequence[Finding]) -> pd.DataFrame:
         rows = [row for row in findings if row.case == case and row.available]
         red = [row for row in rows if row.rung == "forward" and row.red and row.tap not in PREDICTED]
         own = list(dict.fromkeys(row.tap for row in red if not row.is_consequence))
+        alone = [f"{row.tap}: {row.note}" for row in rows if row.operand == ONE_SIDE]
         notes = [row.note for row in rows if row.operand == "direction"]
         steps = [f"{row.error:.2g}" for row in rows if row.tap == "own optimiser"]
         lines.append({
@@ -156,6 +172,7 @@ def networks(findings: Sequence[Finding]) -> pd.DataFrame:
             "layers and operators alike": f"{sum(row.holds for row in rows if row.rung == 'forward')} of "
             f"{sum(row.rung == 'forward' for row in rows)}",
             "differ for themselves": ", ".join(own) or "none",
+            "shown by one side alone": "; ".join(alone) or "-",
             "gradient of all weights": notes[0] if notes else "-",
             "first step apart, with the same gradients": steps[0] if steps else "-",
             "with its own": steps[-1] if steps else "-",
@@ -169,8 +186,8 @@ def _kind(row: Finding) -> str:
 
 
 def _mechanism(row: Finding, sides: Iterable[str]) -> Mechanism | None:
-    """What is known of PtychoPINN's own pair: it says nothing about any other."""
-    return None if set(sides) != set(UPSTREAM) else mechanism(row.rung, f"{row.tap} {_kind(row)}".rstrip())
+    shown = f"{ONE_SIDE} " if row.operand == ONE_SIDE else ""
+    return mechanism(row.rung, f"{shown}{row.tap} {_kind(row)}".rstrip(), sides)
 
 
 def _is_its_own(row: Finding, told: Consequences) -> bool:
@@ -251,7 +268,7 @@ def _script(
     elif worst.rung == "step":
         template = "step" if worst.tap == "own optimiser" else "still"
         values |= {"network": network}
-    elif worst.case in OUTSIDE:
+    elif worst.case in OUTSIDE and worst.operand != ONE_SIDE:
         template, key_ = "network", f"{'gradient/' * (worst.rung == 'gradient')}{worst.tap}"
         values |= {"network": network, "key": key_}
     elif worst.tap in STAGES:

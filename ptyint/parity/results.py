@@ -48,7 +48,7 @@ class Judged:
             return [self._of_place(*one) for one in zip(asked, rung.places, strict=True)]
         checks = [self._of_largest(*one) for one in zip(asked, rung.precisions, strict=False)]
         if rung.shrinks:
-            missing = _why(self.unavailable)
+            missing = _why([row for row in self.unavailable if not row.tap] or self.unavailable)
             checks.append(asked[-1].measured(self.shrinks, missing, available=not missing))
         return checks
 
@@ -111,11 +111,16 @@ class Judged:
 
 
 def _why(missing: Sequence[Finding]) -> str:
-    """What is not available, in words; empty where everything is."""
-    taps: dict[str, dict[str, None]] = {}
+    """What is not available, in words, what holds for both sides said once; empty where everything is."""
+    groups: dict[str, list[Finding]] = {}
     for row in missing:
-        taps.setdefault(row.note, {})[row.tap] = None
-    reasons = [f"{', '.join(filter(None, names))}: {note}".removeprefix(": ") for note, names in taps.items()]
+        groups.setdefault(row.note.removeprefix(f"{row.side} does"), []).append(row)
+    reasons = []
+    for words, rows in groups.items():
+        taps = ", ".join(dict.fromkeys(row.tap for row in rows if row.tap))
+        sides = dict.fromkeys(row.side for row in rows) if rows[0].note != words else ()
+        who = " and ".join(sides) + ("", " does", " do")[len(sides)]
+        reasons.append(f"{taps}: {who}{words}".removeprefix(": "))
     return f"{len(missing)} not available ({'; '.join(reasons)})" if missing else ""
 
 

@@ -8,11 +8,17 @@ from pathlib import Path
 
 from ptyint.errors import ConfigError
 from ptyint.evidence.checks import Check, Criterion, worst
+from ptyint.evidence.execution import notebook_path, parameter_defaults
 from ptyint.evidence.pytest_runs import run_tests
 from ptyint.evidence.run import Job
-from ptyint.parity.faults.campaign import NAME, Campaign, chosen
-from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, Fault
+from ptyint.parity.faults.campaign import NAME, Campaign
+from ptyint.parity.faults.catalogue import BUILT_IN
+from ptyint.parity.faults.fault import Fault, catalogue_of
+from ptyint.parity.faults.injection import SIDE
 from ptyint.stages.request import Request, Stage
+
+BY_HAND, FROM_OUTSIDE = "sensitivity", "outside_faults"
+"""Notebooks: of the built-in candidate, with faults to be tried by hand; and of any other that has a catalogue."""
 
 NO_FALSE_ALARM = Criterion.fact("without a fault every rung holds")
 PLACES = Criterion("share of faults named at the expected rung and tap", ">=", 0.9)
@@ -27,9 +33,9 @@ def test_full_cycle(gridsize):
 """
 
 
-def criteria(faults: Sequence[Fault] = tuple(CATALOGUE.values())) -> tuple[Criterion, ...]:
-    """One for the control, one a fault, that of the evidence engine the last, and one for the places."""
-    caught = (Criterion.fact(f"{fault.id} is caught: {fault.title}") for fault in (*faults, EVIDENCE))
+def criteria(faults: Sequence[Fault] = BUILT_IN.faults) -> tuple[Criterion, ...]:
+    """One for the control, one a fault, and one for the places."""
+    caught = (Criterion.fact(f"{fault.id} is caught: {fault.title}") for fault in faults)
     return (NO_FALSE_ALARM, *caught, PLACES)
 
 
@@ -56,13 +62,19 @@ def skipped_test() -> str:
 
 
 def _jobs(request: Request) -> list[Job]:
-    names, given = ("faults", "faults", STAGE.title, "sensitivity"), request.given("faults")
-    n = given.get("n_mutants", 60 if request.profile == "full" else 0)
+    catalogue = catalogue_of(request.given("faults").get("candidate", SIDE))
+    notebook = BY_HAND if catalogue is BUILT_IN else FROM_OUTSIDE
+    given = {**parameter_defaults(notebook_path(notebook)), **request.given("faults")}
+    if given["reference"] == catalogue.side:
+        raise ConfigError(f"reference and candidate are both {catalogue.side!r}; a fault would be in both.")
+    names, expects = ("faults", "faults", STAGE.title, notebook), criteria(catalogue.chosen(given["faults"]))
+    if notebook == FROM_OUTSIDE:
+        return [Job(*names, {}, expects, (NAME,), alone=True)]
+    n = request.given("faults").get("n_mutants", 60 if request.profile == "full" else 0)
     if n and find_spec("cosmic_ray") is None:
         raise ConfigError("Mutants are made by cosmic-ray: pip install cosmic-ray, or try none: -p n_mutants 0.")
-    expects = (*criteria(chosen(given.get("faults", ""))), *((UNCHANGED, SCORE) if n else ()))
-    artifacts = (NAME, *(["mutants.json"] if n else []))
-    return [Job(*names, {"n_mutants": n}, expects, artifacts, needs=("ladder",), alone=True)]
+    more, artifacts = ((UNCHANGED, SCORE), (NAME, "mutants.json")) if n else ((), (NAME,))
+    return [Job(*names, {"n_mutants": n}, (*expects, *more), artifacts, needs=("ladder",), alone=True)]
 
 
 STAGE = Stage("Seeded faults", "real porting faults, put in: does the ladder go red, and where", _jobs)

@@ -11,7 +11,6 @@ from ptyint.backends.installed import describe
 from ptyint.config import COUNT, PATTERN_SIZES, RULES, SEVERAL, InferenceConfig, ModelConfig, check_value
 from ptyint.errors import BackendUnavailableError, ConfigError, MissingFixtureError
 from ptyint.evidence.run import Job
-from ptyint.parity.faults.campaign import chosen
 from ptyint.scans.files import OPTIONS
 from ptyint.scans.fixtures import missing
 
@@ -42,7 +41,6 @@ ALLOWED: dict[str, Callable[[Any], object]] = {
     **{name: partial(check_value, name, rule=COUNT) for name in ("n_pairs", "n_reruns", "n_independent")},
     **dict.fromkeys(("fixture", "fixtures"), at_hand),
     "M": lambda M: InferenceConfig(ModelConfig(max(PATTERN_SIZES)), M=M),
-    "faults": chosen,
     **{
         name: partial(check_value, name, rule=(values.__contains__, f"one of {list(values)}, or None"))
         for name, (_, _, values) in OPTIONS.items()

@@ -1,10 +1,13 @@
 """In what PtychoPINN's two backends are known to disagree: the mechanism, and the function that has it."""
 
 import tomllib
+from collections.abc import Iterable
 from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+
+from ptyint.backends import UPSTREAM
 
 
 class Mechanism(NamedTuple):
@@ -22,6 +25,8 @@ class Mechanism(NamedTuple):
         The setting of PtychoPINN's own that repairs it; empty where there is none.
     default : bool
         Whether it shows in default settings.
+    design : bool
+        Whether it is no disagreement: one side is made in another way.
     """
 
     shows: list[tuple[str, str]]
@@ -29,6 +34,7 @@ class Mechanism(NamedTuple):
     where: str
     repair: str = ""
     default: bool = True
+    design: bool = False
 
 
 @cache
@@ -38,6 +44,8 @@ def known() -> tuple[Mechanism, ...]:
     return tuple(Mechanism(**one) for one in table["known"])
 
 
-def mechanism(rung: str, tap: str) -> Mechanism | None:
-    """What is known of a place; None: nothing."""
-    return next((one for one in known() if any(fnmatch(rung, a) and fnmatch(tap, b) for a, b in one.shows)), None)
+def mechanism(rung: str, tap: str, sides: Iterable[str]) -> Mechanism | None:
+    """What is known of a place of PtychoPINN's own pair, or of how either side is made; None: nothing."""
+    theirs = set(sides) & set(UPSTREAM)
+    said = [one for one in known() if len(theirs) == 2 or (theirs and one.design)]
+    return next((one for one in said if any(fnmatch(rung, a) and fnmatch(tap, b) for a, b in one.shows)), None)

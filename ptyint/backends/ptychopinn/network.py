@@ -40,6 +40,10 @@ def check(config: TrainingConfig, weights: Weights, good: Mask, precision: str |
 # --- names ---
 
 
+LIKE = {"mean pooling": "max-pooling"}
+"""Kind to the one in whose place it may stand: then it is found to differ, and not to be missing."""
+
+
 def sequence(config: ModelConfig) -> Iterator[tuple[str, str]]:
     """Convolutions, poolings and up-samplings in the order of the data, each with its kind."""
     ends = {f"encoder.{i}": ("down", "max-pooling") for i in range(len(encoder_filters(config)))}
@@ -60,7 +64,7 @@ def named(kinds: Mapping[str, str], config: ModelConfig) -> dict[str, str]:
     """
     wanted, found = list(sequence(config)), dict[str, str]()
     for kind in dict(wanted).values():
-        own = [layer for layer, one in kinds.items() if one == kind and ".attention" not in layer]
+        own = [layer for layer, one in kinds.items() if LIKE.get(one, one) == kind and ".attention" not in layer]
         found |= zip([layer for layer, one in wanted if one == kind], own, strict=False)
     missing = [layer for layer, _ in wanted if layer not in found]
     if missing:
@@ -155,13 +159,15 @@ class WatchedNetwork(ABC):
         return {**self._canonical(self.watched.read()), **self.physics()}
 
     def _canonical(self, own: Arrays) -> Weights:
-        return {name: fitted(name, own[self.own[name]], shape) for name, shape in self.shapes.items()}
+        # No gradient comes to a layer behind one where it is stopped.
+        found = {name: own[key] for name, key in self.own.items() if key in own}
+        return {name: fitted(name, array, self.shapes[name]) for name, array in found.items()}
 
     def trace(self, batch: Batch, given: Mapping[str, NDArray[Any]] | None = None) -> Arrays:
         """Every tap of one forward and backward pass; see :meth:`.protocol.Network.trace`."""
         self.watched.inputs, self.watched.targets = self.arrange(batch)
         found = self.watched.trace(False, dict(given or {}))
-        slopes = {name: found.pop(f"gradient/{name}") for name in self.own.values()}
+        slopes = {name: found.pop(key) for name in self.own.values() if (key := f"gradient/{name}") in found}
         taps = {
             name: array for name, array in found.items() if name.removeprefix("gradient/") not in self.watched.weights
         }

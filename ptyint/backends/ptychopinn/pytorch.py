@@ -76,6 +76,10 @@ class PtychoPINNPyTorch(Adapter):
         """The same, with the network that :func:`parity_settings` makes."""
         return PtychoPINNPyTorch(parity_settings)
 
+    def forget(self) -> None:
+        """Forget the models that were trained to see what training does."""
+        _trained.cache_clear()
+
     def describe(self) -> dict[str, Any]:
         """Commit, versions, threads."""
         return ptychopinn.description(self.name, "cpu", torch.get_num_threads())

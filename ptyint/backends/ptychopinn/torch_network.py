@@ -35,8 +35,6 @@ TAPS = {
 FUNCTIONS = {"reassemble_patches_position_real": "region", "pad_and_diffract": "diffraction"}
 """The same of functions that it calls."""
 
-ORIGINAL = {name: getattr(helper, name) for name in FUNCTIONS}
-
 
 class Recorder(pytorch.Recorder):
     """A recorder under canonical names; what has none, and channels that the canonical layer has not, pass by."""
@@ -82,11 +80,12 @@ class Module(TorchModule):
         """See :class:`ptyint.backends.models.Watched`."""
         with ExitStack() as stack:
             for name in FUNCTIONS:
-                stack.enter_context(mock.patch.object(helper, name, partial(self._called, recorder, name)))
+                called = partial(self._called, recorder, name, getattr(helper, name))
+                stack.enter_context(mock.patch.object(helper, name, called))
             return super().run(inputs, training, recorder)
 
-    def _called(self, recorder: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-        first, *others = ORIGINAL[name](*args, **kwargs)
+    def _called(self, recorder: Any, name: str, original: Any, *args: Any, **kwargs: Any) -> Any:
+        first, *others = original(*args, **kwargs)
         return recorder(name, first), *others
 
     def _enter(self, recorder: Any, name: str, module: Any, args: tuple[Any, ...]) -> tuple[Any, ...]:

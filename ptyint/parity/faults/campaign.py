@@ -17,14 +17,14 @@ from typing import Any
 import pandas as pd
 
 from ptyint._atomic import write_text
-from ptyint.errors import ConfigError, did_you_mean
 from ptyint.evidence.checks import to_json
 from ptyint.evidence.processes import SCRATCH_VARIABLE
 from ptyint.parity.compare import plain
 from ptyint.parity.configurations import SAVED
-from ptyint.parity.faults.catalogue import CATALOGUE, EVIDENCE, SIZED, Fault
+from ptyint.parity.faults.catalogue import BUILT_IN, EVIDENCE
+from ptyint.parity.faults.fault import Catalogue, Fault, catalogue_of
 from ptyint.parity.faults.injection import SIDE
-from ptyint.parity.faults.trial import CONTROL, PROBLEMS, REFERENCE, ROUNDING, Limit, Outcome
+from ptyint.parity.faults.trial import CONTROL, REFERENCE, ROUNDING, Limit, Outcome
 from ptyint.parity.ladder import Climb, run_module
 from ptyint.parity.rungs import CAPTURES, NUMBERS, training
 from ptyint.parity.rungs.rung import file_name
@@ -32,8 +32,8 @@ from ptyint.parity.worker import Worker, give
 
 NAME = "sensitivity.json"
 
-CAPTURED = ((SIDE, "training", "long"), (REFERENCE, "trace", "optimiser", "training"))
-"""Backend and what it measures, in a process each, before the first trial."""
+Part = tuple[str, str, str]
+"""Backend, capture and its part."""
 
 LEFT = "captured"
 """Folder of a run where the ladder leaves that, if it has it."""
@@ -52,8 +52,6 @@ class Campaign:
     rounding : float
         What a move of the initial weights by one ulp changes in a reconstruction, to read the limits' changes by; NaN
         where it was not measured.
-    evidence : str
-        Verdict of the evidence engine on a skipped test, which is the fault `EVIDENCE`; empty: not tried.
     commands : tuple of dict
         What ran, for a run's record.
     """
@@ -62,23 +60,18 @@ class Campaign:
     tried: dict[str, Outcome]
     limits: tuple[Limit, ...] = ()
     rounding: float = math.nan
-    evidence: str = ""
     commands: tuple[dict[str, Any], ...] = ()
 
     @cached_property
     def outcomes(self) -> pd.DataFrame:
-        """A row for each fault, that of the evidence engine the last.
+        """A row for each fault.
 
         Columns: id, title, upstream, expected, expected_tap; then those of :class:`Outcome`; `caught`, None where it
         was not tried; `right`, whether the first red rung and tap are the expected ones.
         """
-        tried = dict(self.tried)
-        if self.evidence:
-            rung = "" if self.evidence == "pass" else EVIDENCE.rung
-            tried[EVIDENCE.id] = Outcome(EVIDENCE.id, rung, place=f"verdict: {self.evidence}", ratio=math.nan)
         rows = []
-        for fault in (*self.faults, EVIDENCE):
-            one = tried.get(fault.id, Outcome(fault.id, ratio=math.nan))
+        for fault in self.faults:
+            one = self.tried.get(fault.id, Outcome(fault.id, ratio=math.nan))
             row = {
                 "id": fault.id,
                 "title": fault.title,
@@ -86,7 +79,7 @@ class Campaign:
                 "expected": fault.rung,
                 "expected_tap": ", ".join(filter(None, (fault.tap, fault.operand))),
                 **asdict(one),
-                "caught": one.caught if fault.id in tried else None,
+                "caught": one.caught if fault.id in self.tried else None,
                 "right": one.at_the_right_place(fault),
             }
             rows.append(row)
@@ -100,7 +93,7 @@ class Campaign:
     @property
     def weakest(self) -> Outcome | None:
         """The catch with the smallest margin."""
-        caught = [one for id, one in self.tried.items() if one.caught and id != CONTROL]
+        caught = [one for id, one in self.tried.items() if one.caught and id not in (CONTROL, EVIDENCE.id)]
         return min(caught, key=lambda one: one.ratio, default=None)
 
     @property
@@ -124,51 +117,45 @@ class Campaign:
             if fault.id in self.tried
         ]
         values = {
-            "version": 2,
+            "version": 3,
             "score": self.sentence,
             "outcomes": outcomes,
             "limits": [plain(one) for one in self.limits],
             "rounding": to_json(self.rounding),
-            "evidence": self.evidence,
         }
         write_text(path, json.dumps(values, indent=1))
-
-
-def chosen(ids: str = "") -> tuple[Fault, ...]:
-    """Faults of the catalogue by their ids, separated by commas; all of them for an empty text.
-
-    Raises
-    ------
-    ConfigError
-        An unknown id.
-    """
-    names = [name.strip() for name in str(ids).split(",") if name.strip()]
-    for name in names:
-        if name not in CATALOGUE:
-            hint = did_you_mean(name, CATALOGUE) or f" They are {', '.join(CATALOGUE)}."
-            raise ConfigError(f"No fault has the id {name!r}.{hint}")
-    return tuple(fault for fault in CATALOGUE.values() if not names or fault.id in names)
 
 
 def leave(climb: Climb) -> None:
     """Leave to the notebooks that follow in a run what the trials are held against, if the ladder captured the same."""
     scratch = os.environ.get(SCRATCH_VARIABLE)
-    if scratch and (*climb.pair, climb.problems.seed) == (REFERENCE, SIDE, PROBLEMS.seed):
+    if scratch and (*climb.pair, climb.problems.seed) == (REFERENCE, SIDE, BUILT_IN.problems.seed):
         left = Path(scratch) / LEFT
         left.mkdir(exist_ok=True)
         bundles = [training.file_name(side, name) for side in climb.pair for name in SAVED]
-        for name in [*bundles, *(file_name(*one) for asked in CAPTURED for one in _parts(asked))]:
+        for name in [*bundles, *(file_name(*one) for some in _captures(REFERENCE, BUILT_IN) for one in some)]:
             if (climb.scratch / name).is_file():
                 shutil.copy(climb.scratch / name, left)
 
 
-def _parts(asked: tuple[str, ...]) -> list[tuple[str, str, str]]:
-    """Backend, capture and part of all that is asked of a backend."""
-    backend, *captures = asked
-    return [(backend, name, part) for name in captures for part in CAPTURES[name].parts(PROBLEMS)]
+def _captures(reference: str, catalogue: Catalogue) -> list[list[Part]]:
+    """Backend, capture and part of all that is measured before the first trial, in a process each."""
+    asked = ((catalogue.side, catalogue.of_candidate), (reference, catalogue.of_reference))
+    return [
+        [(side, name, part) for name in names for part in CAPTURES[name].parts(catalogue.problems)]
+        for side, names in asked
+    ]
 
 
-def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", timeout: float = 1200.0) -> Campaign:
+def run(
+    folder: str | os.PathLike[str],
+    ids: str = "",
+    *,
+    reference: str = REFERENCE,
+    candidate: str = SIDE,
+    evidence: str = "",
+    timeout: float = 1200.0,
+) -> Campaign:
     """Seed every fault (or those of `ids`), climb, and count.
 
     Parameters
@@ -176,50 +163,62 @@ def run(folder: str | os.PathLike[str], ids: str = "", *, evidence: str = "", ti
     folder : path-like
         Gets ``sensitivity.json`` and a log of each process; must exist.
     ids : str
-        See :func:`chosen`.
+        See :meth:`Catalogue.chosen`.
+    reference, candidate : str
+        Names of backends; the faults are those of the candidate.
     evidence : str
-        See :class:`Campaign`.
+        Verdict of the evidence engine on a skipped test, which is the fault `EVIDENCE`; empty: not tried.
     timeout : float
         Seconds for each capture, and for each share of the faults.
 
     Raises
     ------
     ConfigError
-        An unknown id.
+        An unknown id, or a candidate without a catalogue.
     """
-    faults, target = chosen(ids), Path(folder)
-    # The longest come first: the control, which climbs to the end, then faults by their expected rung, highest first.
-    asked = [CONTROL, *(fault.id for fault in sorted(faults, key=lambda fault: -NUMBERS[fault.rung]))]
-    sized = [str(number) for number in range(len(SIZED))]
-    shares = ("share0", *asked[::2], *sized[1::2]), ("share1", *asked[1::2], *sized[::2], ROUNDING)  # for two cores
+    catalogue, target = catalogue_of(candidate), Path(folder)
+    faults = catalogue.chosen(ids)
+    # The longest are shared out first; the control, which climbs to the end, is tried last: no fault may be left.
+    high = sorted((fault for fault in faults if fault is not EVIDENCE), key=lambda fault: -NUMBERS[fault.rung])
+    asked = [CONTROL, *(fault.id for fault in high)]
+    sized = [str(number) for number in range(len(catalogue.sized))]
+    shares = [["share0", *asked[::2][::-1], *sized[1::2]], ["share1", *asked[1::2], *sized[::2]]]  # for two cores
+    shares[1] += [ROUNDING] * catalogue.alike
     answers: dict[str, Any] = {}
-    with captured(target, timeout) as (scratch, commands), ThreadPoolExecutor(2) as pool:
+    with captured(target, timeout, reference, catalogue) as (scratch, commands), ThreadPoolExecutor(2) as pool:
         commands += pool.map(partial(_tried, scratch, target, timeout), shares)
         for file in (scratch / f"{name}.json" for name, *_ in shares):
             answers |= json.loads(file.read_text()) if file.is_file() else {}  # none where a process did not end
     tried = {id: Outcome(**answers[id]) for id in asked if id in answers}
-    limits = tuple(Limit(**one) for number, one in answers.items() if number in sized)
-    done = Campaign(faults, tried, limits, answers.get(ROUNDING, math.nan), evidence, tuple(commands))
+    if EVIDENCE in faults and evidence:
+        rung = EVIDENCE.rung * (evidence != "pass")
+        tried[EVIDENCE.id] = Outcome(EVIDENCE.id, rung, place=f"verdict: {evidence}", ratio=math.nan)
+    limits = tuple(Limit(**answers[number]) for number in sized if number in answers)
+    done = Campaign(faults, tried, limits, answers.get(ROUNDING, math.nan), tuple(commands))
     done.save(target / NAME)
     return done
 
 
 @contextmanager
-def captured(target: Path, timeout: float) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
+def captured(
+    target: Path, timeout: float, reference: str = REFERENCE, catalogue: Catalogue = BUILT_IN
+) -> Iterator[tuple[Path, list[dict[str, Any]]]]:
     """A folder with what trials are held against, as the ladder left it, else measured now; what ran for that."""
     with tempfile.TemporaryDirectory(prefix="ptyint-faults-") as name, ThreadPoolExecutor(2) as pool:
-        give(scratch := Path(name), (REFERENCE, SIDE), PROBLEMS)
+        give(scratch := Path(name), (reference, catalogue.side), catalogue.problems)
         for file in (Path(os.environ.get(SCRATCH_VARIABLE, name)) / LEFT).glob("*"):
             (scratch / file.name).symlink_to(file)
-        yield scratch, list(chain(*pool.map(partial(_measured, scratch, target, timeout), CAPTURED)))
+        asked = _captures(reference, catalogue)
+        yield scratch, list(chain(*pool.map(partial(_measured, scratch, target, timeout), asked)))
 
 
-def _measured(scratch: Path, target: Path, timeout: float, asked: tuple[str, ...]) -> list[dict[str, Any]]:
+def _measured(scratch: Path, target: Path, timeout: float, asked: list[Part]) -> list[dict[str, Any]]:
     """Have a backend measure what is not there yet; what a run's record keeps of that."""
-    missing = [one for one in _parts(asked) if not (scratch / file_name(*one)).is_file()]
+    missing = [one for one in asked if not (scratch / file_name(*one)).is_file()]
     if not missing:
         return []
-    worker = Worker(asked[0], scratch, target / f"sensitivity.{asked[0]}.{asked[1]}.log", timeout)
+    side, first, _ = asked[0]
+    worker = Worker(side, scratch, target / f"sensitivity.{side}.{first}.log", timeout)
     for _, name, part in missing:
         worker.measure(name, part)
     worker.close()

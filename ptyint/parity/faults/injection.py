@@ -19,9 +19,6 @@ SIDE = "pytorch"
 
 TORCH = "ptyint.backends.pytorch"
 
-SEEN: dict[str, bool] = {}
-"""What was replaced, to whether it was called; a constant, which is not called, is not in it."""
-
 Change = Callable[..., Any]
 Context = Callable[[], AbstractContextManager[Any]]
 
@@ -34,10 +31,8 @@ def wrapped(owner: str, name: str, change: Change) -> Iterator[None]:
 
     @functools.wraps(change)
     def changed(*arguments: Any, **keywords: Any) -> Any:
-        SEEN[name] = True
         return change(original, *arguments, **keywords)
 
-    SEEN[name] = False
     static = isinstance(inspect.getattr_static(target, name), staticmethod)
     with patch.object(target, name, staticmethod(changed) if static else changed):
         yield
@@ -48,14 +43,14 @@ def constant(path: str, value: Any) -> Context:
     return lambda: patch(path, value)
 
 
-def function(name: str, change: Change) -> Context:
-    """A fault in a function of the PyTorch module."""
-    return lambda: wrapped(TORCH, name, change)
+def function(name: str, change: Change, module: str = TORCH) -> Context:
+    """A fault in a function of a module."""
+    return functools.partial(wrapped, module, name, change)
 
 
-def method(owner: str, name: str, change: Change) -> Context:
-    """A fault in a method of a class of the PyTorch module."""
-    return lambda: wrapped(f"{TORCH}.{owner}", name, change)
+def method(owner: str, name: str, change: Change, module: str = TORCH) -> Context:
+    """A fault in a method of a class of a module."""
+    return functools.partial(wrapped, f"{module}.{owner}", name, change)
 
 
 def at_tap(name: str, change: Callable[[Any], Any]) -> Context:
@@ -81,15 +76,15 @@ def together(*contexts: Context) -> Iterator[None]:
         yield
 
 
-def after_init(owner: str, change: Callable[[Any], None]) -> Context:
-    """A fault in how an object of the PyTorch module is made."""
+def after_init(owner: str, change: Callable[[Any], None], module: str = TORCH) -> Context:
+    """A fault in how an object of a module is made."""
 
     @functools.wraps(change)
     def initialised(original: Any, self: Any, *arguments: Any, **keywords: Any) -> None:
         original(self, *arguments, **keywords)
         change(self)
 
-    return method(owner, "__init__", initialised)
+    return method(owner, "__init__", initialised, module)
 
 
 def torch() -> Any:

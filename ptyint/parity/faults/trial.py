@@ -28,29 +28,24 @@ from ptyint._atomic import write_text
 from ptyint.backends.weights import Weights
 from ptyint.evidence.processes import follow_parent
 from ptyint.parity import problems as given
-from ptyint.parity.capabilities import Offer
+from ptyint.parity.capabilities import Offer, written
 from ptyint.parity.compare import Arrays, Finding
 from ptyint.parity.configurations import TRAININGS
-from ptyint.parity.faults.catalogue import CATALOGUE, SIZED, Fault, SizedFault
-from ptyint.parity.faults.injection import SEEN, SIDE, Context, wrapped
+from ptyint.parity.faults.catalogue import BUILT_IN
+from ptyint.parity.faults.fault import Catalogue, Fault, SizedFault, catalogue_of
+from ptyint.parity.faults.injection import SIDE, Context, wrapped
 from ptyint.parity.problems import Problems
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import CAPTURES, RUNGS
 from ptyint.parity.rungs.rung import Bench, Captured, Measured, stored
 from ptyint.parity.rungs.training import trained
 from ptyint.parity.tolerances import PRECISIONS
+from ptyint.parity.worker import OFFER
+from ptyint.parity.worker import PROBLEMS as PAIR
 
 REFERENCE, CONTROL, ALONE, ROUNDING = "tensorflow", "control", "alone", "rounding"
-LOW = ("contract", "operator")
-"""Rungs that need no other backend's arrays."""
-
-CLIMBED = (*LOW, "forward", "loss", "gradient", "step", "persistence")
-
-PROBLEMS = Problems(cases=("gridsize 1", "gridsize 2", "fresh"))
-"""A fault that these networks show need not be looked for in all."""
-
-DOUBLE_FIRST = replace(PROBLEMS, precisions=PRECISIONS[::-1])
-"""On rungs 2 to 4 no rounding hides a fault in double precision."""
+DOUBLE_FIRST = replace(BUILT_IN.problems, precisions=PRECISIONS[::-1])
+"""No rounding hides a fault in double precision."""
 
 EXPONENTS = range(-15, 0)
 """Powers of ten among which a detection limit is sought, below 1."""
@@ -100,6 +95,10 @@ class Limit:
     change: float
 
 
+Key = tuple[tuple[Any, ...], str, str]
+"""Of a finding: its place, and both sides."""
+
+
 class Trial:
     """The candidate on the ladder until the first red rung: captured under a fault, judged without.
 
@@ -110,11 +109,15 @@ class Trial:
     applied : callable, optional
         Gives the fault's context manager.
     reference : str
-        Rungs above `LOW` compare with what this backend wrote to the folder.
+        Rungs above that of the operators compare with what this backend wrote to the folder.
     problems : Problems, optional
-        Networks of rungs 2 to 4.
+        Networks of rungs 2 to 4; those of the catalogue, double precision first.
     skipped : str
         What is held against this backend does not count: it would have the same fault.
+    catalogue : Catalogue
+        Of the candidate.
+    passed_over : set
+        Findings that do not count: :func:`apart`.
     """
 
     def __init__(
@@ -122,16 +125,23 @@ class Trial:
         folder: str | os.PathLike[str],
         applied: Context = nullcontext,
         reference: str = REFERENCE,
-        problems: Problems = DOUBLE_FIRST,
+        problems: Problems | None = None,
         skipped: str = "",
+        catalogue: Catalogue = BUILT_IN,
+        passed_over: frozenset[Key] = frozenset(),
     ) -> None:
-        self.reference, self.skipped, self.problems = reference, skipped, problems
+        self.reference, self.side, self.catalogue, self.skipped = reference, catalogue.side, catalogue, skipped
+        self.problems = problems or replace(catalogue.problems, precisions=catalogue.problems.precisions[::-1])
+        self.passed_over = passed_over
         own = Path(tempfile.mkdtemp(prefix="ptyint-trial-"))
         weakref.finalize(self, shutil.rmtree, own)
         for file in filter(Path.is_file, Path(folder).iterdir()):  # while bundles that are saved there are its own
             (own / file.name).symlink_to(file.resolve())
-        bench = Bench(backends.load(SIDE), (reference, SIDE), self.problems, own)
-        self.measured = Measured({reference: Offer(), SIDE: Offer()}, partial(_captured, bench, applied, {}), keep=None)
+        bench = Bench(backends.load(self.side), (reference, self.side), self.problems, own)
+        offers = {reference: Offer(), self.side: Offer()}
+        if not catalogue.alike:
+            offers = {reference: Offer.of(stored(own, reference, OFFER)), self.side: Offer.of(written(bench.backend))}
+        self.measured = Measured(offers, partial(_captured, bench, applied), keep=None)
 
     def climb(self, rungs: Iterable[str]) -> Ladder:
         """The ladder up to and with the first red rung; of the step's parts, up to and with the first red one."""
@@ -140,36 +150,46 @@ class Trial:
             rows += judged
             if any(row.red for row in judged):
                 break
-        return Ladder(self.reference, SIDE, "quick", tuple(rows))
+        return Ladder(self.reference, self.side, "quick", tuple(rows))
 
     def judged(self, rungs: Iterable[str]) -> Iterator[list[Finding]]:
         """What each judge finds of the candidate, which offers everything, before the next one asks for more."""
+        one_by_one = [replace(self.problems, cases=(c,), precisions=(p,)) for c, p in self.problems.networks]
         for rung in rungs:
-            problems = PROBLEMS if rung in LOW else self.problems
-            networks = [replace(problems, cases=(n.case,), precisions=(n.precision,)) for n in problems.networks]
             for judge in RUNGS[rung].judges:
-                for part in networks if rung == "forward" else [problems]:
+                for part in one_by_one if rung == "forward" else [self.problems]:
                     rows = judge(self.measured, part)
-                    yield [replace(r, available=True) for r in rows if r.side == SIDE and r.against != self.skipped]
+                    yield [replace(row, available=True) for row in rows if self._counts(row)]
+
+    def _counts(self, row: Finding) -> bool:
+        return row.side == self.side and row.against != self.skipped and _key(row) not in self.passed_over
 
 
-def _captured(bench: Bench, applied: Context, called: dict[str, bool], side: str, capture: str, part: str) -> Arrays:
+def _key(row: Finding) -> Key:
+    return tuple(row.where), row.side, row.against
+
+
+def apart(folder: Path, reference: str, catalogue: Catalogue) -> frozenset[Key]:
+    """What does not hold without a fault: the two differ there, or one of them does not offer it."""
+    if catalogue.alike:
+        return frozenset()
+    judged = Trial(folder, reference=reference, catalogue=catalogue).judged(catalogue.rungs)
+    return frozenset(_key(row) for rows in judged for row in rows if not row.holds)
+
+
+def _captured(bench: Bench, applied: Context, side: str, capture: str, part: str) -> Arrays:
     """The candidate's arrays under the fault; what the reference wrote before."""
-    before = stored(bench.folder, side, capture, part)
-    again = capture == "long" and not called.get("optimiser", True)  # more of the same steps, none of them called
-    if side != SIDE or (again and before):
-        return before
-    SEEN.clear()
-    with under(applied):
+    if side != bench.name:
+        return stored(bench.folder, side, capture, part)
+    with under(applied, side):
         arrays: Captured = CAPTURES[capture].measure(bench, part)
-    called[capture] = not SEEN or any(SEEN.values())
     return arrays
 
 
 @contextmanager
-def under(applied: Context) -> Iterator[None]:
+def under(applied: Context, side: str = SIDE) -> Iterator[None]:
     """Under a fault, with no network that was built without it, and none left that was built with it."""
-    backend: Any = backends.load(SIDE)
+    backend: Any = backends.load(side)
     backend.forget()
     try:
         with applied():
@@ -178,11 +198,10 @@ def under(applied: Context) -> Iterator[None]:
         backend.forget()
 
 
-def tried(folder: Path, id: str) -> Outcome:
-    """Climb under a fault of the catalogue, or under none (`CONTROL`, `ALONE`)."""
+def tried(id: str, trial: Trial) -> Outcome:
+    """What a trial of a fault, or of none (`CONTROL`, `ALONE`), says."""
     start = time.perf_counter()
-    trial = Trial(folder, CATALOGUE[id].applied if id in CATALOGUE else nullcontext, skipped=REFERENCE * (id == ALONE))
-    divergence = trial.climb(CLIMBED).divergence
+    divergence = trial.climb(trial.catalogue.rungs).divergence
     seconds = time.perf_counter() - start
     if divergence is None:
         return Outcome(id, seconds=seconds)
@@ -192,7 +211,7 @@ def tried(folder: Path, id: str) -> Outcome:
 
 def limit(folder: Path, fault: SizedFault) -> Limit:
     """Bisect powers of ten for the smallest size that the fault's rung catches; of the step, Adam's three alone."""
-    problems = replace(PROBLEMS, cases=("gridsize 2",), precisions=("float64",))
+    problems = replace(BUILT_IN.problems, cases=("gridsize 2",), precisions=("float64",))
     rungs = {"forward": ("forward", "loss", "gradient")}.get(fault.rung, (fault.rung,))
 
     def caught(exponent: int) -> bool:
@@ -226,14 +245,25 @@ def rounding(folder: Path) -> float:
     return change(folder, partial(wrapped, "ptyint.backends.weights", "initial_weights", moved))
 
 
-def answered(folder: Path, asked: str) -> Any:
-    """What came of an id of the catalogue, of a number among the faults with a size, or of `ROUNDING`, for JSON."""
-    if asked == ROUNDING:
-        return rounding(folder)
-    return asdict(limit(folder, SIZED[int(asked)]) if asked.isdigit() else tried(folder, asked))
+def answers(folder: Path, asked: Iterable[str]) -> dict[str, Any]:
+    """What came of each id of the catalogue, number among its faults with a size, and of `ROUNDING`, for JSON."""
+    reference, side = json.loads((folder / PAIR).read_text())["pair"]
+    catalogue = catalogue_of(side)
+    passed_over, faults = apart(folder, reference, catalogue), {fault.id: fault for fault in catalogue.faults}
+    found: dict[str, Any] = {}
+    for one in asked:
+        if one == ROUNDING:
+            found[one] = rounding(folder)
+        elif one.isdigit():
+            found[one] = asdict(limit(folder, catalogue.sized[int(one)]))
+        else:
+            applied = faults[one].applied if one in faults else nullcontext
+            trial = Trial(folder, applied, reference, None, reference * (one == ALONE), catalogue, passed_over)
+            found[one] = asdict(tried(one, trial))
+    return found
 
 
 if __name__ == "__main__":
     follow_parent()
     home, name, *questions = sys.argv[1:]
-    write_text(Path(home, f"{name}.json"), json.dumps({one: answered(Path(home), one) for one in questions}))
+    write_text(Path(home, f"{name}.json"), json.dumps(answers(Path(home), questions)))

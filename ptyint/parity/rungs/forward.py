@@ -7,13 +7,14 @@ referee.
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import Any
 
 import numpy as np
 
 from ptyint.backends import numpy_network
 from ptyint.backends.numpy import COUNT_FLOOR
+from ptyint.backends.ptychopinn.known import mechanism
 from ptyint.backends.weights import Weights
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, compare, difference
 from ptyint.parity.configurations import CASES, OUTSIDE, SHIPPED, Case, inputs_of
@@ -28,6 +29,7 @@ PREDICTED = ("predicted", "predicted, one by one")
 OF_THE_LOSS = ("expected_counts", "expected_amplitude", "loss")
 DRAWS = 5
 AFTER = "after/"
+ONE_SIDE = "one side alone shows"
 TELLING = 1e-4
 """Of a tap that is put in alone, relative: less changes nothing that one would see."""
 
@@ -143,8 +145,30 @@ def seen(network: Network, measured: Measured, seed: int) -> list[str]:
     if network.case not in OUTSIDE:
         return list(refereed(network.case, seed))
     reference, candidate = measured.both("trace", str(network)).values()
-    both = [tap for tap in reference if tap in candidate and not tap.startswith(("gradient/", *PREDICTED, "error/"))]
-    return both or list(refereed(network.case, seed))
+    taps = [*_shown("forward", reference), *_shown("loss", reference)]
+    return [tap for tap in taps if tap in candidate] or list(refereed(network.case, seed))
+
+
+def one_sided(rung: str, network: Network, measured: Measured) -> Iterator[Finding]:
+    """Taps, or their gradients, that one of two watched sides alone shows: red, but where that is by design."""
+    both = measured.both("trace", str(network)) if network.case in OUTSIDE else {}
+    shown = {side: _shown(rung, arrays) for side, arrays in both.items()}
+    for side, other in permutations(shown, 2) if all(shown.values()) else ():
+        for tap in (tap for tap in shown[side] if tap not in shown[other]):
+            where, note = Place(rung, *network, tap, ONE_SIDE), f"{other} does not show it"
+            known = mechanism(rung, f"{ONE_SIDE} {tap}, {network.case}", both)
+            if known and known.design:
+                yield Finding(*where, *measured.pair, 0.0, 0.0, 0.0, f"{note}, by design: {known.words}")
+            else:
+                yield Finding.missing(where, measured.pair, note)
+
+
+def _shown(rung: str, arrays: Arrays) -> list[str]:
+    """Taps of a trace that are a rung's; on rung 4 those with a gradient."""
+    if rung == "gradient":
+        return [tap for tap in arrays if f"gradient/{tap}" in arrays and tap != "loss"]
+    taps = [tap for tap in arrays if not tap.startswith(("gradient/", "error/", *PREDICTED))]
+    return [tap for tap in taps if (tap in OF_THE_LOSS) == (rung == "loss")]
 
 
 def judge_taps(rung: str, measured: Measured, problems: Problems) -> Iterator[Finding]:
@@ -154,6 +178,7 @@ def judge_taps(rung: str, measured: Measured, problems: Problems) -> Iterator[Fi
         predicted = PREDICTED[: 1 + (CASES[network.case].patterns > 1)]
         for tap in (*taps, *(predicted if rung == "forward" else ())):
             yield from _of_tap(Place(rung, *network, tap), measured, problems.seed)
+        yield from one_sided(rung, network, measured)
 
 
 def _of_tap(where: Place, measured: Measured, seed: int) -> Iterator[Finding]:
@@ -188,7 +213,7 @@ def allowed(
 
     def epsilons() -> float:
         moved = moves(where.case, seed)["object_patches" if where.tap in PREDICTED else keys[0]]
-        return ULPS * moved / (scale or float(np.linalg.norm(arrays[1][keys[1]])))
+        return float(ULPS * moved / (scale or np.linalg.norm(arrays[1][keys[1]])))
 
     watched = where.case in OUTSIDE  # these agree to far less, or not at all
     return compare(where, sides, arrays, keys, TOLERANCES[where.rung], scale, None if watched else epsilons)

@@ -12,7 +12,7 @@ from ptyint.config import ModelConfig
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, joined
 from ptyint.parity.configurations import CASES, OUTSIDE, inputs_of
 from ptyint.parity.problems import Network, Problems
-from ptyint.parity.rungs.forward import INJECTED, TRACE, allowed, located, seen, traced
+from ptyint.parity.rungs.forward import INJECTED, TRACE, allowed, located, one_sided, seen, traced
 from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, stored
 from ptyint.parity.tolerances import PRECISIONS, SLOPE
 
@@ -71,6 +71,7 @@ def _between(network: Network, measured: Measured, seed: int) -> Iterator[Findin
         finding = allowed(where, measured.pair, (ours, theirs), (key, key), scale, seed)
         yield located(finding, key, measured, scale)
     yield _direction(Place("gradient", *network, "all weights", "direction"), measured, weights)
+    yield from one_sided("gradient", network, measured)
 
 
 def _direction(where: Place, measured: Measured, names: Sequence[str]) -> Finding:

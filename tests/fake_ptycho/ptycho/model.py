@@ -58,11 +58,11 @@ def create_compiled_model():
 
     def merge(_, inputs):
         patches, p = first(inputs[0]), offsets(inputs[1])
-        return operators.merge_patches(patches, p, S)[..., None] if C > 1 and config.object_big else inputs[0][..., :1]
+        return operators.merge_patches(patches, p, S)[..., None] if config.object_big else inputs[0][..., :1]
 
     def cut(_, inputs):
         patches = operators.cut_patches(inputs[0][..., 0], offsets(inputs[1]), N)
-        return tf.reshape(patches, (-1, N, N, 1)) if C > 1 else inputs[0]
+        return tf.reshape(patches, (-1, N, N, 1)) if config.object_big else inputs[0]
 
     x = Step("intensity_scaler", lambda self, x: x / tf.exp(self.w), scale)(given)
     for n in encoder_filters(config):

@@ -3,6 +3,7 @@ from itertools import pairwise
 import torch
 from ptycho import wrong
 from torch import nn
+from torch.nn import functional as F
 
 from ptycho_torch import helper
 from ptyint.backends.weights import OUTER_CHANNELS, decoder_filters, encoder_filters
@@ -14,7 +15,8 @@ class Amplitude_activation(nn.Module):
         self.name = config.amp_activation
 
     def forward(self, x):
-        return torch.logaddexp(x, x * 0) if self.name == "softplus" else getattr(nn.functional, self.name)(x)
+        activations = {"softplus": lambda x: torch.logaddexp(x, x * 0), "silu": nn.functional.silu}
+        return activations.get(self.name, getattr(torch, self.name, None))(x)
 
 
 class Tanh_custom_act(nn.Module):
@@ -52,7 +54,7 @@ class Block(nn.Module):
         self.end = end
 
     def forward(self, x):
-        return self.end(self.attention(torch.relu(self.conv2(torch.relu(self.conv1(x))))))
+        return self.end(self.attention(F.relu(self.conv2(F.relu(self.conv1(x))))))
 
 
 class Decoder(nn.Module):
@@ -102,6 +104,11 @@ class Loss(nn.Module):
         return rate - counts * torch.log(rate)
 
 
+def _build_optimizer(parameters, *, lr, adam_beta1=0.9, adam_beta2=0.999, weight_decay=0.0):
+    eps, betas = 1e-7 / (1 - 0.999) ** 0.5, (adam_beta1, adam_beta2)
+    return torch.optim.Adam(parameters, lr, betas, eps, weight_decay)
+
+
 class Lightning(nn.Module):
     def __init__(self, config, data_config, model_config, overrides=None):
         super().__init__()
@@ -112,7 +119,7 @@ class Lightning(nn.Module):
 
     def forward(self, x, probe, coords):
         patches = self.combine_complex(*self.autoencoder(x))
-        if self.config.object_big and self.config.n_channels > 1:
+        if self.config.object_big:
             region, *_ = helper.reassemble_patches_position_real(
                 patches, coords, self.data_config, None, self.config.N + 14
             )
@@ -128,7 +135,7 @@ class Lightning(nn.Module):
         return nll.sum() / len(nll) if wrong("loss") else nll.mean()
 
     def configure_optimizers(self):
-        return {"optimizer": torch.optim.Adam(self.parameters(), 1e-3, eps=1e-7 / (1 - 0.999) ** 0.5)}
+        return {"optimizer": _build_optimizer(self.parameters(), lr=1e-3)}
 
     def forward_predict(self, x, *others):
         return (x * torch.exp(1j * x)).to(torch.complex64)
