@@ -122,9 +122,7 @@ def catalogue_of(candidate: str) -> Catalogue:
     """
     known = {one.name: one.value for one in metadata.entry_points(group=GROUP)} | MODULES
     if candidate not in known:
-        here = (
-            f"they are of {sorted(known)}. Name the stages to run, without 'faults', or bring its own (docs/ladder.md)."
-        )
+        here = f"they are of {sorted(known)}. Name the stages to run, without 'faults', or see docs/ladder.md."
         raise ConfigError(f"No faults are known of {candidate!r}; {here}")
     found: Catalogue = pkgutil.resolve_name(known[candidate])
     return found
