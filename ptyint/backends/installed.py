@@ -13,7 +13,7 @@ from typing import Any
 from ptyint import backends
 from ptyint.evidence.processes import follow_parent, run_group
 
-TIMEOUT_S = 120
+TIMEOUT_S = 300
 
 
 def describe(names: Sequence[str] = backends.BUILT_IN) -> dict[str, dict[str, Any]]:
