@@ -32,7 +32,7 @@ def run_cells(name: str, **parameters: Any) -> list[Any]:
 def run_cell(name: str, words: str, **names: Any) -> Any:
     """What the one cell displays that has these words, given the imports of the notebook and what a test names."""
     sources = [cell.source for cell in nbformat.read(notebook_path(name), as_version=4).cells]
-    imports = next(source for source in sources if source.startswith("import "))
+    imports = next(source for source in sources if source.startswith(("import ", "from ")))
     (wanted,) = (source for source in sources if words in source)
     namespace = dict(names)
     _displayed(imports, namespace)

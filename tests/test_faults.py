@@ -172,7 +172,8 @@ def test_a_candidate_brings_its_own_catalogue(monkeypatch: pytest.MonkeyPatch) -
     assert catalogue_of("mine") is theirs
 
 
-def test_the_stage_takes_any_candidate_that_has_a_catalogue() -> None:
+def test_the_stage_takes_any_candidate_that_has_a_catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ptyint.stages.request.describe", lambda names: {name: {} for name in names})  # installed
     (job,) = jobs_of(Request(("faults",), parameters={"candidate": "ptychopinn-pytorch", "faults": "U01"}))
     assert job.notebook == "outside_faults" and [one.name for one in job.expects][1].startswith("U01 is caught: ")
     assert job.parameters == {"candidate": "ptychopinn-pytorch", "faults": "U01"} and not job.needs
