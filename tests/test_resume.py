@@ -309,7 +309,7 @@ def killed(process: subprocess.Popen[bytes], path: Path, wait: float) -> bool:
     return process.returncode == -signal.SIGKILL and path.exists()
 
 
-SLOWLY = {("pytorch", 1), ("tensorflow", 2)}
+SLOWLY = {("pytorch", 1), ("tensorflow", 1), ("tensorflow", 2)}
 
 
 @pytest.mark.parametrize(
