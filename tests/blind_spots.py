@@ -32,18 +32,20 @@ BRIGHT = next(name for name in PROFILES["quick"] if CASES[name].bright and CASES
 def in_fit(change: Callable[[Any, Any], None]) -> Context:
     """A fault in the loop of training: ``change(network, epoch)`` after each epoch."""
 
-    def fit(original: Any, network: Any, data: Any, config: Any, name: str, on_epoch: Any = None) -> Any:
+    def fit(original: Any, network: Any, data: Any, config: Any, name: str, on_epoch: Any = None, *rest: Any) -> Any:
         def after(epoch: Any) -> None:
             change(network, epoch)
             if on_epoch is not None:
                 on_epoch(epoch)
 
-        return original(network, data, config, name, after)
+        return original(network, data, config, name, after, *rest)
 
     return lambda: wrapped("ptyint.backends.training", "fit", fit)
 
 
-def best_weights_restored(original: Any, network: Any, data: Any, config: Any, name: str, on_epoch: Any = None) -> Any:
+def best_weights_restored(
+    original: Any, network: Any, data: Any, config: Any, name: str, on_epoch: Any = None, *rest: Any
+) -> Any:
     best: list[Any] = [np.inf, None]
 
     def after(epoch: Any) -> None:
@@ -52,7 +54,7 @@ def best_weights_restored(original: Any, network: Any, data: Any, config: Any, n
         if on_epoch is not None:
             on_epoch(epoch)
 
-    history = original(network, data, config, name, after)
+    history = original(network, data, config, name, after, *rest)
     network.set_weights(best[1])
     return history
 
