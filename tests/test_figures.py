@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -90,3 +91,11 @@ def test_the_trend_shows_each_number_over_the_runs_and_gaps(tmp_path: Path) -> N
     assert 'd=" M54.0 62.0 M246.0 8.0"' in text, "a gap is not bridged"
     pages.write_history(tmp_path / "index.html", [], [])
     assert "<svg" not in (tmp_path / "index.html").read_text()
+
+
+def test_losses_of_a_workflow_that_made_one_epoch_are_drawn(comparison) -> None:
+    one = replace(
+        comparison.reference, losses=np.array([7.0]), facts={**comparison.reference.facts, "groups_sha256": None}
+    )
+    (line,) = figures.loss_curves(one).figure.axes[0].lines
+    assert line.get_ydata().tolist() == [0.0]

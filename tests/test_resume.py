@@ -298,12 +298,12 @@ def finished(process: subprocess.Popen[bytes]) -> None:
     assert process.returncode == 0, errors[-4000:].decode()
 
 
-def killed(process: subprocess.Popen[bytes], path: Path, wait: float) -> bool:
-    """Kill the process `wait` seconds after it wrote its next state; whether it was still training."""
-    before = path.stat().st_mtime_ns if path.exists() else 0
-    while process.poll() is None and not (path.exists() and path.stat().st_mtime_ns != before):
+def killed(process: subprocess.Popen[bytes], path: Path, states: int) -> bool:
+    """Kill the process once it wrote so many states, however fast it is; whether it was still training."""
+    seen = {path.stat().st_mtime_ns if path.exists() else 0}
+    while process.poll() is None and len(seen) <= states:
+        seen |= {path.stat().st_mtime_ns} if path.exists() else set()
         time.sleep(0.002)
-    time.sleep(wait)
     process.send_signal(signal.SIGKILL)
     process.communicate(timeout=60)
     return process.returncode == -signal.SIGKILL and path.exists()
@@ -328,7 +328,7 @@ def test_a_process_that_is_killed_and_started_again_leaves_the_same_files(
     finished(started(backend, gridsize, through, 0))
     moments, times = random.Random(f"{backend} {gridsize}"), 0
     for _ in range(2):
-        times += killed(started(backend, gridsize, resumed, OFTEN), resumed / NAME, moments.uniform(0, 0.2))
+        times += killed(started(backend, gridsize, resumed, OFTEN), resumed / NAME, moments.randint(1, 5))
     assert times == 2, "killed while it trained"
     finished(started(backend, gridsize, resumed, OFTEN))
     left = {path.name for path in resumed.iterdir() if not path.name.startswith(".")}

@@ -157,3 +157,11 @@ def test_a_workflow_of_its_own_is_judged_by_independent_seeds_alone(tmp_path: Pa
     for case, ones in apart.items():
         assert {one.verdict for one in ones} == ({"pass"} if "independent" in case else {"not available"})
     assert all(one.note == "pytorch does not offer weights" for one in findings if not one.available)
+
+
+def test_a_backend_that_trains_nothing_is_not_available_and_not_red(tmp_path: Path) -> None:
+    offers = {"tensorflow": Offer(), "pytorch": Offer(frozenset({"operators"}), ("float32",))}
+    measured = Measured(offers, lambda *key: stored(written(tmp_path), *key))
+    findings = list(trained.compared(measured, Problems(profile="full", plan=PLAN)).findings())
+    assert [(one.case, one.tap) for one in findings] == list(trained.PLACES)
+    assert {(one.verdict, one.note) for one in findings} == {("not available", "pytorch does not offer weights")}

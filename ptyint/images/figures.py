@@ -119,7 +119,7 @@ def loss_curves(*reconstructions: Reconstruction) -> Picture:
     alts = []
     for one in reconstructions:
         epochs = np.arange(1, len(one.losses) + 1)
-        drawn = (one.losses - one.losses.min()) / np.ptp(one.losses) if own else one.losses
+        drawn = (one.losses - one.losses.min()) / (np.ptp(one.losses) or 1) if own else one.losses
         ax.plot(epochs, drawn, label=title(one.backend), markersize=4, **style(one.backend))
         alts.append(f"{title(one.backend)} from {one.losses[0]:.4g} to {one.losses[-1]:.4g} in {len(epochs)} epochs")
     curves = [one.losses for one in reconstructions if len(one.losses) > 2]

@@ -17,7 +17,7 @@ from ptyint import backends, dispatcher
 from ptyint._atomic import atomic_path, plain
 from ptyint._glance import Glance
 from ptyint.backends.weights import scan_units
-from ptyint.config import to_mapping
+from ptyint.config import TrainingConfig, to_mapping
 from ptyint.errors import ScanError
 from ptyint.images.gauge import bounding_box
 from ptyint.images.stitch import Stitched, stitch_batches
@@ -125,7 +125,17 @@ class Reconstruction(Glance):
             losses=history.losses,
             learning_rates=np.array([epoch.learning_rate for epoch in history.epochs]),
             epoch_seconds=np.array([epoch.seconds for epoch in history.epochs]),
-            facts=_facts(trained, inferred),
+            facts=facts_of(
+                scan,
+                trained.config,
+                inferred.config.M,
+                n_groups=trained.groups.n_groups,
+                groups_sha256=trained.groups.sha256(),
+                initial_weights_sha256=trained.initial_weights_sha256,
+                ended=history.ended,
+                training_seconds=trained.seconds,
+                inference_seconds=inferred.seconds,
+            ),
             ground_truth=scan.object_ if scan.object_is_truth else None,
         )
 
@@ -266,24 +276,19 @@ def object_grid(scan: Scan) -> tuple[tuple[int, int], NDArray[np.float64]]:
     return (int(height), int(width)), moved
 
 
-def _facts(trained: dispatcher.TrainingResult, inferred: dispatcher.InferenceResult) -> dict[str, Any]:
-    scan = inferred.data.scan
+def facts_of(scan: Scan, config: TrainingConfig, M: int, **own: Any) -> dict[str, Any]:
+    """What is known of any reconstruction, and `own`, which is known of this one."""
     return {
-        "backend": trained.backend,
-        "description": backends.load(trained.backend).describe(),
+        "backend": config.backend,
+        "description": backends.load(config.backend).describe(),
         "scan": scan.name,
         "scan_sha256": scan.sha256,
         "n_patterns": scan.n,
-        "n_groups": trained.groups.n_groups,
-        "groups_sha256": trained.groups.sha256(),
-        "initial_weights_sha256": trained.initial_weights_sha256,
-        "config": to_mapping(trained.config),
-        "M": inferred.config.M,
-        "ended": trained.history.ended,
-        "training_seconds": trained.seconds,
-        "inference_seconds": inferred.seconds,
+        "config": to_mapping(config),
+        "M": M,
         "peak_memory_bytes": peak_memory_bytes(),
         "pixel_size_m": scan.pixel_size_m,
+        **own,
     }
 
 

@@ -21,18 +21,22 @@ from ptyint._atomic import atomic_path
 from ptyint.backends import bundle
 from ptyint.backends.checkpoint import Checkpoint
 from ptyint.backends.protocol import Arrays, Epoch, OnEpoch, Workflow
-from ptyint.config import TrainingConfig, legacy_values, to_mapping
+from ptyint.config import TrainingConfig, legacy_values
 from ptyint.errors import BackendUnavailableError, ConfigError
 from ptyint.images.gauge import bounding_box
-from ptyint.images.reconstruction import Reconstruction, assemble, object_grid, peak_memory_bytes, scanned_region
+from ptyint.images.reconstruction import (
+    Reconstruction,
+    assemble,
+    facts_of,
+    object_grid,
+    peak_memory_bytes,
+    scanned_region,
+)
 from ptyint.scans.batches import GroupedScan
 from ptyint.scans.files import write_scan
 from ptyint.scans.scan import Scan, validate_scan
 
 PREVIEW = "preview.png"
-SCAN = "scan.npz"
-"""The scan as a workflow reads it, there only while it does."""
-
 OWN = ("backend", "output_prefix")
 """Legacy keys that say who works, and where."""
 
@@ -150,25 +154,19 @@ def run(scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], M: i
     losses = np.asarray(arrays["losses"], np.float64)
     unknown = np.full(len(losses), np.nan)
     ratio = float(np.linalg.norm(arrays["probe"]) / np.linalg.norm(scan.probe))
-    facts = {
-        "backend": backend.name,
-        "description": backend.describe(),
-        "scan": scan.name,
-        "scan_sha256": scan.sha256,
-        "n_patterns": scan.n,
-        "n_groups": len(arrays["patches"]),
-        "groups_sha256": None,
-        "initial_weights_sha256": None,
-        "config": to_mapping(config),
-        "not_taken": _not_taken(backend, config),
-        "M": M,
-        "ended": "by its own workflow",
-        "training_seconds": time.perf_counter() - begin,
-        "inference_seconds": np.nan,
-        "peak_memory_bytes": peak_memory_bytes(),
-        "pixel_size_m": scan.pixel_size_m,
-        "scale": ratio * np.sqrt(data.count_scale),
-    }
+    facts = facts_of(
+        scan,
+        config,
+        M,
+        n_groups=len(arrays["patches"]),
+        groups_sha256=None,
+        initial_weights_sha256=None,
+        not_taken=_not_taken(backend, config),
+        ended="by its own workflow",
+        training_seconds=time.perf_counter() - begin,
+        inference_seconds=np.nan,
+        scale=ratio * np.sqrt(data.count_scale),
+    )
     result = Reconstruction(
         **_laid(scan, arrays, facts["scale"]),
         probe=np.reshape(arrays["probe"] / ratio, (-1, scan.N, scan.N)).astype(np.complex64),
@@ -197,7 +195,7 @@ def reload(scan: Scan, config: TrainingConfig, folder: str | os.PathLike[str], M
 
 
 def _called(what: str, data: GroupedScan, config: TrainingConfig, folder: Path, M: int) -> tuple[Workflow, Arrays]:
-    """The backend, and the arrays that its workflow gives."""
+    """The backend, and the arrays that its workflow gives; the scan as it reads it is there only while it does."""
     backend = dispatcher.select_backend(config)
     if "workflow" not in backend.capabilities:
         raise BackendUnavailableError(
@@ -208,7 +206,7 @@ def _called(what: str, data: GroupedScan, config: TrainingConfig, folder: Path, 
     directory.mkdir(parents=True, exist_ok=True)
     given = replace(config, nphotons=data.mean_total_counts, n_groups=data.groups.n_groups)
     with tempfile.TemporaryDirectory(prefix=".scan-", dir=directory) as scratch:
-        write_scan(data.scan, path := Path(scratch, SCAN))
+        write_scan(data.scan, path := Path(scratch, "scan.npz"))
         return workflow, getattr(workflow, what)(path, given, directory, M)
 
 

@@ -35,7 +35,7 @@ def _jobs(request: Request) -> list[Job]:
     source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": fixture}
     title = request.scan.name if request.scan else fixture
     pair = request.pair("scan")
-    return _both(pair, "scan", "", STAGE.title, title, source, _truth_known(request, fixture))
+    return _both(pair, "scan", STAGE.title, title, source, _truth_known(request, fixture))
 
 
 def _star_jobs(request: Request) -> list[Job]:
@@ -44,22 +44,16 @@ def _star_jobs(request: Request) -> list[Job]:
     if why:
         name = str(INSTEAD["fixture"])
         note = f"{name} stands in for {STAR}. {why}"
-        return _both(pair, "star", "star", f"{name}, in the star's place", name, INSTEAD, True, note)
-    size = {} if set(pair) <= set(BUILT_IN) else {"gridsize": 1}  # what a workflow of its own usually runs
-    return _both(pair, "star", "star", f"{STAR}, briefly", STAR, {"fixture": STAR, **BRIEFLY, **size}, False)
+        return _both(pair, "star", f"{name}, in the star's place", name, INSTEAD, True, note)
+    size = {"gridsize": 1} if "workflow" in map(_notebook, pair) else {}  # what such a backend usually runs
+    return _both(pair, "star", f"{STAR}, briefly", STAR, {"fixture": STAR, **BRIEFLY, **size}, False)
 
 
 def _both(
-    pair: tuple[str, str],
-    stage: str,
-    folder: str,
-    name: str,
-    title: str,
-    source: Mapping[str, Any],
-    truth: bool,
-    note: str = "",
+    pair: tuple[str, str], stage: str, name: str, title: str, source: Mapping[str, Any], truth: bool, note: str = ""
 ) -> list[Job]:
-    """A reconstruction with each backend, in a folder of its own below `folder`, then the comparison."""
+    """A reconstruction with each backend, in a folder of its own, then the comparison; of the star below its name."""
+    folder = "star" if stage == "star" else ""
     made = {backend: f"{folder}/{backend}".lstrip("/") for backend in pair}
     reconstructions = [
         Job(

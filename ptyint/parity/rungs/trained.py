@@ -86,7 +86,7 @@ def measure(bench: Bench, part: str) -> Captured:
         config = configuration(int(part), seed, bench.problems.plan.nepochs)
         if carried:
             arrays[f"{kind}/{number}"] = _train(bench.name, config, moved=kind == "moved")
-        elif kind == ("independent" if candidate else "paired"):
+        elif "workflow" in bench.backend.capabilities and kind == ("independent" if candidate else "paired"):
             with tempfile.TemporaryDirectory(dir=bench.folder) as own:
                 made = run(load_fixture(FIXTURE), replace(config, backend=bench.name), own, M)
             arrays[f"{kind}/{number}"] = made.object_
@@ -142,8 +142,8 @@ class Seeds:
         Gridsize to the first pair.
     problems : dict
         Gridsize to why nothing of it could be compared.
-    unpaired : str
-        Why no two trainings begin alike; empty where they do.
+    unavailable : dict of str to str
+        Kind of seeds to why there are none: a side trains nothing, or no two trainings begin alike.
     """
 
     plan: Plan
@@ -154,17 +154,17 @@ class Seeds:
     residuals: dict[int, tuple[NDArray[np.float64], NDArray[np.float64]]] = field(default_factory=dict)
     images: dict[int, Images] = field(default_factory=dict)
     problems: dict[int, str] = field(default_factory=dict)
-    unpaired: str = ""
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def findings(self) -> Iterator[Finding]:
         """One finding for each of `PLACES`."""
         sides = (self.candidate, self.reference)
         for gridsize, kind, tap in ASKED:
             where = Place("trained", _case(gridsize, kind), tap=tap)
-            if gridsize in self.problems:
+            if kind in self.unavailable:
+                yield Finding.unavailable(where, sides, self.unavailable[kind])
+            elif gridsize in self.problems:
                 yield Finding.missing(where, sides, self.problems[gridsize])
-            elif kind == "paired" and self.unpaired:
-                yield Finding.unavailable(where, sides, self.unpaired)
             elif tap == RESIDUAL:
                 between, reruns = self.residuals[gridsize]
                 yield bounded(where, sides, float(between.max()), DRIFT * float(reruns.max()))
@@ -206,8 +206,10 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
 def compared(measured: Measured, problems: Problems) -> Seeds:
     """All images of both sides; with a problem for each gridsize of which an image is missing or cannot be compared."""
     candidate, reference = measured.pair
-    seeds = Seeds(problems.plan, reference, candidate, unpaired=lacking(measured.offers, "weights"))
-    for gridsize in GRIDSIZES:
+    idle = {side: offer for side, offer in measured.offers.items() if not offer.capabilities & {"weights", "workflow"}}
+    missing, kinds = lacking(idle or measured.offers, "weights"), [*TESTS] if idle else ["paired"]
+    seeds = Seeds(problems.plan, reference, candidate, unavailable=dict.fromkeys(kinds, missing) if missing else {})
+    for gridsize in () if idle else GRIDSIZES:
         arrays = measured.both("seeds", str(gridsize))
         try:
             _check(arrays)
@@ -243,19 +245,19 @@ def _compare(seeds: Seeds, gridsize: int, arrays: Mapping[str, Arrays]) -> None:
         values = {key: np.array([one.values[metric] for one in ones], np.float64) for key, ones in with_truth.items()}
         theirs = values[seeds.reference, "paired"]
         for kind, test in TESTS.items():
-            if kind == "paired" and seeds.unpaired:
+            if kind in seeds.unavailable:
                 continue
             ours = values[seeds.candidate, kind]
             seeds.values[gridsize, kind, label] = {seeds.candidate: ours, seeds.reference: theirs}
             seeds.tests[gridsize, kind, label] = test(ours, theirs, plan.correlation)
-    kind = "independent" if seeds.unpaired else "paired"
+    kind = "independent" if seeds.unavailable else "paired"
     first = {
         seeds.reference: with_truth[seeds.reference, "paired"][0],
         seeds.candidate: with_truth[seeds.candidate, kind][0],
     }
     agreement = compared(arrays[seeds.candidate][f"{kind}/0"], arrays[seeds.reference]["paired/0"])
     seeds.images[gridsize] = Images(truth, first, agreement)
-    if seeds.unpaired:
+    if seeds.unavailable:
         return
     pairs = [[arrays[side][f"paired/{i}"] for side in (seeds.candidate, seeds.reference)] for i in range(plan.n_pairs)]
     between = [compared(*pair) for pair in pairs]
