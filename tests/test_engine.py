@@ -41,6 +41,19 @@ def test_green_evidence_ends_with_0_and_says_what_the_kernel_held(tmp_path: Path
     assert record.parameters == {"size": 4, "name": "x=y"} and record.checks[0].measured == 4.0
 
 
+def test_a_kernel_needs_no_port_which_another_may_take_first(tmp_path: Path) -> None:
+    asks = "from ipykernel.connect import get_connection_info as info\nassert info(unpack=True)['transport'] == {!r}"
+    assert papermill(write(tmp_path / "n.ipynb", asks.format("ipc"), PASSES)).returncode == 0
+    long = tmp_path / ("deep" * 20)  # no socket can have such a name
+    long.mkdir()
+    path = write(tmp_path / "n.ipynb", asks.format("tcp"), PASSES)
+    done = subprocess.run(
+        [sys.executable, "-m", "papermill", "--engine", "ptyint", path, "out.ipynb"],
+        env={**os.environ, "TMPDIR": str(long)}, cwd=tmp_path, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

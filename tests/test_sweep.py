@@ -147,7 +147,8 @@ def test_each_trial_is_an_ordinary_run_and_one_red_one_is_a_red_sweep(red) -> No
     folder, done = red
     frame = tables(folder).frame
     assert done.returncode == 1 and "every trial passed" in done.stdout
-    assert "5/5" in done.stderr and "failed=1" in done.stderr and "running=" in done.stderr
+    assert "5 of 5 trials have ended, 1 failed, after" in done.stderr
+    assert done.stderr.count("trials have ended") == 5 and "\r" not in done.stderr, "nobody watches: lines, no bar"
     assert sorted(frame["verdict"]) == ["fail", *["pass"] * 4]
     assert frame.set_index("verdict").loc["fail", ["size", "name"]].tolist() == [30, "a"]
     for row in frame.itertuples():
@@ -196,8 +197,11 @@ def test_started_again_it_does_only_what_failed_and_only_when_asked(red) -> None
     runs = {one.key: set(os.listdir(tables(folder).where(one) / "reports")) for one in tables(folder).trials}
     dry = ptyint(folder, "sweep s.toml --dry-run").stdout
     assert "5 trials, 0 of them missing (about 0 hours of computing)" in dry
-    again, retried = ptyint(folder, "sweep s.toml"), ptyint(folder, "sweep s.toml --retry")
+    again = ptyint(folder, "sweep s.toml")
+    retried = ptyint(folder, "sweep s.toml --retry", within="script -qec '{}' /dev/null")
     assert again.returncode == retried.returncode == 1
+    assert "5/5" in retried.stdout and "failed=1" in retried.stdout and "running=" in retried.stdout, "in a terminal"
+    assert "trials have ended" not in retried.stdout
     new = {
         one.key: set(os.listdir(tables(folder).where(one) / "reports")) - runs[one.key] for one in tables(folder).trials
     }

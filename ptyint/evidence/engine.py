@@ -124,6 +124,7 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
         if kernel_name == OWN:  # without folders to look in there is ipykernel of this interpreter alone
             client.km.kernel_spec_manager = KernelSpecManager(kernel_dirs=[])
         with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryFile() as said:
+            _talks_by_a_file(client.km, os.path.join(empty, "kernel"))
             env = {**(options.get("kernel_env") or {}), **os.environ, **_pinned(empty)}
             try:  # what libraries say to the terminal is in the notebook, too
                 client.execute(env=env, cwd=options.get("kernel_folder"), stderr=said)
@@ -134,6 +135,14 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
                 raise
     finally:
         manager.notebook_complete()
+
+
+def _talks_by_a_file(manager: Any, path: str) -> None:
+    """Give a kernel sockets below `path`; a port that was free when it was looked for, another may have taken first."""
+    from zmq import IPC_PATH_MAX_LEN
+
+    if len(f"{path}-0") < IPC_PATH_MAX_LEN:  # 0 where there are none
+        manager.transport, manager.ip = "ipc", path
 
 
 def _pinned(empty: str) -> dict[str, str]:

@@ -14,11 +14,12 @@ import pkgutil
 import runpy
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from itertools import chain, product
+from itertools import chain, count, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ from ptyint.evidence.manifest import Notebook, Number
 from ptyint.evidence.pages import seconds
 from ptyint.evidence.privacy import private
 from ptyint.evidence.processes import POLL_SECONDS, THREAD_VARIABLES, end_group, start_group
+from ptyint.evidence.terminal import say
 from ptyint.evidence.verification import verify
 
 if TYPE_CHECKING:
@@ -328,9 +330,10 @@ def run(
 
 
 def _spread(sweep: Sweep, executor: Executor, how: tuple[Any, ...]) -> None:
-    """Run trials, and tell of each that ended, or whose worker died."""
+    """Run trials, and tell of each that ended, or whose worker died: a bar, or lines where nobody watches."""
     STOP.clear()
-    pending, failed, bar = dict[Future[Row], Path](), 0, tqdm(total=len(sweep.trials), unit="trial")
+    bar = tqdm(total=len(sweep.trials), unit="trial", disable=None if "ipykernel" not in sys.modules else False)
+    pending, failed, ended, start = dict[Future[Row], Path](), 0, count(1), time.monotonic()
     try:
         for one in sweep.trials:
             pending[executor.submit(attempt, sweep.where(one), one, *how)] = sweep.where(one)
@@ -341,6 +344,9 @@ def _spread(sweep: Sweep, executor: Executor, how: tuple[Any, ...]) -> None:
                 row = Row(reason=f"its worker ended: {error!r}").save(where) if error else future.result()
                 failed += row.verdict != "pass"
                 bar.update()
+                if bar.disable:
+                    states = f"{next(ended)} of {len(sweep.trials)} trials have ended, {failed} failed"
+                    say(f"{states}, after {time.monotonic() - start:.0f} s", to="stderr")
             bar.set_postfix(running=sum((one / LOG).exists() for one in pending.values()), failed=failed)
     finally:
         bar.close()
