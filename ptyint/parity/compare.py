@@ -277,7 +277,7 @@ def error_of(arrays: Arrays, key: str) -> str:
         name = f"error/{'/'.join(parts[:end])}"
         if name in arrays:
             return str(arrays[name])
-    return next((str(value) for name, value in arrays.items() if name.startswith("error/")), "")
+    return next((str(arrays[name]) for name in arrays if name.startswith("error/")), "")
 
 
 def joined(arrays: Arrays, prefix: str, names: Sequence[str]) -> NDArray[np.float64] | None:
