@@ -101,6 +101,11 @@ def _with_weights(config: TrainingConfig | InferenceConfig) -> Trainable:
     return cast(Trainable, backend)
 
 
+def keeps_checkpoints(backend: Backend) -> bool:
+    """Whether a training with this backend can go on from a :class:`.checkpoint.Checkpoint`."""
+    return hasattr(getattr(backend, "network", None), "get_state")
+
+
 def train(
     scan: Scan, config: TrainingConfig, on_epoch: OnEpoch | None = None, checkpoint: Checkpoint | None = None
 ) -> TrainingResult:
@@ -146,7 +151,7 @@ def train(
     data = GroupedScan.from_config(scan, config)
     initial = canonical.initial_weights(config.model, scan.probe, config.seed)
     digest = canonical.weights_sha256(initial)
-    resumable = checkpoint is not None and hasattr(getattr(backend, "network", None), "get_state")
+    resumable = checkpoint is not None and keeps_checkpoints(backend)
     if checkpoint is not None and checkpoint.in_use and not resumable:
         raise ConfigError(f"Backend {backend.name!r} keeps no {checkpoint.path}; remove it, and ask for none.")
     start = time.perf_counter()

@@ -136,6 +136,11 @@ FAULTS: dict[str, tuple[str, str, Context]] = {
     "moments forgotten after 100 steps": ("step", "", method("TorchNetwork", "train_step", forgotten_moments)),
     "single-precision gradients rounded": ("step", "", method("TorchNetwork", "train_step", lossy_gradients)),
     "offsets of the last scan": ("persistence", "", stale_offsets),
+    "age of the moments lost with the checkpoint": ("persistence", "", method(
+        "TorchNetwork", "set_state", lambda f, s, state: f(
+            s, {key: value * (not key.startswith("step/")) for key, value in state.items()}))),
+    "losses before the checkpoint forgotten": ("persistence", "", lambda: wrapped(
+        "ptyint.backends.checkpoint.Checkpoint", "resume", lambda f, *rest: replace(f(*rest), total=0.0))),
 }  # fmt: skip
 """Fault to the rung that is climbed, and the network that is traced for it."""
 

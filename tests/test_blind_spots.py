@@ -22,6 +22,8 @@ PLACES = {
     "moments forgotten after 100 steps": ("step", "after 120, 200 steps, float64"),
     "single-precision gradients rounded": ("step", "single precision, float32"),
     "offsets of the last scan": ("persistence", "object patches, saved by pytorch, gridsize 2"),
+    "age of the moments lost with the checkpoint": ("persistence", "stopped and gone on with, gridsize 2"),
+    "losses before the checkpoint forgotten": ("persistence", "losses, stopped and gone on with, gridsize 2"),
 }
 pytestmark = pytest.mark.slow
 

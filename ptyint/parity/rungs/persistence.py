@@ -1,16 +1,19 @@
 """Rung 6: what each backend predicts from each one's file, in a new process; and what it makes there of a second scan.
 
 The new process meets the second scan first, and the process of the trainings meets it last: each is what it is alone.
+A training that is stopped in the middle of an epoch goes on from its checkpoint to what it had come to without.
 """
 
 import json
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 
 from ptyint import dispatcher
 from ptyint.backends import bundle
+from ptyint.backends.checkpoint import Checkpoint, Progress
 from ptyint.backends.weights import weight_shapes
 from ptyint.config import to_mapping
 from ptyint.images.reconstruction import assemble
@@ -22,22 +25,40 @@ from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, n
 from ptyint.parity.rungs.training import TRAINING, file_name, trained
 from ptyint.parity.tolerances import TOLERANCES
 
-ALONE = "alone"
+ALONE, RESUMED, STOPPED = "alone", "resumed", "gridsize 2"
+AGAIN = ((SECOND, ALONE, "alone and after others"), (STOPPED, RESUMED, "stopped and gone on with"))
+"""Trainings that are made again here: which, under which key, and how they differ from those of the step's rung."""
+
 OF_A_TRAINING = (("losses", "loss"), ("patches", "forward"), ("stitched", "forward"))
-"""What is compared of a training on the second scan, and the tolerance."""
+"""What is compared of each, and the tolerance."""
+
+
+class _Stopping(Checkpoint):
+    """Keeps the state after every step, and ends the training in its second epoch, before that is over."""
+
+    def keep(self, progress: Progress) -> None:
+        super().keep(progress)
+        if progress.epochs:
+            raise InterruptedError
 
 
 def measure(bench: Bench, part: str = "") -> Captured:
-    """A training on the second scan alone; then what the models predict that both saved, loaded from the file alone.
+    """Trainings again; then what the models predict that both saved, loaded from the file alone.
 
-    Keys: those of :func:`ptyint.parity.rungs.training.trained` under ``alone``; ``backend/training/patches``; what
-    the bundle says of itself, ``.../config`` and ``.../weights/<name>``.
+    Keys: those of :func:`ptyint.parity.rungs.training.trained` under ``alone``, and under ``resumed`` where the backend
+    keeps checkpoints; ``backend/training/patches``; what the bundle says of itself, ``.../config`` and
+    ``.../weights/<name>``.
     """
     arrays: Captured = {}
-    with noted(arrays, ALONE):
-        one = SAVED[SECOND]
-        alone = trained(one.scan(), replace(one.config(bench.problems.seed), backend=bench.name))
-        arrays |= {f"{ALONE}/{key}": alone[key] for key, _ in OF_A_TRAINING}
+    for name, again, _ in AGAIN if dispatcher.keeps_checkpoints(bench.backend) else AGAIN[:1]:
+        one, folder = SAVED[name], bench.folder / f"{bench.name}-{again}"
+        scan, config = one.scan(), replace(one.config(bench.problems.seed), backend=bench.name)
+        with noted(arrays, again):
+            if again == RESUMED:
+                with suppress(InterruptedError):
+                    dispatcher.train(scan, config, checkpoint=_Stopping(folder, minutes=1e-9))
+            came_to = trained(scan, config, checkpoint=Checkpoint(folder) if again == RESUMED else None)
+            arrays |= {f"{again}/{key}": came_to[key] for key, _ in OF_A_TRAINING}
     for other in bench.pair:
         for name, one in reversed(SAVED.items()):
             key, path = f"{other}/{name}", bench.folder / file_name(other, name)
@@ -53,7 +74,7 @@ def measure(bench: Bench, part: str = "") -> Captured:
 def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
     """Configuration, weights and patches from each file, against what was trained and predicted before it was saved.
 
-    Then the second scan alone, against the same after others in one process.
+    Then trainings that were made again, against what they were.
     """
     loaded, trainings = measured.both("persistence"), measured.both("training")
     for by, before in trainings.items():
@@ -61,10 +82,12 @@ def judge(measured: Measured, problems: Problems) -> Iterator[Finding]:
             for name in SAVED:
                 yield from _of_file(by, before, side, arrays, name)
     for side, arrays in loaded.items():
-        for what, tolerance in OF_A_TRAINING:
-            where = Place("persistence", SECOND, "float32", f"{what}, alone and after others")
-            pair, keys = (trainings[side], arrays), (f"{SECOND}/{what}", f"{ALONE}/{what}")
-            yield compare(where, (side, side), pair, keys, TOLERANCES[tolerance])
+        made = {key.removeprefix("error/").partition("/")[0] for key in arrays}
+        for name, again, how in AGAIN[: 1 + (RESUMED in made)]:
+            for what, tolerance in OF_A_TRAINING:
+                where = Place("persistence", name, "float32", f"{what}, {how}")
+                pair, keys = (trainings[side], arrays), (f"{name}/{what}", f"{again}/{what}")
+                yield compare(where, (side, side), pair, keys, TOLERANCES[tolerance])
 
 
 def _of_file(by: str, before: Arrays, side: str, arrays: Arrays, name: str) -> Iterator[Finding]:
@@ -88,7 +111,8 @@ LOADED = Capture("persistence", measure, "weights", fresh=True, after=("training
 
 RUNG = Rung(
     "persistence",
-    "does a saved model predict the same, loaded by either in a new process, and a second scan as it does alone?",
+    "does a saved model predict the same, loaded by either in a new process, a second scan as it does alone, and does "
+    "a stopped training come to the same?",
     (TRAINING, LOADED, workflow.OWN, workflow.RELOADED),
     (judge,),
     "weights",

@@ -8,6 +8,7 @@ import numpy as np
 
 from ptyint import dispatcher
 from ptyint.backends import bundle
+from ptyint.backends.checkpoint import Checkpoint
 from ptyint.backends.training import Schedule
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
 from ptyint.config import TrainingConfig
@@ -68,9 +69,9 @@ def _applied(config: TrainingConfig, **settings: Any) -> Any:
     return config.applied(**{"batch_size": 7, "n_groups": config.n_groups, **settings})
 
 
-def trained(scan: Scan, config: TrainingConfig, applied: bool = True) -> Captured:
+def trained(scan: Scan, config: TrainingConfig, applied: bool = True, checkpoint: Checkpoint | None = None) -> Captured:
     """What a training leaves, and an inference with its weights, through the dispatcher."""
-    result = dispatcher.train(scan, config)
+    result = dispatcher.train(scan, config, checkpoint=checkpoint)
     arrays = {
         "backend": np.array(result.backend),
         "losses": result.history.losses,
