@@ -434,3 +434,26 @@ def make_bundle() -> None:
             f"bundle.save_bundle(folder, {{**loaded.weights, {first!r}: np.ones(3)}}, loaded.config, 'x')",
             f"bundle.save_bundle(folder, {{**loaded.weights, {first!r}: loaded.weights[{first!r}] * np.nan}}, "
             "loaded.config, 'x')", "bundle.save_bundle(folder, {}, loaded.config, 'x')")  # fmt: skip
+
+
+def make_dispatcher() -> None:
+    """What is asked for a second time, in one process, is not what it was the first time; nothing asked for is lost."""
+    named("echo", "types.SimpleNamespace(name='it', capabilities={'weights'}, train=lambda data, config, first, *_: "
+          "(first, None), infer=lambda part, weights, config: np.ones((1, 1, 64, 64), 'c8'))")  # fmt: skip
+    named("through", "lambda call: mock.patch.multiple(dispatcher, update_legacy_dict=lambda *_: None, "
+          "backends=types.SimpleNamespace(load=lambda name: echo, BUILT_IN=()))(call)")  # fmt: skip
+    named("lit", "lambda by: scan.Scan(np.ones((14, 64, 64)), jittered, by)")
+    named("written_again", "lambda value: bundle.save_bundle(folder, {**loaded.weights, 'log_intensity_scale': "
+          "np.float32(value)}, loaded.config, 'x')")  # fmt: skip
+    fact("dispatcher", "weights of a file that was written again",
+         "[float(through(dispatcher.infer)(lit(beam_64_1), config.InferenceConfig(loaded.config.model, "
+         "model_path=written_again(value))).weights['log_intensity_scale']) for value in (0.5, 0.25)]",
+         [0.5, 0.25])  # fmt: skip
+    fact("dispatcher", "first weights of a second scan",
+         "[through(dispatcher.train)(lit(by), config.TrainingConfig(config.ModelConfig(n_filters_scale=1))).weights"
+         "['probe.real'] for by in (np.ones((1, 64, 64), 'c8'), beam_64_1)][1].astype(float)",
+         normal(beam(64, 1), 4.0).real, "single")  # fmt: skip
+    named("applied", "config.TrainingConfig(config.ModelConfig(gridsize=2, n_filters_scale=1), neighbor_count=7, "
+          "seed=5, backend='pytorch').applied(M=12, batch_size=3)")  # fmt: skip
+    fact("dispatcher", "how a trained model is applied", "str([applied.neighbor_count, applied.seed, applied.backend, "
+         "applied.M, applied.batch_size, applied.model.gridsize])", "[7, 5, 'pytorch', 12, 3, 2]")  # fmt: skip

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from common import fact, given, projected, refused, unchangeable, wave
+from common import beam, fact, given, named, projected, refused, unchangeable, wave
 
 
 def bilinear(image: np.ndarray, y: float, x: float) -> complex:
@@ -175,3 +175,30 @@ def make_stitch() -> None:
     fact("synchronised phases", "zero where not finite", call, np.zeros(6))
     flat = "stitch.synchronise_phases(patches[:2] * 0 + 1j, places[:2], (37, 29), np.arange(2))"
     refused("synchronised phases", "default centre", "ConfigError", flat)
+
+
+def make_assembly() -> None:
+    """Patches of one object, each with a phase of its own, at whole pixels: the object comes out, up to one phase."""
+    N, M, shape = 64, 12, (81, 76)
+    places = given("cut_at", np.array([[33, 33], [38, 35], [45, 34], [41, 41], [47, 42]], float))
+    whole = given("cut_from", wave(*shape, seed=51).astype(np.complex64))
+    given("cut_with", beam(N, 1))
+    named("cut_scan", f"scan.Scan(np.ones((5, {N}, {N})), cut_at, cut_with, object_=cut_from)")
+    named("cut_groups", "groups.group_positions(cut_at, gridsize=1)")
+    named("cut_data", "batches.GroupedScan(cut_scan, cut_groups, None)")
+    window = f"cut_from[y - {N // 2} : y + {N // 2}, x - {N // 2} : x + {N // 2}]"
+    named("cut_patches", f"np.stack([{window} * np.exp(2j * x) for y, x in cut_at.astype(int)])[cut_groups.indices]"
+          ".astype('c8')")  # fmt: skip
+    named("assembled", "reconstruction.assemble(dispatcher.InferenceResult('it', config.InferenceConfig("
+          f"config.ModelConfig(n_filters_scale=1), M={M}), {{'probe.real': cut_with.real, 'probe.imag': cut_with.imag,"
+          " 'log_intensity_scale': np.float32(0.3)}, cut_data, [cut_patches]))")  # fmt: skip
+    _, coverage = stitched(np.ones((5, N, N)), places, shape, M)
+    true = np.where(coverage > 0, whole, 0)
+    fact("assembly", "coverage", "assembled.coverage", coverage)
+    fact("assembly", "amplitude", "abs(assembled.object_) / abs(assembled.object_).sum()", abs(true) / abs(true).sum(),
+         "single")  # fmt: skip
+    likeness = "abs(np.vdot({0}, cut_from * (assembled.coverage > 0))) / np.linalg.norm({0})"
+    fact("assembly", "phase", likeness.format("assembled.object_"), np.linalg.norm(true), "single")
+    named("own_patches", "assembled.object_patches[cut_groups.indices[:, 0].argsort(), 0]")
+    named("own_phases", f"[np.angle(np.vdot({window}, one)) for (y, x), one in zip(cut_at.astype(int), own_patches)]")
+    fact("assembly", "patches have one phase", "abs(np.exp(1j * np.array(own_phases)).mean())", 1.0, "single")

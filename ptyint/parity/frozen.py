@@ -1,8 +1,9 @@
 """Frozen numbers: what the code that both backends share must give, worked out by another program.
 
 Code that is shared cannot be judged by itself. So ``datasets/frozen/make.py``, which imports nothing of this package,
-worked out by other means what stitch, gauge, metrics, ring correlation, groups, batches, initial weights, forward
-model, bundle and training loop must give. As in a doctest, each fact is an expression and its value.
+worked out by other means what readers and writers, stitch, assembly, gauge, metrics, ring correlation, groups, batches,
+initial weights, forward model, bundle, training loop and dispatcher must give. As in a doctest, each fact is an
+expression and its value.
 """
 
 import importlib
@@ -30,8 +31,9 @@ CRITERION = Criterion("shared code, against frozen numbers: largest error over i
 
 MODULES = (
     "concurrent.futures", "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types", "unittest.mock",
-    "zipfile", "ptyint.config", *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
-    *(f"ptyint.images.{name}" for name in ("frc", "gauge", "metrics", "stitch")),
+    "zipfile", *(f"ptyint.{name}" for name in ("config", "dispatcher")),
+    *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
+    *(f"ptyint.images.{name}" for name in ("frc", "gauge", "metrics", "reconstruction", "stitch")),
     *(f"ptyint.scans.{name}" for name in ("batches", "files", "forward", "groups", "scan", "simulate")),
 )  # fmt: skip
 """What expressions may speak of, by the last part of its name."""
