@@ -198,7 +198,7 @@ def test_started_again_it_does_only_what_failed_and_only_when_asked(red) -> None
     dry = ptyint(folder, "sweep s.toml --dry-run").stdout
     assert "5 trials, 0 of them missing (about 0 hours of computing)" in dry
     again = ptyint(folder, "sweep s.toml")
-    retried = ptyint(folder, "sweep s.toml --retry", within="script -qec '{}' /dev/null")
+    retried = ptyint(folder, "sweep s.toml --retry", within="script -qec 'stty rows 40 cols 120; {}' /dev/null")
     assert again.returncode == retried.returncode == 1
     assert "5/5" in retried.stdout and "failed=1" in retried.stdout and "running=" in retried.stdout, "in a terminal"
     assert "trials have ended" not in retried.stdout

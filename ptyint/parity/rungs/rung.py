@@ -1,12 +1,13 @@
 """What a rung is: a question, what each side captures for it in a process of its own, and what is judged of that."""
 
 import math
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -219,4 +220,7 @@ def file_name(side: str, capture: str, part: str = "") -> str:
 def stored(folder: Path, side: str, capture: str, part: str = "") -> Arrays:
     """What a side wrote of a capture, each array read when it is asked for; empty where nothing was."""
     path = folder / file_name(side, capture, part)
-    return np.load(path, allow_pickle=False) if path.is_file() else {}
+    arrays: Any = np.load(path, allow_pickle=False) if path.is_file() else {}
+    if arrays:
+        weakref.finalize(arrays, arrays.fid.close)  # before whatever else a circle of references holds is gone
+    return cast(Arrays, arrays)
