@@ -450,9 +450,9 @@ def make_dispatcher() -> None:
          "model_path=written_again(value))).weights['log_intensity_scale']) for value in (0.5, 0.25)]",
          [0.5, 0.25])  # fmt: skip
     fact("dispatcher", "first weights of a second scan",
-         "[through(dispatcher.train)(lit(by), config.TrainingConfig(config.ModelConfig(n_filters_scale=1))).weights"
-         "['probe.real'] for by in (np.ones((1, 64, 64), 'c8'), beam_64_1)][1].astype(float)",
-         normal(beam(64, 1), 4.0).real, "single")  # fmt: skip
+         "projected([through(dispatcher.train)(lit(by), config.TrainingConfig(config.ModelConfig("
+         "n_filters_scale=1))).weights['probe.real'] for by in (np.ones((1, 64, 64), 'c8'), beam_64_1)][1].astype(float))",
+         projected(normal(beam(64, 1), 4.0).real), "single")  # fmt: skip
     named("applied", "config.TrainingConfig(config.ModelConfig(gridsize=2, n_filters_scale=1), neighbor_count=7, "
           "seed=5, backend='pytorch').applied(M=12, batch_size=3)")  # fmt: skip
     fact("dispatcher", "how a trained model is applied", "str([applied.neighbor_count, applied.seed, applied.backend, "

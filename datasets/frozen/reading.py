@@ -90,9 +90,8 @@ def make_files() -> None:
     # Ptychodus: metres from the centre, which is at (size - 1) / 2; a patch begins (N - 1) / 2 before its place.
     centre_m = np.array([3.5e-7, -1.25e-7])
     corners = places - N // 2
-    metres = np.array(
-        [[centre_m[k] + PIXEL_M * (p[k] + (N - 1) / 2 - (ODD[k] - 1) / 2) for k in (0, 1)] for p in corners]
-    )
+    from_middle_m = PIXEL_M * (corners + (N - 1) / 2 - (np.array(ODD) - 1) / 2)
+    metres = centre_m + from_middle_m
     energy_J = PLANCK_J_S * LIGHT_M_S / WAVELENGTH_M
     order = np.array([3, 0, 4, 1, 2])
     given("pair_diffraction", hdf5({"patterns": counts, "indexes": np.arange(10, 10 + PLACES), "bad_pixels": bad}))
@@ -138,9 +137,8 @@ def make_files() -> None:
     named("again", "lambda suffix: (path := pathlib.Path(tempfile.mkdtemp(dir=folder), 'again' + suffix), "
           "files.write_scan(read_CXI, path))[0]")  # fmt: skip
     named("again_cxi", "h5py.File(again('.cxi'))")
-    middle = [PIXEL_M * np.array([p[k] + (N - 1) / 2 - (ODD[k] - 1) / 2 for k in (1, 0)]) for p in corners]
     written("CXI: translation", "again_cxi['entry_1/sample_1/geometry_1/translation'][()] * 1e8",
-            1e8 * np.pad(np.array(middle), ((0, 0), (0, 1))))  # fmt: skip
+            1e8 * np.pad(from_middle_m[:, ::-1], ((0, 0), (0, 1))))  # fmt: skip
     written("CXI: counts", "projected(again_cxi['entry_1/data_1/data'][()].astype(float))",
             projected(counts.astype(float)))  # fmt: skip
     written("CXI: mask", "again_cxi['entry_1/instrument_1/detector_1/mask'][()]", bad.astype(int))
@@ -150,11 +148,11 @@ def make_files() -> None:
     named("again_product", "h5py.File(again_pair / 'product.h5')")
     for axis, name in enumerate("xy"):
         written(f"Ptychodus: {name}", f"again_product['probe_position_{name}_m'][()] * 1e8",
-                1e8 * np.array(middle)[:, axis])  # fmt: skip
+                1e8 * from_middle_m[:, 1 - axis])  # fmt: skip
     written("Ptychodus: photon energy", "again_product.attrs['photon_energy_eV']", energy_J / ELECTRON_VOLT_J)
     written("Ptychodus: bad pixels", "h5py.File(again_pair / 'diffraction.h5')['bad_pixels'][()].astype(int)",
             bad.astype(int))  # fmt: skip
-    named("again_npz", "np.load(again('.npz'))")
+    named("again_npz", "dict(np.load(again('.npz')))")
     written("NPZ: places", "np.stack([again_npz['ycoords'], again_npz['xcoords']])", places.T)
     written("NPZ: amplitudes", "projected(again_npz['diffraction'].astype(float))",
             projected(np.sqrt(masked.astype(np.float32)).astype(float)))  # fmt: skip

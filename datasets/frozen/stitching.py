@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from common import beam, fact, given, named, projected, refused, unchangeable, wave
+from common import fact, given, named, projected, refused, unchangeable, wave
 
 
 def bilinear(image: np.ndarray, y: float, x: float) -> complex:
@@ -182,16 +182,16 @@ def make_assembly() -> None:
     N, M, shape = 64, 12, (81, 76)
     places = given("cut_at", np.array([[33, 33], [38, 35], [45, 34], [41, 41], [47, 42]], float))
     whole = given("cut_from", wave(*shape, seed=51).astype(np.complex64))
-    given("cut_with", beam(N, 1))
-    named("cut_scan", f"scan.Scan(np.ones((5, {N}, {N})), cut_at, cut_with, object_=cut_from)")
+    named("cut_scan", f"scan.Scan(np.ones((5, {N}, {N})), cut_at, beam_64_1, object_=cut_from)")
     named("cut_groups", "groups.group_positions(cut_at, gridsize=1)")
     named("cut_data", "batches.GroupedScan(cut_scan, cut_groups, None)")
     window = f"cut_from[y - {N // 2} : y + {N // 2}, x - {N // 2} : x + {N // 2}]"
     named("cut_patches", f"np.stack([{window} * np.exp(2j * x) for y, x in cut_at.astype(int)])[cut_groups.indices]"
           ".astype('c8')")  # fmt: skip
     named("assembled", "reconstruction.assemble(dispatcher.InferenceResult('it', config.InferenceConfig("
-          f"config.ModelConfig(n_filters_scale=1), M={M}), {{'probe.real': cut_with.real, 'probe.imag': cut_with.imag,"
-          " 'log_intensity_scale': np.float32(0.3)}, cut_data, [cut_patches]))")  # fmt: skip
+          f"config.ModelConfig(n_filters_scale=1), M={M}), {{'probe.real': beam_64_1.real, "
+          "'probe.imag': beam_64_1.imag, "
+          "'log_intensity_scale': np.float32(0.3)}, cut_data, [cut_patches]))")  # fmt: skip
     _, coverage = stitched(np.ones((5, N, N)), places, shape, M)
     true = np.where(coverage > 0, whole, 0)
     fact("assembly", "coverage", "assembled.coverage", coverage)

@@ -6,6 +6,7 @@ notebook that stops early, dies or hangs, or whose checks are not all green, end
 
 import json
 import os
+import socket
 import sys
 import tempfile
 import time
@@ -115,7 +116,7 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
     try:
         client = PapermillNotebookClient(
             manager, kernel_name=kernel_name, log=logger,
-            extra_arguments=["--log-level=ERROR", *own],  # else it warns that it speaks TCP, here on one machine
+            extra_arguments=["--log-level=ERROR", *own],  # else it warns where it has to speak TCP
             startup_timeout=options.get("start_timeout", 60), timeout=options.get("execution_timeout"),
             timeout_func=(lambda cell: max(1, deadline - time.monotonic())) if seconds else None,
             **{name: options[name] for name in KEPT if options.get(name) is not None},
@@ -139,9 +140,8 @@ def _execute(notebook: Any, kernel_name: str, output_path: str | None, options: 
 
 def _talks_by_a_file(manager: Any, path: str) -> None:
     """Give a kernel sockets below `path`; a port that was free when it was looked for, another may have taken first."""
-    from zmq import IPC_PATH_MAX_LEN
-
-    if len(f"{path}-0") < IPC_PATH_MAX_LEN:  # 0 where there are none
+    with suppress(OSError, AttributeError), socket.socket(socket.AF_UNIX) as tried:  # too long, or none are to be had
+        tried.bind(f"{path}-0")
         manager.transport, manager.ip = "ipc", path
 
 

@@ -19,7 +19,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
-from itertools import chain, count, product
+from itertools import chain, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -332,8 +332,8 @@ def run(
 def _spread(sweep: Sweep, executor: Executor, how: tuple[Any, ...]) -> None:
     """Run trials, and tell of each that ended, or whose worker died: a bar, or lines where nobody watches."""
     STOP.clear()
-    bar = tqdm(total=len(sweep.trials), unit="trial", disable=None if "ipykernel" not in sys.modules else False)
-    pending, failed, ended, start = dict[Future[Row], Path](), 0, count(1), time.monotonic()
+    bar = tqdm(total=len(sweep.trials), unit="trial", disable=False if "ipykernel" in sys.modules else None)
+    pending, failed, start = dict[Future[Row], Path](), 0, time.monotonic()
     try:
         for one in sweep.trials:
             pending[executor.submit(attempt, sweep.where(one), one, *how)] = sweep.where(one)
@@ -345,7 +345,8 @@ def _spread(sweep: Sweep, executor: Executor, how: tuple[Any, ...]) -> None:
                 failed += row.verdict != "pass"
                 bar.update()
                 if bar.disable:
-                    states = f"{next(ended)} of {len(sweep.trials)} trials have ended, {failed} failed"
+                    ended = len(sweep.trials) - len(pending)
+                    states = f"{ended} of {len(sweep.trials)} trials have ended, {failed} failed"
                     say(f"{states}, after {time.monotonic() - start:.0f} s", to="stderr")
             bar.set_postfix(running=sum((one / LOG).exists() for one in pending.values()), failed=failed)
     finally:

@@ -1,10 +1,12 @@
 """Rung 6: what each backend predicts from each one's file, in a new process; and what it makes there of a second scan.
 
 The new process meets the second scan first, and the process of the trainings meets it last: each is what it is alone.
-A training that is stopped in the middle of an epoch goes on from its checkpoint to what it had come to without.
+Where a backend keeps checkpoints, a training that is stopped in the middle of an epoch goes on from one to what it had
+come to without.
 """
 
 import json
+import tempfile
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -51,9 +53,8 @@ def measure(bench: Bench, part: str = "") -> Captured:
     """
     arrays: Captured = {}
     for name, again, _ in AGAIN if dispatcher.keeps_checkpoints(bench.backend) else AGAIN[:1]:
-        one, folder = SAVED[name], bench.folder / f"{bench.name}-{again}"
-        scan, config = one.scan(), replace(one.config(bench.problems.seed), backend=bench.name)
-        with noted(arrays, again):
+        scan, config = SAVED[name].scan(), replace(SAVED[name].config(bench.problems.seed), backend=bench.name)
+        with noted(arrays, again), tempfile.TemporaryDirectory(dir=bench.folder) as folder:
             if again == RESUMED:
                 with suppress(InterruptedError):
                     dispatcher.train(scan, config, checkpoint=_Stopping(folder, minutes=1e-9))
