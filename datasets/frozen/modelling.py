@@ -451,7 +451,8 @@ def make_dispatcher() -> None:
          [0.5, 0.25])  # fmt: skip
     fact("dispatcher", "first weights of a second scan",
          "projected([through(dispatcher.train)(lit(by), config.TrainingConfig(config.ModelConfig("
-         "n_filters_scale=1))).weights['probe.real'] for by in (np.ones((1, 64, 64), 'c8'), beam_64_1)][1].astype(float))",
+         "n_filters_scale=1))).weights['probe.real'] for by in (np.ones((1, 64, 64), 'c8'), beam_64_1)]"
+         "[1].astype(float))",
          projected(normal(beam(64, 1), 4.0).real), "single")  # fmt: skip
     named("applied", "config.TrainingConfig(config.ModelConfig(gridsize=2, n_filters_scale=1), neighbor_count=7, "
           "seed=5, backend='pytorch').applied(M=12, batch_size=3)")  # fmt: skip
