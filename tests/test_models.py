@@ -186,10 +186,9 @@ def test_rounding_of_other_processors_is_no_fault(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setitem(worker.ONE_THREAD, name, value)
-    for seed in (1, 2):
-        with pair_of(which, seed) as pair:
-            ladder = pair.climb()
-        assert set(verdicts(ladder).values()) == {"pass"}, ladder.divergence
+    with pair_of(which, 1) as pair:
+        ladder = pair.climb()
+    assert set(verdicts(ladder).values()) == {"pass"}, ladder.divergence
 
 
 def test_a_factory_that_is_not_there_is_an_error_at_once(tmp_path: Path) -> None:

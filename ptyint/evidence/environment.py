@@ -81,6 +81,7 @@ def installation() -> dict[str, str]:
 
 def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Machine and installation, as the manifest keeps them; and what each backend says of itself."""
+    installed = [distribution.metadata for distribution in metadata.distributions()]
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),
@@ -89,7 +90,7 @@ def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
         "threads": usable_cores(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "variables": {name: value for name, value in sorted(os.environ.items()) if name.startswith(VARIABLES)},
-        "packages": dict(sorted((d.name, d.version) for d in metadata.distributions() if d.name)),
+        "packages": dict(sorted((m["Name"], m["Version"]) for m in installed if m["Name"])),
         "backends": dict(backends),
     }
 

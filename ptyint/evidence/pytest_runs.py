@@ -157,10 +157,12 @@ def run_tests(
         scratch = Path(name)
         folder, path = _enter(state, scratch)
         report = scratch / "report.jsonl"
-        # A run of its own: no inherited options, no half-finished test, no bytecode or cache left in the checkout.
+        # A run of its own: no inherited options, no half-finished test, no bytecode or cache left in the checkout; and no
+        # plugin that happens to be installed, as some would run a red test again.
         dropped = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_PLUGINS")
         env = {key: value for key, value in os.environ.items() if key not in dropped}
-        env |= {"PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "120", REPORT_VARIABLE: str(report)}
+        env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "120", REPORT_VARIABLE: str(report)}
+        env |= {} if folder.is_relative_to(scratch) else {"PYTHONDONTWRITEBYTECODE": "1"}
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, path), env.get("PYTHONPATH", "")]))
         options = ["-p", "no:cacheprovider", "-p", PLUGIN, "--color=no"]
         options += [f"--rootdir={folder}", f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
