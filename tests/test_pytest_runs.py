@@ -267,6 +267,22 @@ def test_options_of_the_surroundings_do_not_leak_in(
     assert results(run_tests(["tests"], tmp_path / "log")) == {"test_one": "passed"}
 
 
+def test_a_plugin_that_happens_to_be_installed_is_not_loaded(
+    checkout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one that runs a red test again until it is green."""
+    write(checkout, "def test_one(): assert False\n")
+    plugin = "import pytest\n\n@pytest.hookimpl(tryfirst=True)\ndef pytest_pyfunc_call(pyfuncitem): return True\n"
+    (tmp_path / "greens.py").write_text(plugin)
+    installed = tmp_path / "greens-1.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: greens\nVersion: 1\n")
+    (installed / "entry_points.txt").write_text("[pytest11]\ngreens = greens\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert results(run_tests(["tests"], tmp_path / "log")) == {"test_one": "failed"}
+    assert results(run_tests(["-p", "greens", "tests"], tmp_path / "log")) == {"test_one": "passed"}
+
+
 def test_a_state_must_be_known_and_there_must_be_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"state is 'torch gone'; must be one of \['as is', 'torch not importable'"):
         run_tests([], tmp_path / "log", state="torch gone")

@@ -81,7 +81,7 @@ def installation() -> dict[str, str]:
 
 def environment(backends: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     """Machine and installation, as the manifest keeps them; and what each backend says of itself."""
-    installed = [distribution.metadata for distribution in metadata.distributions()]
+    installed = (distribution.metadata for distribution in metadata.distributions())
     return {
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "platform": platform.platform(),

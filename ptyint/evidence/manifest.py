@@ -40,8 +40,8 @@ Number = Annotated[float, PlainSerializer(to_json, return_type=float | str)]
 
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
+# No plugin that happens to be installed has a say in what a manifest may hold; and looking for them takes time.
 os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-"""No plugin that happens to be installed has a say in what a manifest may hold; looking for them takes as long, too."""
 
 
 class _Model(BaseModel):

@@ -157,12 +157,12 @@ def run_tests(
         scratch = Path(name)
         folder, path = _enter(state, scratch)
         report = scratch / "report.jsonl"
-        # A run of its own: no inherited options, no half-finished test, no bytecode or cache left in the checkout; and no
-        # plugin that happens to be installed, as some would run a red test again.
+        # A run of its own: no inherited options, no half-finished test, no bytecode or cache left in the checkout, and
+        # no plugin that happens to be installed, as some would run a red test again.
         dropped = ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_PLUGINS")
         env = {key: value for key, value in os.environ.items() if key not in dropped}
         env |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "COLUMNS": "120", REPORT_VARIABLE: str(report)}
-        env |= {} if folder.is_relative_to(scratch) else {"PYTHONDONTWRITEBYTECODE": "1"}
+        env["PYTHONDONTWRITEBYTECODE"] = "" if folder.is_relative_to(scratch) else "1"
         env["PYTHONPATH"] = os.pathsep.join(filter(None, [*map(str, path), env.get("PYTHONPATH", "")]))
         options = ["-p", "no:cacheprovider", "-p", PLUGIN, "--color=no"]
         options += [f"--rootdir={folder}", f"--basetemp={(basetemp or scratch / 'basetemp').absolute()}"]
@@ -204,8 +204,7 @@ def log_tails(runs: Sequence[TestRun], lines: int = 15) -> Markdown:
     from IPython.display import Markdown
 
     texts = [run.log.read_text(encoding="utf-8", errors="replace").split("=== state: ") for run in runs]
-    starts = [f"{run.state}\n" for run in runs]
-    own = [next((s for s in some if s.startswith(start)), some[-1]) for some, start in zip(texts, starts, strict=True)]
+    own = [next((s for s in t if s.startswith(f"{run.state}\n")), t[-1]) for t, run in zip(texts, runs, strict=True)]
     tails = [(run, text.rstrip().splitlines()[-lines:]) for run, text in zip(runs, own, strict=True)]
     return Markdown(render("log_tails.md.j2", tails=tails))
 

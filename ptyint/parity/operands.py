@@ -110,8 +110,7 @@ def of_others(seed: int = 0) -> Operands:
         return np.asarray(drawn * largest / np.abs(drawn).max())
 
     positions = rng.uniform((-14, -20), (14, 20), (30, 2))
-    image = field(128, 128)
-    patches = translate(np.broadcast_to(image, (30, 128, 128)), -positions, 64)
+    patches = translate(np.broadcast_to(field(128, 128), (30, 128, 128)), -positions, 64)
     return {
         ("diffract", "one mode"): (field(2, 4, 1, 64, 64),),
         ("diffract", "two modes"): (field(2, 1, 2, 64, 64),),

@@ -130,8 +130,7 @@ def read_scan(
 
 def _without_gaps(scan: Scan) -> Scan:
     """Mask good pixels that hold the same `CEILINGS` in each of up to 16 patterns: gaps or saturation, no photons."""
-    patterns = scan.diffraction_patterns
-    some = np.asarray(patterns[:: -(-scan.n // 16)])
+    some = np.asarray(scan.diffraction_patterns[:: -(-scan.n // 16)])
     own = np.iinfo(some.dtype).max if some.dtype.kind in "ui" else 0
     off = np.abs(some[0][..., None].astype(np.float64) / [*CEILINGS, own or CEILINGS[0]] - 1).min(axis=-1)
     gap = (some == some[:1]).all(axis=0) & (off <= (0 if own else ROUNDED))
