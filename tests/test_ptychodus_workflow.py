@@ -171,6 +171,14 @@ def test_a_damaged_model_is_refused(model: Path, source: Path) -> None:
         inferred(source, model, "mine")
 
 
+def test_a_model_that_unpacks_to_far_more_than_it_is_is_refused_before(model: Path, source: Path) -> None:
+    with zipfile.ZipFile(model, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(2**26))
+    words = r"is not a readable model: it unpacks to \d+ bytes from \d+; allowed: 100 times as many"
+    with pytest.raises(BundleError, match=words):
+        inferred(source, model, "mine")
+
+
 # --- PtychoPINN itself ---
 
 READ = """

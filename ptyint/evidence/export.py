@@ -48,8 +48,7 @@ def write_crate(folder: Path, target: Path) -> None:
     crate.name, crate.datePublished = f"ptyint run {run.run}: {run.verdict}", run.end
     crate.description = "Evidence on two ptychography backends: executed notebooks, pages, logs, arrays, checks."
     crate.license = "Not stated: that of the data that were used."
-    names = (NAME, SEAL, *run.artifacts)
-    files = [crate.add_file(folder / name, name, properties={"name": name}) for name in names]
+    files = [crate.add_file(folder / n, n, properties={"name": n}) for n in (NAME, SEAL, *run.artifacts)]
     action = {"name": " ".join(run.argv), "startTime": run.start, "endTime": run.end}
     action["actionStatus"] = STATUS[run.verdict != "pass"]
     tool = crate.add_jsonld({**TOOL, "softwareVersion": run.git.commit or "unknown"})

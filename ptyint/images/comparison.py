@@ -222,5 +222,4 @@ def same(fact: str) -> str:
 
 
 def _comparable(fact: Any) -> Any:
-    ignored = ("backend", "output_dir")
-    return {k: v for k, v in fact.items() if k not in ignored} if isinstance(fact, dict) else fact
+    return {k: v for k, v in fact.items() if k not in ("backend", "output_dir")} if isinstance(fact, dict) else fact

@@ -40,8 +40,7 @@ def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> Non
     os.environ["TQDM_DISABLE"] = "1"
     path = find_scan(source)
     scan = valid_scan(path)
-    model = replace(config.model, N=scan.N)
-    config = replace(config, model=model, train_data_file=path, output_dir=target.parent)
+    config = replace(config, model=replace(config.model, N=scan.N), train_data_file=path, output_dir=target.parent)
     if "weights" in dispatcher.select_backend(config).capabilities:
         result = dispatcher.train(scan, config, send)
         save_bundle(target, result.weights, config, result.backend, result.history.losses)

@@ -21,6 +21,9 @@ from ptyint.ptychodus.settings import algorithm_of
 MANIFEST = "ptyint.json"
 """The configuration of the training; its line ``backend`` says who made the model, and who alone can load it."""
 
+MOST_PACKED = 100
+"""A file that unpacks to more than this many times its own size is refused before; trained weights hardly pack."""
+
 
 def pack(folder: Path, target: Path, config: TrainingConfig) -> None:
     """Write `target`, whole or not at all, from all that is in `folder`, which gets the manifest."""
@@ -43,10 +46,14 @@ def unpacked(path: Path, backend: str) -> Iterator[tuple[Path, TrainingConfig]]:
     Raises
     ------
     BundleError
-        It is damaged, or was made by another backend than the one that is to load it.
+        It is damaged, unpacks to more than `MOST_PACKED` allows, or another backend made it than is to load it.
     """
     with tempfile.TemporaryDirectory(prefix="ptyint-") as folder:
         try:
+            with zipfile.ZipFile(path) as archive:
+                size, held = sum(member.file_size for member in archive.infolist()), path.stat().st_size
+            if size > MOST_PACKED * held:
+                raise ValueError(f"it unpacks to {size} bytes from {held}; allowed: {MOST_PACKED} times as many")
             shutil.unpack_archive(path, folder, "zip")
             trained = from_mapping(TrainingConfig, json.loads(Path(folder, MANIFEST).read_text(encoding="utf-8")))
         except Exception as error:  # zipfile has no one error of its own

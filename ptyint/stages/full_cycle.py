@@ -47,8 +47,7 @@ def log_of(backend: str) -> str:
 
 def jobs(request: Request) -> list[Job]:
     """The notebook of this stage, with the comparison of a larger scan where the run makes one."""
-    trained = next((folder for stage, folder in LARGER.items() if stage in request.stages), "")
-    parameters = {"trained_dir": trained}
+    parameters = {"trained_dir": next((folder for stage, folder in LARGER.items() if stage in request.stages), "")}
     pair = request.pair("e2d")
     expects, left = criteria(pair=pair), artifacts(pair)
     one = Job("e2d", "e2d", STAGE.title, "e2d_parity", parameters, expects, left, summary=SUMMARY)

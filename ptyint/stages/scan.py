@@ -34,8 +34,7 @@ def _jobs(request: Request) -> list[Job]:
     fixture = request.fixture or default_fixture()
     source = {"scan_file": str(request.scan.resolve())} if request.scan else {"fixture": fixture}
     title = request.scan.name if request.scan else fixture
-    pair = request.pair("scan")
-    return _both(pair, "scan", STAGE.title, title, source, _truth_known(request, fixture))
+    return _both(request.pair("scan"), "scan", STAGE.title, title, source, _truth_known(request, fixture))
 
 
 def _star_jobs(request: Request) -> list[Job]:
