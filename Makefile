@@ -14,7 +14,7 @@ report: $(VENV)/.ready
 # Without the tests marked slow: `make test ARGS='-m slow'` runs those, and CI both. A file's tests stay in one process.
 # One that hangs is red after 15 minutes.
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfile --timeout 900 -m 'not slow' $(ARGS)
+	$(BIN)/python -m pytest -rs -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder --timeout 900 -m 'not slow' $(ARGS)
 
 lab: $(VENV)/.ready
 	$(BIN)/ptyint lab

@@ -21,6 +21,13 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each of the processes side by side ha
 TORCH_OPTIONAL = ("test_integration_workflow_torch.py", "test_backend_selection.py")
 """Files below ``tests/torch`` that run without torch as well: there they fail, with advice, and never skip."""
 
+LONGEST = (
+    "test_mutants.py", "test_sweep_executors.py", "test_blind_spots.py", "test_distribution.py", "test_ptychodus.py",
+    "test_models.py", "test_ptychopinn.py", "test_integration_workflow.py", "test_integration_workflow_torch.py",
+    "test_backend_contract.py", "test_ladder.py", "test_workflow.py",
+)  # fmt: skip
+"""Files that go first: a long one that began last would be waited for by one process alone."""
+
 TORCH_FOLDER = Path(__file__).parent / "torch"
 
 
@@ -30,7 +37,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Without torch, skip the other selected tests below ``tests/torch``; the whole suite is red all the same."""
+    """Longest files first. Without torch, skip the other selected tests below ``tests/torch``; which makes it red."""
+    ranks = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
     needing = [item for item in items if TORCH_FOLDER in item.path.parents and item.path.name not in TORCH_OPTIONAL]
     if not needing or config.option.collectonly:
         return
