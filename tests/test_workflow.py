@@ -160,6 +160,7 @@ def checks_of(page: Path) -> dict[str, dict[str, Any]]:
     return {one["name"]: one for one in json.loads(page.read_text())["checks"]}
 
 
+@pytest.mark.slow
 def test_a_scan_through_both_workflows_side_by_side(tmp_path: Path) -> None:
     pair = ["-p", "reference", UPSTREAM[0], "-p", "candidate", UPSTREAM[1]]
     code, made = run_stages(
