@@ -4,7 +4,7 @@ The same scan, width, groups and batches go through `ptyint.reconstruct` and thr
 process of its own each; they take turns, so that all see the same machine. What a training or an inference costs once
 (loading, building, tracing, saving) is taken off by the difference of a long and a short one:
 
-    python benchmarks/side_by_side.py [--gridsize 2] [--epochs 4] [--rounds 3]
+    python benchmarks/side_by_side.py [--gridsize 2] [--fixture NAME] [--epochs 4] [--rounds 3]
 
 PtychoPINN must be installed beside ptyint: docs/backends.md. With `--whole` that once counts as well.
 """
@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 FRAMEWORKS = ("tensorflow", "pytorch")
-FIXTURE, M = "synthetic-64", 20
+M = 20
 
 
 def cpu_seconds() -> float:
@@ -33,7 +33,7 @@ def cpu_seconds() -> float:
     return sum(one.ru_utime + one.ru_stime for one in used)
 
 
-def serve(backend: str, gridsize: int) -> None:
+def serve(backend: str, gridsize: int, fixture: str) -> None:
     """Answer each line of standard input, ``train EPOCHS`` or ``infer PARTS``, with the CPU seconds that it took."""
     from dataclasses import replace
 
@@ -41,7 +41,7 @@ def serve(backend: str, gridsize: int) -> None:
     from ptyint.config import ModelConfig, TrainingConfig
     from ptyint.images import workflow
 
-    answers, scan = os.fdopen(os.dup(1), "w"), load_fixture(FIXTURE)
+    answers, scan = os.fdopen(os.dup(1), "w"), load_fixture(fixture)
     os.dup2(2, 1)  # what libraries print
     config = TrainingConfig(ModelConfig(N=64, gridsize=gridsize, n_filters_scale=1), batch_size=16, backend=backend)
     patterns, positions = scan.diffraction_patterns[::2], scan.probe_positions_px[::2]
@@ -66,19 +66,21 @@ def main() -> None:
     """Print, for each framework, samples per CPU second of both and their ratio, round by round."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gridsize", type=int, default=1, choices=(1, 2))
+    parser.add_argument("--fixture", default="synthetic-64", help="what is trained on: `ptyint fixtures`")
     parser.add_argument("--epochs", type=int, default=4, help="of the long training; the short one has one")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--whole", action="store_true", help="count what a training or an inference costs once")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.serve, options.gridsize)
+        serve(options.serve, options.gridsize, options.fixture)
         return
     rates: dict[tuple[str, str], list[float]] = {}
     with contextlib.ExitStack() as stack:
         sides = {}
         for name in (f"{theirs}{framework}" for framework in FRAMEWORKS for theirs in ("", "ptychopinn-")):
-            command = [sys.executable, __file__, "--serve", name, "--gridsize", str(options.gridsize)]
+            given = ["--gridsize", str(options.gridsize), "--fixture", options.fixture]
+            command = [sys.executable, __file__, "--serve", name, *given]
             log = stack.enter_context(tempfile.TemporaryFile())
             pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log, "text": True}
             sides[name] = (stack.enter_context(subprocess.Popen(command, **pipes)), log)
