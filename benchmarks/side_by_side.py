@@ -1,12 +1,12 @@
 """Training and inference of each backend beside PtychoPINN's of the same framework: samples per CPU second, as ratios.
 
-The same scan, width, groups and batches go through `ptyint.reconstruct` and through PtychoPINN's own workflow, in a
+The same scan, width and batch size go through `ptyint.reconstruct` and through PtychoPINN's own workflow, in a
 process of its own each; they take turns, so that all see the same machine. What a training or an inference costs once
 (loading, building, tracing, saving) is taken off by the difference of a long and a short one:
 
     python benchmarks/side_by_side.py [--gridsize 2] [--fixture NAME] [--epochs 4] [--rounds 3]
 
-PtychoPINN must be installed beside ptyint: docs/backends.md. With `--whole` that once counts as well.
+PtychoPINN must be installed beside ptyint: docs/backends.md. At gridsize 2 it makes groups of its own.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def serve(backend: str, gridsize: int, fixture: str) -> None:
 
     answers, scan = os.fdopen(os.dup(1), "w"), load_fixture(fixture)
     os.dup2(2, 1)  # what libraries print
-    config = TrainingConfig(ModelConfig(N=64, gridsize=gridsize, n_filters_scale=1), batch_size=16, backend=backend)
+    config = TrainingConfig(ModelConfig(N=scan.N, gridsize=gridsize, n_filters_scale=1), batch_size=16, backend=backend)
     patterns, positions = scan.diffraction_patterns[::2], scan.probe_positions_px[::2]
     half = replace(scan, diffraction_patterns=patterns, probe_positions_px=positions, object_patches=None)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,6 @@ def main() -> None:
     parser.add_argument("--fixture", default="synthetic-64", help="what is trained on: `ptyint fixtures`")
     parser.add_argument("--epochs", type=int, default=4, help="of the long training; the short one has one")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--whole", action="store_true", help="count what a training or an inference costs once")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -102,10 +101,7 @@ def main() -> None:
                 long, _ = took(name, f"train {options.epochs}")
                 all_, n = took(name, "infer 1")
                 some, fewer = took(name, "infer 2")
-                if options.whole:
-                    found = options.epochs * n / long, n / all_
-                else:
-                    found = (options.epochs - 1) * n / (long - once), (n - fewer) / (all_ - some)
+                found = (options.epochs - 1) * n / (long - once), (n - fewer) / (all_ - some)
                 for what, rate in zip(("training", "inference"), found, strict=True):
                     rates.setdefault((what, name), []).extend([rate] * (turn > 0))
                 print(f"round {turn}, {name}: {found[0]:.1f} trained, {found[1]:.1f} inferred a CPU second", flush=True)

@@ -37,7 +37,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Longest files first. Without torch, skip the other selected tests below ``tests/torch``; which makes it red."""
+    """Put the longest files first; without torch, skip the other selected tests below ``tests/torch``.
+
+    The whole suite is red without torch all the same.
+    """
     ranks = {name: rank for rank, name in enumerate(LONGEST)}
     items.sort(key=lambda item: ranks.get(item.path.name, len(ranks)))
     needing = [item for item in items if TORCH_FOLDER in item.path.parents and item.path.name not in TORCH_OPTIONAL]

@@ -37,6 +37,14 @@ def write(path: Path, *cells: str, parameters: str | None = "size = 3  # of it\n
     return path
 
 
+def installed_plugin(folder: Path, group: str, source: str) -> None:
+    """What PYTHONPATH=folder then has installed: a module `greens`, which is an entry point of the group."""
+    (folder / "greens.py").write_text(source)
+    (folder / "greens-1.dist-info").mkdir()
+    (folder / "greens-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: greens\nVersion: 1\n")
+    (folder / "greens-1.dist-info/entry_points.txt").write_text(f"[{group}]\ngreens = greens\n")
+
+
 def job(path: Path, *expects: str | Criterion, name: str = "small", **options: Any) -> Job:
     """The notebook as a job that must report `expects`."""
     named = (CRITERIA.get(one, Criterion.fact(one)) if isinstance(one, str) else one for one in expects)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import pkgutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from evidence_notebooks import installed_plugin
 
 import ptyint
 from ptyint.backends import MODULES
@@ -98,3 +100,13 @@ def test_the_backends_are_independent(module: str, own: str, foreign: str) -> No
     assert foreign not in {name.split(".")[0] for name in imported}
     others = {"ptyint.scans.forward", "ptyint.backends.numpy", "ptyint.images.stitch", *BACKENDS.values()}
     assert not others & imported
+
+
+def test_no_plugin_that_happens_to_be_installed_sees_the_manifests_models(tmp_path: Path) -> None:
+    installed_plugin(tmp_path, "pydantic", "print('loaded')\n")
+    found = []
+    for chosen in ({}, {"PYDANTIC_DISABLE_PLUGINS": "false"}):
+        command = [sys.executable, "-c", "import ptyint.evidence.manifest"]
+        env = {**os.environ, "PYTHONPATH": str(tmp_path), **chosen}
+        found.append("loaded" in subprocess.run(command, env=env, capture_output=True, text=True).stdout)
+    assert found == [False, True], "what the user says holds"

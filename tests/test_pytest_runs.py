@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from evidence_notebooks import installed_plugin
 
 from ptyint.errors import ConfigError
 from ptyint.evidence import pytest_runs
@@ -273,11 +274,7 @@ def test_a_plugin_that_happens_to_be_installed_is_not_loaded(
     """As one that runs a red test again until it is green."""
     write(checkout, "def test_one(): assert False\n")
     plugin = "import pytest\n\n@pytest.hookimpl(tryfirst=True)\ndef pytest_pyfunc_call(pyfuncitem): return True\n"
-    (tmp_path / "greens.py").write_text(plugin)
-    installed = tmp_path / "greens-1.dist-info"
-    installed.mkdir()
-    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: greens\nVersion: 1\n")
-    (installed / "entry_points.txt").write_text("[pytest11]\ngreens = greens\n")
+    installed_plugin(tmp_path, "pytest11", plugin)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     assert results(run_tests(["tests"], tmp_path / "log")) == {"test_one": "failed"}
     assert results(run_tests(["-p", "greens", "tests"], tmp_path / "log")) == {"test_one": "passed"}
