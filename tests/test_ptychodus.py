@@ -77,7 +77,7 @@ def test_each_epoch_is_told_and_no_framework_is_in_the_applications_process(
     assert [line.split("epoch ")[1].split(",")[0] for line in lines] == [f"{i + 1} of {EPOCHS}" for i in range(EPOCHS)]
     assert len({line[:19] for line in lines}) > 1  # streamed, not told at the end
     for done in (trained, reconstructed):
-        assert "FRAMEWORKS []" in done.errors
+        assert "FRAMEWORKS []" in done.errors and "%|" not in done.errors, "no bar beside the lines"
 
 
 def test_the_product_keeps_everything_but_object_probe_and_losses(cycle: Cycle) -> None:

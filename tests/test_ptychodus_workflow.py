@@ -88,8 +88,10 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model(plugin: None, source: Path, tmp_path: Path) -> Path:
-    """What the backend ``mine`` trained."""
+    """What the backend ``mine`` trained; the process that did it is as it was."""
+    before = dict(os.environ)
     child.train(lambda epoch: None, source, config("mine"), tmp_path / MODEL)
+    assert os.environ == before
     return tmp_path / MODEL
 
 

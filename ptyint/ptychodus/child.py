@@ -1,7 +1,6 @@
 """What the reconstructors of :mod:`ptyint.ptychodus.library` have done in a process of their own. No Ptychodus here."""
 
 import math
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,7 +36,6 @@ def train(send: Send, source: Path, config: TrainingConfig, target: Path) -> Non
 
     A backend that takes no weights is trained by its own workflow, which tells its epochs when all are done.
     """
-    os.environ["TQDM_DISABLE"] = "1"
     path = find_scan(source)
     scan = valid_scan(path)
     config = replace(config, model=replace(config.model, N=scan.N), train_data_file=path, output_dir=target.parent)

@@ -66,7 +66,8 @@ def stream(
 
 
 def _send_all(sender: Connection, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    """What the child of :func:`stream` runs. Ctrl-C is its parent's affair, and without a parent it ends."""
+    """What the child of :func:`stream` runs. Ctrl-C is its parent's affair, as are bars; without a parent it ends."""
+    os.environ["TQDM_DISABLE"] = "1"
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
