@@ -11,12 +11,29 @@ import pytest
 
 from ptyint.errors import ConfigError
 from ptyint.parity.ladder import Climb
-from ptyint.parity.problems import Problems
+from ptyint.parity.problems import Plan, Problems
 from ptyint.parity.results import Ladder
 
 TEMPLATE = (Path(__file__).parents[1] / "docs" / "backend_template.py").read_text()
 ENTRY = "[ptyint.backends]\n" + "".join(f"{name} = backend_{name}\n" for name in ("mine", "yours", "crashing", "slow"))
 PAIR = ("mine", "yours")
+WORKFLOW = """
+    def configure(self, config):
+        return {}
+
+    def run(self, scan_file, config, folder, M=20):
+        return {**self.reload(scan_file, config, folder, M), "losses": np.ones(config.nepochs)}
+
+    def reload(self, scan_file, config, folder, M=20):
+        with np.load(scan_file) as scan:
+            centre, n, probe = (scan["ycoords"].mean(), scan["xcoords"].mean()), len(scan["diff3d"]), scan["probeGuess"]
+        noise = np.random.default_rng(config.seed).normal(size=(2, 400, 400))
+        stitched = np.exp(1j * noise[0]) + noise[1]
+        return {"patches": np.ones((n, 1, 64, 64)), "stitched": stitched, "centre_px": np.array(centre), "probe": probe}
+
+
+BACKEND ="""
+"""What makes the template train by a workflow of its own: noise, another for every seed."""
 
 
 @pytest.fixture
@@ -55,6 +72,19 @@ def test_a_rung_is_judged_alone_again_and_narrower(installed: Path) -> None:
     assert Ladder.load(installed / "ladder.json").rows == ladder.rows
     assert [command["exit_code"] for command in one.commands] == [0, 0, -9, -9]
     assert not one.scratch.exists()
+
+
+def test_trained_reconstructions_are_asked_of_whoever_trains(installed: Path) -> None:
+    """Rung 7 through real workers, each seed once; what is noise is told from what is not there."""
+    for name in PAIR:
+        path = installed / "installed" / f"backend_{name}.py"
+        text = path.read_text().replace('frozenset({"operators"})', 'frozenset({"operators", "workflow"})')
+        path.write_text(text.replace("\n\nBACKEND =", WORKFLOW))
+    problems = Problems(profile="full", plan=Plan(n_pairs=2, n_reruns=1, n_independent=2, nepochs=1))
+    with Climb(installed, *PAIR, problems) as one:
+        rows = one.rung("trained").findings.query("case.str.endswith('independent seeds')")
+    assert len(rows) == 4 and set(rows["available"]) == {True}
+    assert not rows["note"].str.contains("trained nothing").any() and set(rows["verdict"]) <= {"fail", "underpowered"}
 
 
 def test_a_worker_that_dies_is_red_and_the_log_says_why(installed: Path) -> None:

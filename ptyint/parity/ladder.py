@@ -19,7 +19,7 @@ from ptyint.errors import ConfigError
 from ptyint.evidence.environment import now
 from ptyint.evidence.processes import SCRATCH_VARIABLE, run_group
 from ptyint.parity import compare, reproducers
-from ptyint.parity.capabilities import Offer
+from ptyint.parity.capabilities import Offer, lacking
 from ptyint.parity.compare import Arrays
 from ptyint.parity.configurations import FIXTURE, OUTSIDE
 from ptyint.parity.problems import Problems
@@ -144,7 +144,7 @@ class Climb:
         if not capture.fresh:
             return self._worker(f"{side}.measure.log", side).measure(capture.name, part)
         wait([self._done[side, "contract", ""]])
-        if capture.needs not in Offer.of(stored(self.scratch, side, OFFER)).capabilities:
+        if lacking({side: Offer.of(stored(self.scratch, side, OFFER))}, capture.needs):
             return ""
         log = ".".join(filter(None, (side, capture.name, part, "log")))
         why = self._worker(log, side).measure(capture.name, part)
