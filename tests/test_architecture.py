@@ -73,7 +73,7 @@ def test_a_module_fits_a_reader() -> None:
 
 def test_the_library_grows_no_further() -> None:
     """The ceiling is 11,000; sweeps, streaming, any pair of models and PtychoPINN's own came on top: no more does."""
-    assert sum(code_lines(module.read_text()) for module in MODULES) <= 13702
+    assert sum(code_lines(module.read_text()) for module in MODULES) <= 13695
 
 
 def code_lines(source: str) -> int:

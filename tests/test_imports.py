@@ -56,6 +56,23 @@ def test_dispatcher_loads_neither_framework_nor_anything_heavy() -> None:
     assert loaded("import ptyint.dispatcher", *FRAMEWORKS, *HEAVY) == []
 
 
+@pytest.mark.parametrize("collecting", [True, False])
+def test_what_a_framework_makes_is_not_collected_and_the_collector_is_left_as_it_was(collecting: bool) -> None:
+    """Looked at once: a second load freezes nothing that its user has made since."""
+    code = f"""
+import gc
+from ptyint import backends
+if not {collecting}:
+    gc.disable()
+backends.load("pytorch")
+frozen = gc.get_freeze_count()
+mine = [[] for _ in range(1000)]
+backends.load("pytorch")
+print(frozen > 10_000, gc.get_freeze_count() <= frozen, gc.isenabled())
+"""
+    assert python(code) == f"True True {collecting}"
+
+
 def test_only_the_backends_modules_load_a_framework() -> None:
     found = pkgutil.walk_packages(ptyint.__path__, "ptyint.")
     watched = ("models.keras_model", "models.torch_module", "ptychopinn.tensorflow_network", "ptychopinn.torch_network")

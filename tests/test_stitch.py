@@ -7,7 +7,7 @@ from scipy.sparse import coo_array
 from ptyint.errors import ConfigError, ScanError
 from ptyint.images import phases as phases_module
 from ptyint.images.phases import agreeing_phases
-from ptyint.images.stitch import extract_patches, stitch, stitch_batches, synchronise_phases
+from ptyint.images.stitch import stitch, stitch_batches, synchronise_phases
 
 RNG = np.random.default_rng
 
@@ -30,27 +30,6 @@ def patches_of(function, positions, N):
     """Sampled from the formula itself, by the convention of the Scan: pixel N // 2 lies at the position."""
     axis = np.arange(N) - N // 2
     return np.stack([function(cy + axis[:, None], cx + axis[None, :]) for cy, cx in positions])
-
-
-def test_integer_positions_are_cut_exactly():
-    object_ = random_object(dtype=np.complex64)
-    patches = extract_patches(object_, np.array([[8.0, 8], [30, 41], [62, 82]]), 16)
-    assert patches.dtype == np.complex64
-    for patch, corner in zip(patches, [(0, 0), (22, 33), (54, 74)], strict=True):
-        np.testing.assert_array_equal(patch, object_[corner[0] :, corner[1] :][:16, :16])
-
-
-def test_odd_n_has_its_centre_at_the_position():
-    object_ = random_object()
-    assert extract_patches(object_, np.array([[20.0, 30]]), 7)[0, 3, 3] == object_[20, 30]
-
-
-def test_bilinear_extraction_of_a_plane():
-    y, x = np.mgrid[:70, :90]
-    positions = RNG(1).uniform([9, 9], [60, 80], (20, 2))
-    np.testing.assert_allclose(
-        extract_patches(plane(y, x), positions, 16), patches_of(plane, positions, 16), rtol=0, atol=1e-12
-    )
 
 
 def test_integer_positions_come_back_exactly():
@@ -158,19 +137,7 @@ def test_bad_input():
         stitch(patches, positions, (20, 20), M=4)
 
 
-def test_extraction_refuses_overhang():
-    object_ = random_object()
-    extract_patches(object_, np.array([[8.0, 8.0]]), 16)
-    with pytest.raises(ScanError, match=r"1 patches overhang .* first positions_px\[1\]"):
-        extract_patches(object_, np.array([[8.0, 8.0], [7.9, 8.0]]), 16)
-    with pytest.raises(ConfigError, match="N is 0"):
-        extract_patches(object_, np.array([[8.0, 8.0]]), 0)
-    with pytest.raises(ScanError, match=r"\(1, 70, 90\)"):
-        extract_patches(object_[None], np.array([[8.0, 8.0]]), 16)
-
-
-def smooth_object(shape: tuple[int, int]) -> np.ndarray:
-    y, x = np.indices(shape)
+def smoother(y, x):
     return (0.8 + 0.1 * np.sin(x / 7)) * np.exp(0.9j * np.cos(y / 9 - x / 13))
 
 
@@ -184,7 +151,7 @@ def test_phases_of_groups_come_back_up_to_one_constant(
     grid = np.stack(np.meshgrid(np.arange(side), np.arange(side), indexing="ij"), axis=-1).reshape(-1, 2)
     positions = 20 + 6.0 * grid + generator.uniform(-1, 1, grid.shape)
     shape = (40 + 6 * side, 40 + 6 * side)
-    patches = extract_patches(smooth_object(shape), positions, 32)
+    patches = patches_of(smoother, positions, 32)
     labels = np.arange(len(positions)) // per_group
     phases = generator.uniform(-np.pi, np.pi, labels.max() + 1)
     turned = patches * np.exp(1j * phases[labels])[:, None, None]
@@ -198,15 +165,13 @@ def test_phases_of_groups_come_back_up_to_one_constant(
 
 def test_phases_of_patches_that_already_agree_are_left_alone() -> None:
     positions = np.array([(20, 20), (20, 26), (26, 20), (26, 26), (32, 23)], float)
-    patches = extract_patches(smooth_object((60, 60)), positions, 32)
+    patches = patches_of(smoother, positions, 32)
     np.testing.assert_allclose(synchronise_phases(patches, positions, (60, 60), np.arange(5), M=12), 0, atol=0.02)
 
 
 def test_a_group_far_from_all_others_and_patches_that_are_not_finite_get_phase_zero() -> None:
     positions = np.array([(20, 20), (20, 26), (26, 20), (26, 26), (80, 80)], float)
-    patches = extract_patches(smooth_object((120, 120)), positions, 32) * np.exp(
-        [[[0.0]], [[0.5j]], [[0.0]], [[0.0]], [[2j]]]
-    )
+    patches = patches_of(smoother, positions, 32) * np.exp([[[0.0]], [[0.5j]], [[0.0]], [[0.0]], [[2j]]])
     found = synchronise_phases(patches, positions, (120, 120), np.arange(5), M=12)
     assert found[4] == 0
     assert found[1] - found[0] == pytest.approx(-0.5, abs=0.02)
@@ -239,7 +204,7 @@ def test_patches_that_come_by_batches_give_the_same_object(tmp_path: Path) -> No
     generator = np.random.default_rng(5)
     positions = np.stack(np.meshgrid(np.arange(30, 90, 5.0), np.arange(30, 90, 5.0)), axis=-1).reshape(-1, 2)
     labels, shape = np.arange(len(positions)) // 4, (120, 120)
-    patches = extract_patches(smooth_object(shape), positions, 32).astype(np.complex64)
+    patches = patches_of(smoother, positions, 32).astype(np.complex64)
     patches *= np.exp(1j * generator.uniform(-3, 3, labels.max() + 1))[labels, None, None]
     phases = synchronise_phases(patches, positions, shape, labels, M=12)
     whole = stitch(patches * np.exp(1j * phases)[labels, None, None].astype(np.complex64), positions, shape, M=12)

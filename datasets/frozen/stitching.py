@@ -1,4 +1,4 @@
-"""Stitch, patches cut out, synchronised phases: pixel by pixel, with full matrices."""
+"""Stitch, synchronised phases: pixel by pixel, with full matrices."""
 
 from __future__ import annotations
 
@@ -132,28 +132,6 @@ def make_stitch() -> None:
             "stitch.stitch(patches, np.where(places == 14, np.nan, places), (37, 29), M=8)")  # fmt: skip
 
     unchangeable("stitch", "stitch.Stitched")
-
-    image = given("image", wave(20, 17, seed=3))
-    corners = given("corners", [(3, 3), (16, 13), (8.625, 9.25), (3.5, 12.875)])
-    for N in (7, 8, 1):
-        at = np.array(corners) + (0, 1)[N == 8]
-        at = np.minimum(at, np.array(image.shape) - N + N // 2)
-        name = given(f"cuts_{N}", at)
-        cut = [[[bilinear(image, y - N // 2 + i, x - N // 2 + j) for j in range(N)] for i in range(N)] for y, x in name]
-        fact("patches cut out", f"N {N}", f"stitch.extract_patches(image, cuts_{N}, {N})", cut)
-    cut = "stitch.extract_patches(image.astype('c8'), cuts_7, 7)"
-    fact("patches cut out", "single precision stays", f"{cut}.dtype.itemsize", 8)
-    outside = ("[[2.75, 5.]]", "[[5., 2.75]]", "[[16.25, 5.]]", "[[5., 13.25]]")
-    refused("patches cut out", "overhang", "ScanError",
-            *(f"stitch.extract_patches(image, np.array({one}), 7)" for one in outside))  # fmt: skip
-    refused("patches cut out", "N", "ConfigError", "stitch.extract_patches(image, corners, 0)")
-    refused(
-        "patches cut out",
-        "object",
-        "ScanError",
-        "stitch.extract_patches(image[None], corners, 7)",
-        "stitch.extract_patches(image.ravel(), corners, 7)",
-    )
 
     labels = given("labels", np.array([0, 0, 2, 1, 3, 4, 4, 1, 5]))
     tiles = given("tiles", wave(9, 12, 12, seed=4))

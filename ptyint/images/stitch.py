@@ -158,33 +158,6 @@ def _links(tiles: Tiles, labels: NDArray[Any]) -> Any:
     return half + half.conj().T
 
 
-def extract_patches(object_: Complex, positions_px: Float, N: int) -> Complex:
-    """Cut N x N patches (k, N, N) out of an object (H, W), bilinearly at fractional positions (k, 2).
-
-    In the precision of the object. A ScanError where a patch overhangs it.
-    """
-    object_ = np.asarray(object_)
-    if object_.ndim != 2:
-        raise ScanError(f"object_ has shape {object_.shape}; expected (H, W).")
-    if N < 1:
-        raise ConfigError(f"N is {N}; it must be 1 or more.")
-    positions = checked_positions(positions_px)
-    corner = positions - N // 2
-    outside = ((corner < 0) | (corner + N - 1 > np.array(object_.shape) - 1)).any(axis=1)
-    if outside.any():
-        i = int(np.flatnonzero(outside)[0])
-        raise ScanError(
-            f"{int(outside.sum())} patches overhang the object of shape {object_.shape}, first positions_px[{i}] = "
-            f"{positions[i]} with N = {N}: pad the object or shift the positions."
-        )
-    origin = np.floor(corner).astype(np.intp)
-    fraction = (corner - origin).astype(object_.real.dtype)[:, :, None, None]
-    rows, cols = (np.minimum(origin[:, i, None] + np.arange(N + 1), object_.shape[i] - 1) for i in (0, 1))
-    block = object_[rows[:, :, None], cols[:, None, :]]
-    block = block[:, :-1] * (1 - fraction[:, 0]) + block[:, 1:] * fraction[:, 0]
-    return np.asarray(block[:, :, :-1] * (1 - fraction[:, 1]) + block[:, :, 1:] * fraction[:, 1])
-
-
 class _Place(NamedTuple):
     """Where patches go: one entry for each object pixel that a patch reaches."""
 
