@@ -12,9 +12,9 @@ from ptyint.images.stitch import stitch, stitch_batches, synchronise_phases
 RNG = np.random.default_rng
 
 
-def random_object(shape=(70, 90), seed=0, dtype=np.complex128):
+def random_object(shape=(70, 90), seed=0):
     rng = RNG(seed)
-    return (rng.normal(size=shape) + 1j * rng.normal(size=shape)).astype(dtype)
+    return rng.normal(size=shape) + 1j * rng.normal(size=shape)
 
 
 def plane(y, x):
