@@ -192,6 +192,7 @@ def test_a_pair_of_templates_on_the_ladder(installed: Path, tmp_path: Path) -> N
     assert (line["tap"], line["mechanism"], line["where"]) == ("poisson_nll", "", ""), "PtychoPINN's are not theirs"
 
 
+@pytest.mark.slow
 def test_a_keras_json_of_the_users_changes_nothing(tmp_path: Path) -> None:
     """What other work left in it: another order of the axes, precision, epsilon and backend."""
     settings = {"image_data_format": "channels_first", "backend": "torch", "floatx": "float64", "epsilon": 1e-3}

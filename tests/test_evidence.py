@@ -398,6 +398,7 @@ def nothing_green_but(where: Path, finished: int) -> None:
         assert "interrupted" in found.problems[0] or "never began" in found.problems[0]
 
 
+@pytest.mark.slow
 def test_sigkill_at_random_moments_never_leaves_a_green_run_and_the_next_run_works(tmp_path: Path) -> None:
     write(tmp_path / "n.ipynb", PASSES, "import time; time.sleep(0.3)")
     begin = time.monotonic()

@@ -86,10 +86,13 @@ FAULTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
 
 
 @pytest.mark.parametrize(("owner", "name", "change", "tap"), FAULTS, ids=[f"{one[3]}: {one[1]}" for one in FAULTS])
-def test_what_is_wrong_is_named_at_its_place(owner: str, name: str, change: Callable[..., Any], tap: str) -> None:
+def test_what_is_wrong_is_named_at_its_place(
+    owner: str, name: str, change: Callable[..., Any], tap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with wrapped(f"ptyint.{owner}", name, change):
-        rows = red()
-        check = frozen.check()
+        wrong = frozen.measured()
+    monkeypatch.setattr(frozen, "measured", lambda: wrong)
+    rows, check = red(), frozen.check()
     assert tap in {row.tap for row in rows} and len({row.tap for row in rows}) <= 3, rows
     assert check.verdict == "fail" and check.note.partition(",")[0] in {row.tap for row in rows}
 

@@ -116,6 +116,7 @@ def test_an_unknown_fixture_is_an_error() -> None:
             ask(["tiny-46"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", fixtures.BACKENDS)
 def test_the_budget_is_measured_in_a_process_of_its_own(backend: str, tmp_path: Path) -> None:
     budget = fixtures.measure_budget(backend, 2, tmp_path / "log")
@@ -138,6 +139,7 @@ def test_a_budget_that_could_not_be_measured_says_why(tmp_path: Path, monkeypatc
         fixtures.measure_budget("pytorch", 1, tmp_path / "log")
 
 
+@pytest.mark.slow
 def test_a_measured_process_dies_with_all_its_children(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too slow, with a child of its own: both are gone when the call returns."""
     (tmp_path / "torch").mkdir()

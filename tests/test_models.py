@@ -145,6 +145,7 @@ def found_first(pair: ModelPair, which: str, fault: str, expected: tuple[str, st
     assert (divergence.finding.rung, divergence.finding.tap, divergence.finding.operand) == expected
 
 
+@pytest.mark.slow
 def test_a_port_without_fault_is_green_in_both_modes_and_precisions(transformer: ModelPair, unet: ModelPair) -> None:
     for pair in (transformer, unet):
         ladder = pair.climb()

@@ -95,6 +95,7 @@ def test_a_backend_s_own_code_is_judged_by_the_operators(tmp_path: Path) -> None
     assert (one.rung, one.place.partition(",")[0]) == ("operator", "merge_patches")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_imported_and_what_hangs_is_caught(tmp_path: Path) -> None:
     one = tried(tmp_path, OF_ONE_SIDE, "1 / 0\n")
     assert one.rung == "contract" and "division by zero" in one.place

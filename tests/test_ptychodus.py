@@ -40,7 +40,7 @@ Cycle = tuple[str, Path, runs.Run, runs.Run]
 """Backend, folder, training, reconstruction."""
 
 
-@pytest.fixture(scope="module", params=BACKENDS)
+@pytest.fixture(scope="module", params=["tensorflow", pytest.param("pytorch", marks=pytest.mark.slow)])
 def cycle(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Cycle:
     """Trained, then reconstructed from a flat object."""
     backend, folder = request.param, tmp_path_factory.mktemp(request.param)
@@ -351,7 +351,7 @@ def test_the_stop_button_ends_a_training_without_a_model(
     assert monitor.get_last_error() is None and list((tmp_path / "out").iterdir()) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_stopped_application_leaves_no_child_and_no_file(
     how: signal.Signals, training: subprocess.Popen[str], tmp_path: Path
 ) -> None:

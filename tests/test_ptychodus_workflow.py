@@ -218,7 +218,8 @@ def algorithm(tmp_path: Path, backend: str) -> Path:
     return runs.write_input(tmp_path / "application", f"ptyint_{backend}", runs.flat(product), runs.counts(product))
 
 
-@pytest.mark.parametrize("side", ["tensorflow", pytest.param("pytorch", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["tensorflow", "pytorch"])
 def test_ptychopinns_own_workflow_in_the_application(side: str, tmp_path: Path) -> None:
     source = algorithm(tmp_path, f"ptychopinn-{side}")
     path = os.pathsep.join(filter(None, [str(FAKE), os.environ.get("PYTHONPATH", "")]))

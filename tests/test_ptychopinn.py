@@ -203,7 +203,7 @@ def test_two_disagreements_of_one_operator_are_two_lines(wrong: Any) -> None:
     assert "shape (20, 78, 78), not (1, 78, 78)" in shape["words"] and shape["operand"] == "many groups, from the mean"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [NAMES[0], pytest.param(NAMES[1], marks=pytest.mark.slow)])
 def test_the_adapters_keep_the_contract(name: str) -> None:
     command = [sys.executable, "-m", "ptyint.cli", "check-backend", name]
     run = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300)
@@ -211,6 +211,7 @@ def test_the_adapters_keep_the_contract(name: str) -> None:
     assert "✓ workflow:" in run.stdout and "✓ trace:" in run.stdout and "✗" not in run.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_importing_an_adapter_hides_no_gpu(name: str) -> None:
     code = f"import os; from ptyint import backends; backends.load({name!r})\n"

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from itertools import pairwise, product
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -309,16 +309,9 @@ def killed(process: subprocess.Popen[bytes], path: Path, states: int) -> bool:
     return process.returncode == -signal.SIGKILL and path.exists()
 
 
-SLOWLY = {("pytorch", 1), ("tensorflow", 1), ("tensorflow", 2)}
-
-
-@pytest.mark.parametrize(
-    "backend, gridsize",
-    [
-        pytest.param(*one, marks=[pytest.mark.slow] if one in SLOWLY else [])
-        for one in product(("tensorflow", "pytorch"), (1, 2))
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "pytorch"])
+@pytest.mark.parametrize("gridsize", [1, 2])
 def test_a_process_that_is_killed_and_started_again_leaves_the_same_files(
     backend: str, gridsize: int, tmp_path: Path
 ) -> None:

@@ -222,6 +222,7 @@ def test_a_trial_goes_by_what_it_is_not_by_its_place_in_the_file(red) -> None:
     assert before == {one.key for one in tables(folder).trials}
 
 
+@pytest.mark.slow
 def test_a_scan_goes_by_what_it_holds_not_by_its_path(tmp_path: Path) -> None:
     folder = asked(tmp_path, "[every]\nstages = 'scan'\n[axes]\nscan = ['a.npz', 'b.npz']")
     for name in "ab":

@@ -80,6 +80,7 @@ def test_twelve_trials_on_slurm_are_the_same_as_locally(slurm: Path, tmp_path: P
     assert [*results(folder).itertuples(index=False, name=None)] == undisturbed(12)
 
 
+@pytest.mark.slow
 def test_any_executor_will_do(tmp_path: Path) -> None:
     folder = asked(tmp_path, 2)
     (folder / "mine.py").write_text(

@@ -429,6 +429,15 @@ def test_what_a_cell_shows_runs_nothing_loads_nothing_and_covers_nothing(tmp_pat
     assert page.count("</main>") == 1 and not re.search("<img[^>]*http", page)
 
 
+def test_a_number_that_there_is_not_is_a_dash_on_top(tmp_path: Path) -> None:
+    cell = "from ptyint.evidence.display import Fragment\nfrom ptyint.evidence.record import Record\n"
+    cell += "Fragment.of('Words.', record=Record(numbers={'of none': float('nan'), 'of some': 2.5}))"
+    _, content, page = run(tmp_path, job(write(tmp_path / "n.ipynb", cell, PASSES), "size"))
+    assert "<dt>of none</dt><dd>-</dd>" in page and "<dt>of some</dt><dd>2.5</dd>" in page
+    assert math.isnan(content.notebooks[0].numbers["of none"])
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cell", "told"),
     [
