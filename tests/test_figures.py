@@ -67,6 +67,19 @@ def test_side_by_side_shows_truth_backends_and_difference_on_shared_limits(compa
     assert np.ptp(figures.side_by_side(alike).figure.axes[3].images[0].get_array()) < 1e-6
 
 
+def test_what_a_shift_brings_in_from_outside_the_scan_is_not_drawn() -> None:
+    """Each image lies as the truth does; where one of them was moved in from beside what was scanned, it is zero."""
+    for way in (-5, 5):
+        pair = [make("tensorflow"), make("pytorch", noise=1e-3)]  # apart from the truth, not from each other
+        for i, one in enumerate(pair):
+            moved = np.roll(np.where(one.scanned, one.object_, 0), way, axis=0)
+            pair[i] = replace(one, object_=moved.astype(np.complex64), scanned=moved != 0)
+        found = compare(*pair)
+        assert all(one.gauge.shift_px[0] == pytest.approx(way, abs=0.3) for one in found.truth.values())
+        axes = figures.side_by_side(found).figure.axes
+        assert min(ax.images[0].get_array().compressed().min() for ax in axes[:3]) > 0.5
+
+
 def test_without_truth_two_images_and_their_difference() -> None:
     pair = compare(make("tensorflow", truth=False), make("pytorch", truth=False))
     titles = [ax.get_title().split(":")[0] for ax in figures.side_by_side(pair).figure.axes[:3]]

@@ -41,12 +41,13 @@ def side_by_side(comparison: Comparison) -> Picture:
     reference, candidate = comparison.backends
     first, second = title(reference.backend), title(candidate.backend)
     if comparison.truth and reference.ground_truth is not None:
-        aligned = {title(name): one.gauge.aligned for name, one in comparison.truth.items()}
-        images = {"truth": reference.ground_truth, **aligned}
+        images = {"truth": reference.ground_truth}
+        gauges = {title(name): one.gauge for name, one in comparison.truth.items()}
     else:
-        images = {first: reference.object_, second: comparison.agreement.gauge.aligned}
-    inside = comparison.agreement.gauge.mask & (next(iter(images.values())) != 0)
-    return images_side_by_side(images, inside, first, second)
+        images, gauges = {first: reference.object_}, {second: comparison.agreement.gauge}
+    known = [next(iter(images.values())) != 0, *(gauge.mask for gauge in gauges.values())]
+    images |= {name: gauge.aligned for name, gauge in gauges.items()}
+    return images_side_by_side(images, np.logical_and.reduce(known), first, second)
 
 
 def images_side_by_side(
