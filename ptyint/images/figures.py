@@ -40,11 +40,10 @@ def side_by_side(comparison: Comparison) -> Picture:
     """Amplitude (grey) and phase (cyclic) of truth and backends after gauge removal, and their signed difference."""
     reference, candidate = comparison.backends
     first, second = title(reference.backend), title(candidate.backend)
+    images, gauges = {first: reference.object_}, {second: comparison.agreement.gauge}
     if comparison.truth and reference.ground_truth is not None:
         images = {"truth": reference.ground_truth}
         gauges = {title(name): one.gauge for name, one in comparison.truth.items()}
-    else:
-        images, gauges = {first: reference.object_}, {second: comparison.agreement.gauge}
     known = [next(iter(images.values())) != 0, *(gauge.mask for gauge in gauges.values())]
     images |= {name: gauge.aligned for name, gauge in gauges.items()}
     return images_side_by_side(images, np.logical_and.reduce(known), first, second)
