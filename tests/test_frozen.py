@@ -65,6 +65,8 @@ def shift_of_one_row(original: Any, tiles: Any, corners: Any, shape: Any, first:
 FAULTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
     ("images.stitch", "_place", shift_of_one_row, "stitch"),
     ("images.phases", "_leading_eigenvector", lambda f, m: np.conj(f(m)), "synchronised phases"),
+    ("images.phases", "_agreeing", lambda f, m: np.conj(f(m)), "synchronised phases"),
+    ("images.phases", "_relaxed", lambda f, m, x: x, "synchronised phases"),
     ("images.gauge", "_coordinates", lambda f, s: [axis + 1 for axis in f(s)], "gauge"),
     ("images.metrics", "psnr", lambda f, *a, **k: f(*a, **{**k, "data_range": 255.0}), "metrics"),
     ("images.frc", "soft_window", lambda f, m, t: f(m, t + 1), "ring correlation"),

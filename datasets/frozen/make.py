@@ -34,7 +34,8 @@ TOLERANCES = {
     "converged": (
         2e10,
         "Gauss-Newton does not take a step below 1e-6, in pixels or rad over half the field; a step is about as large "
-        "as the error that it would mend, and four of them come together here. 4e-6 in double precision.",
+        "as the error that it would mend, and four of them come together here. 4e-6 in double precision. The "
+        "last turn of phases that are relaxed is below 1e-6 rad likewise.",
     ),
     "interpolated": (
         5e12,

@@ -48,20 +48,23 @@ def stitched(patches: np.ndarray, positions: np.ndarray, shape: tuple[int, int],
     return np.where(coverage > 0, total / np.where(coverage > 0, coverage, 1), 0), coverage
 
 
-def synchronised(
+def linked(
     patches: np.ndarray, positions: np.ndarray, shape: tuple[int, int], labels: np.ndarray, M: int
 ) -> np.ndarray:
-    """Angular synchronisation with full matrices; islands found by walking."""
-    n = labels.max() + 1
-    W, coverage = np.zeros((n, *shape), complex), np.zeros(shape)
+    """What each two groups say of the pixels that both reach, as a full matrix."""
+    W, coverage = np.zeros((labels.max() + 1, *shape), complex), np.zeros(shape)
     for patch, position, label in zip(patches, positions, labels, strict=True):
         for row, column, value, weight in placed(patch, position, shape, M):
             W[label, row, column] += weight * value
             coverage[row, column] += weight
     links = np.array([[(np.conj(a) * b)[coverage > 0] / coverage[coverage > 0] for b in W] for a in W]).sum(axis=-1)
     np.fill_diagonal(links, 0)
-    degree = np.abs(links).sum(axis=0)
-    phases, left = np.zeros(n), set(range(n))
+    return links
+
+
+def islands(links: np.ndarray) -> Iterator[list[int]]:
+    """Groups that hang together, found by walking; none that is alone."""
+    left = set(range(len(links)))
     while left:
         island, reached = [], [min(left)]
         while reached:
@@ -70,15 +73,34 @@ def synchronised(
                 left.remove(one)
                 island.append(one)
                 reached += [other for other in left if abs(links[one, other]) > 0]
-        if len(island) == 1:
-            continue
-        island = sorted(island)
+        if len(island) > 1:
+            yield sorted(island)
+
+
+def synchronised(links: np.ndarray, *, largest: bool = False) -> np.ndarray:
+    """Phases of each island's leading eigenvector, by full matrices; `largest`: climbed from there to a maximum."""
+    degree, phases = np.abs(links).sum(axis=0), np.zeros(len(links))
+    for island in islands(links):
         matrix = np.array([[links[a, b] / math.sqrt(degree[a] * degree[b]) for b in island] for a in island])
         values, vectors = np.linalg.eigh(matrix)
         assert values[-1] - values[-2] > 0.01, "the tolerance counts on it"
         leading = vectors[:, -1]
+        if largest:
+            leading = climbed(links[np.ix_(island, island)], np.angle(leading))
         phases[island] = np.angle(leading * np.exp(-1j * np.angle(leading.sum())))
     return phases
+
+
+def climbed(links: np.ndarray, phases: np.ndarray) -> np.ndarray:
+    """The phasors x near by for which ``x^H links x`` is largest: Newton's steps with the second derivatives."""
+    for _ in range(30):
+        x = np.exp(1j * phases)
+        terms = (x.conj()[:, None] * links * x).real
+        curvature = terms - np.diag(terms.sum(axis=1))
+        step = np.linalg.lstsq(curvature, (x.conj() * (links @ x)).imag, rcond=1e-12)[0]
+        phases = phases - step
+    assert np.abs(step).max() < 1e-12 and np.linalg.eigvalsh(curvature)[-2] < 0, "a maximum"
+    return np.exp(1j * phases)
 
 
 def make_stitch() -> None:
@@ -137,18 +159,23 @@ def make_stitch() -> None:
     tiles = given("tiles", wave(9, 12, 12, seed=4))
     spots = given("spots", [(9.5, 8.25), (12, 11), (10.125, 13.5), (15.75, 10), (7, 30.5), (9.25, 32), (28, 5.5),
                             (13, 14.25), (29, 33)])  # fmt: skip
-    for case, call in (
-        ("islands", "stitch.synchronise_phases(tiles, spots, (34, 39), labels, M=6)"),
-        ("in chunks", "mock.patch.object(stitch, '_CHUNK_PIXELS', 150)(stitch.synchronise_phases)"
-                      "(tiles, spots, (34, 39), labels, M=6)"),
-    ):  # fmt: skip
-        phases = synchronised(tiles, np.array(spots), (34, 39), labels, 6)
-        fact("synchronised phases", case, f"np.exp(1j * {call})", np.exp(1j * phases), "iterated")
     many = given("many_tiles", wave(70, 16, 16, seed=5) * 0.7 + np.exp(1j * np.arange(70))[:, None, None])
     grid = given("many_spots", [(6 + 2.125 * i, 7 + 1.875 * j) for i in range(7) for j in range(10)])
-    phases = synchronised(many, grid, (25, 31), np.arange(70), 8)
-    call = "stitch.synchronise_phases(many_tiles, many_spots, (25, 31), np.arange(70), M=8)"
-    fact("synchronised phases", "70 groups", f"np.exp(1j * {call})", np.exp(1j * phases), "iterated")
+    few = linked(tiles, np.array(spots), (34, 39), labels, 6), "tiles, spots, (34, 39), labels, M=6"
+    whole = linked(many, grid, (25, 31), np.arange(70), 8), "many_tiles, many_spots, (25, 31), np.arange(70), M=8"
+    for case, (links, arguments), by in (
+        ("islands", few, ""),
+        ("in chunks", few, "stitch, '_CHUNK_PIXELS', 150"),
+        ("70 groups", whole, ""),
+        ("as many as Lanczos takes", whole, "phases, 'MOST_BY_LANCZOS', 70"),
+        ("islands, coarse to fine", few, "phases, 'MOST_BY_LANCZOS', 1"),
+        ("70 groups, coarse to fine", whole, "phases, 'MOST_BY_LANCZOS', 69"),
+    ):
+        finely = case.endswith("fine")
+        call = f"mock.patch.object({by})(stitch.synchronise_phases)" if by else "stitch.synchronise_phases"
+        expected = np.exp(1j * synchronised(links, largest=finely))
+        fact("synchronised phases", case, f"np.exp(1j * {call}({arguments}))", expected,
+             "converged" if finely else "iterated")  # fmt: skip
     call = "stitch.synchronise_phases(np.where(tiles == tiles[1, 2, 3], np.nan, tiles), spots, (34, 39), labels, M=6)"
     fact("synchronised phases", "zero where not finite", call, np.zeros(6))
     flat = "stitch.synchronise_phases(patches[:2] * 0 + 1j, places[:2], (37, 29), np.arange(2))"

@@ -33,7 +33,7 @@ MODULES = (
     "concurrent.futures", "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types", "unittest.mock",
     "zipfile", *(f"ptyint.{name}" for name in ("config", "dispatcher")),
     *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
-    *(f"ptyint.images.{name}" for name in ("frc", "gauge", "metrics", "reconstruction", "stitch")),
+    *(f"ptyint.images.{name}" for name in ("frc", "gauge", "metrics", "phases", "reconstruction", "stitch")),
     *(f"ptyint.scans.{name}" for name in ("batches", "files", "forward", "groups", "scan", "simulate")),
 )  # fmt: skip
 """What expressions may speak of, by the last part of its name."""
