@@ -222,7 +222,7 @@ def make_batches() -> None:
         ("single patterns, bad pixels", "network_scan", counts * good, None, 1),
         ("fours, rescaled", "network_scan", counts * good, 1000.0, 2),
     ):  # fmt: skip
-        groups, offsets, _ = grouped(jittered, gridsize, None, 6, 9)
+        groups, offsets, centres = grouped(jittered, gridsize, None, 6, 9)
         measured = sum(float(pattern.sum()) for pattern in lit) / len(lit)
         total = nphotons or measured
         call = f"{name}, groups.group_positions(jittered, gridsize={gridsize}, neighbor_count=6, seed=9), {nphotons}"
@@ -255,8 +255,37 @@ def make_batches() -> None:
         plain = [sum(float(lit[j].sum()) for j in groups[i]) * (total / measured) for i in range(14)]
         in_order = f"[p for b in {call}.batches(6) for p in b.counts.sum((1, 2, 3), dtype=float)]"
         fact("batches", f"{case}: in order", in_order, plain, "single")
+        channels, pixels = gridsize**2, 3000
+        step = next(size for size in range(28, 0, -2) if size == 2 or size * channels * N * N <= pixels)
+        starts = range(0, 14, step)
+        whole = f"mock.patch.object(batches, 'PATCH_PIXELS', {pixels})(lambda: list({call}.parts(2)))()"
+        named(f"parts_{len(NAMES)}", whole)
+        parts = next(reversed(NAMES))
+        fact(
+            "batches",
+            f"{case}: parts",
+            f"[p.groups.n_groups for p in {parts}]",
+            [len(groups[i : i + step]) for i in starts],
+        )
+        fact("batches", f"{case}: groups of the parts", f"np.concatenate([p.groups.indices for p in {parts}])", groups)
+        fact(
+            "batches",
+            f"{case}: offsets of the parts",
+            f"np.concatenate([p.groups.offsets_px for p in {parts}])",
+            offsets,
+        )
+        fact(
+            "batches",
+            f"{case}: centres of the parts",
+            f"np.concatenate([p.groups.centers_px for p in {parts}])",
+            centres,
+        )
+        fact("batches", f"{case}: of all groups", f"[[p.n_canvas, p.measured_total_counts] for p in {parts}]",
+             [[canvas, measured]] * len(starts))  # fmt: skip
     for offsets, edge in (("[]", 64), ("[[0.0, 0.25]]", 66), ("[[[-2.0, 1.5]]]", 68), ("[[1.0, -3.125]]", 72)):
         fact("batches", f"canvas of {offsets}", f"batches.canvas_size(64, {offsets})", edge)
+    for made in ([], [3], [4, 1, 2, 2]):
+        fact("batches", f"{len(made)} made ahead", f"list(batches.ahead(iter({made})))", np.array(made))
     unchangeable("batches", "batches.Batch", "batches.GroupedScan")
     refused(
         "batches",

@@ -8,7 +8,7 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from common import fact, given, named, projected, refused, unchangeable, wave
+from common import GIVEN, disk, fact, given, named, projected, refused, unchangeable, wave
 
 
 def bilinear(image: np.ndarray, y: float, x: float) -> complex:
@@ -202,8 +202,33 @@ def make_assembly() -> None:
     fact("assembly", "coverage", "assembled.coverage", coverage)
     fact("assembly", "amplitude", "abs(assembled.object_) / abs(assembled.object_).sum()", abs(true) / abs(true).sum(),
          "single")  # fmt: skip
+    fact("assembly", "probe", "assembled.probe", GIVEN["beam_64_1"], "single")
+    model = "config.ModelConfig(n_filters_scale=1, probe_mask=True)"
+    named("masked", f"dataclasses.replace(assembled.inferred.config, model={model})")
+    again = "reconstruction.assemble(dataclasses.replace(assembled.inferred, config=masked))"
+    fact("assembly", "probe, masked", f"{again}.probe", GIVEN["beam_64_1"] * disk(64), "single")
     likeness = "abs(np.vdot({0}, cut_from * (assembled.coverage > 0))) / np.linalg.norm({0})"
     fact("assembly", "phase", likeness.format("assembled.object_"), np.linalg.norm(true), "single")
     named("own_patches", "assembled.object_patches[cut_groups.indices[:, 0].argsort(), 0]")
     named("own_phases", f"[np.angle(np.vdot({window}, one)) for (y, x), one in zip(cut_at.astype(int), own_patches)]")
     fact("assembly", "patches have one phase", "abs(np.exp(1j * np.array(own_phases)).mean())", 1.0, "single")
+    far = given("far_places", [(-20.75, 3.5), (14.125, 90.25), (33.5, 41.0)])
+    named("bare_scan", "scan.Scan(np.ones((3, 64, 64)), far_places, beam_64_1)")
+    edges = [math.ceil(max(far[:, axis]) - math.floor(min(far[:, axis]))) + N for axis in (0, 1)]
+    fact("assembly", "grid of a scan without an object", "reconstruction.object_grid(bare_scan)[0]", edges)
+    moved = [[value - math.floor(min(far[:, axis])) + N // 2 for axis, value in enumerate(row)] for row in far]
+    fact("assembly", "positions on it", "reconstruction.object_grid(bare_scan)[1]", moved)
+    fact("assembly", "grid of a scan with one", "reconstruction.object_grid(cut_scan)[0]", shape)
+    fact("assembly", "scanned region", "reconstruction.scanned_region(far_places + 30, (90, 120))",
+         [[within((row, column), far + 30, reach=5) for column in range(120)] for row in range(90)])  # fmt: skip
+
+
+def within(point: tuple[int, int], places: np.ndarray, reach: float) -> bool:
+    """Whether a pixel lies among the squares around all places: no line through two corners leaves all on one side."""
+    corners = [(y + reach * i, x + reach * j) for y, x in places for i, j in product((-1, 1), repeat=2)]
+    for (a, b), (c, d) in product(corners, repeat=2):
+        side = (c - a) * (point[1] - b) - (d - b) * (point[0] - a)
+        assert (a, b) == (c, d) or side or not all((c - a) * (x - b) >= (d - b) * (y - a) for y, x in corners), "clear"
+        if side < 0 and all((c - a) * (x - b) - (d - b) * (y - a) >= 0 for y, x in corners):
+            return False
+    return True

@@ -30,8 +30,8 @@ CRITERION = Criterion("shared code, against frozen numbers: largest error over i
 """For a stage that looks at its own process."""
 
 MODULES = (
-    "concurrent.futures", "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types", "unittest.mock",
-    "zipfile", *(f"ptyint.{name}" for name in ("config", "dispatcher")),
+    "concurrent.futures", "dataclasses", "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types",
+    "unittest.mock", "zipfile", *(f"ptyint.{name}" for name in ("config", "dispatcher")),
     *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
     *(f"ptyint.images.{name}" for name in ("frc", "gauge", "metrics", "phases", "reconstruction", "stitch")),
     *(f"ptyint.scans.{name}" for name in ("batches", "files", "forward", "groups", "scan", "simulate")),
