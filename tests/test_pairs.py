@@ -21,6 +21,7 @@ from ptyint.parity.problems import Network, Plan, Problems
 from ptyint.parity.results import Ladder
 from ptyint.parity.rungs import RUNGS, cost, forward, operator, workflow
 from ptyint.parity.rungs.rung import Measured
+from ptyint.parity.tolerances import PRECISIONS
 
 PAIR = ("mine", "yours")
 SOME = Offer(
@@ -139,6 +140,31 @@ def test_the_page_of_a_pair_from_outside_opens_with_what_a_reconstruction_hangs_
     assert words in page.record.compared and "part on rung" not in page.record.compared
     assert "The backends part on rung 0 (contract)" in page.html
     assert next(iter(page.record.numbers)) == "disagreements in default settings"
+
+
+@pytest.mark.parametrize("rung", ["forward", "gradient"])
+def test_pictures_show_the_networks_that_were_traced_and_no_others(rung: str) -> None:
+    """A pair that is watched has networks of its own."""
+    own = [finding(rung, 3.0, case=f"N 64, gridsize {n}, as shipped") for n in (1, 2)]
+    by_design = finding(rung, 0.0, case=own[0].case, tap="region", tolerance=0.0, note="by design")
+    usual = [finding(rung, case=f"gridsize {n}", precision=precision) for n in (1, 2) for precision in PRECISIONS]
+    words = {"forward": "Error of every tap", "gradient": "Error of every gradient"}[rung]
+    for rows, titles in ((own, [row.case for row in own]), (usual, ["gridsize 2", "gridsize 1"])):
+        climbed = {rung: ladder(*rows, by_design).rung(rung)}
+        picture = run_cell("ladder", words, reference="mine", candidate="yours", profile="quick", **climbed)
+        assert [ax.get_title() for ax in picture.figure.axes] == titles
+        assert all(len(ax.lines) >= 2 and len(ax.lines[0].get_xdata()) == 1 for ax in picture.figure.axes)
+        assert "nan" not in picture.alt and ("float64" in picture.alt) == (rows is usual)
+    nothing = {rung: ladder(finding("operator")).rung(rung)}
+    page = run_cell("ladder", words, reference="mine", candidate="yours", profile="quick", **nothing)
+    assert "mine and yours do not offer trace" in page.html
+
+
+def test_the_table_of_networks_lists_those_that_were_traced() -> None:
+    for case, told in (("gridsize 2", "Networks that are traced"), ("N 64, gridsize 1, as shipped", "pair's own")):
+        climbed = ladder(finding("forward", case=case)).rung("forward")
+        page = run_cell("ladder", "Networks that are traced", reference="mine", profile="quick", forward=climbed)
+        assert told in page.markdown and ("default settings" in page.markdown) is False
 
 
 @pytest.mark.parametrize(
