@@ -160,6 +160,20 @@ def test_pictures_show_the_networks_that_were_traced_and_no_others(rung: str) ->
     assert "mine and yours do not offer trace" in page.html
 
 
+def test_of_steps_and_short_trainings_that_there_were_not_no_picture_and_no_table() -> None:
+    for case, tap, shown in (
+        ("200 steps", "optimiser", True),
+        ("N 64, gridsize 1, as shipped", "own optimiser", False),
+    ):
+        rows = [finding("step", case=case, tap=tap, step=1), finding("step", case="training, gridsize 2")][: 1 + shown]
+        names = {"step": ladder(*rows).rung("step"), "profile": "quick"}
+        picture, table = (
+            run_cell("ladder", words, **names) for words in ("Move of each weight", "Short trainings and")
+        )
+        assert hasattr(picture, "figure") == hasattr(table, "rows") == shown
+        assert not shown or ("1" in picture.alt and [row[0] for row in table.rows] == ["gridsize 2"])
+
+
 def test_the_table_of_networks_lists_those_that_were_traced() -> None:
     for case, told in (("gridsize 2", "Networks that are traced"), ("N 64, gridsize 1, as shipped", "pair's own")):
         climbed = ladder(finding("forward", case=case)).rung("forward")
