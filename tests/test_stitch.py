@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.sparse import coo_array
+from scipy.sparse import coo_array, csr_array
 
 from ptyint.errors import ConfigError, ScanError
 from ptyint.images import phases as phases_module
@@ -161,6 +161,24 @@ def test_phases_of_groups_come_back_up_to_one_constant(
     noisy = turned + 0.3 * (generator.normal(size=patches.shape) + 1j * generator.normal(size=patches.shape))
     left = np.exp(1j * (phases + synchronise_phases(noisy, positions, shape, labels, M=12)))
     assert np.abs(np.angle(left / left.mean())).max() < 0.3
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_phases_found_coarse_to_fine_are_the_largest_whatever_they_are(
+    noise: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a triangle whose phases lie a third of a turn apart, equal phases are the worst guess, and a standstill."""
+    monkeypatch.setattr(phases_module, "MOST_BY_LANCZOS", 1)
+    generator = np.random.default_rng(4)
+    for n in (3, 3, 3, *generator.integers(2, 40, 60)):
+        truth = 2 * np.pi / 3 * np.arange(n) if n == 3 else generator.uniform(-np.pi, np.pi, n)
+        weight = np.triu((generator.random((n, n)) < 3 / n) * (1 + generator.random((n, n))), 1)
+        weight += np.diag(np.ones(n - 1), 1)  # all hang together
+        apart = truth[:, None] - truth + noise * generator.normal(size=(n, n))
+        links = weight * np.exp(1j * apart)
+        links = csr_array(links + links.conj().T)
+        found, best = np.exp(1j * agreeing_phases(links)), phases_module._relaxed(links, np.exp(1j * truth))
+        assert np.vdot(found, links @ found).real > (1 - 1e-6) * np.vdot(best, links @ best).real
 
 
 def test_phases_of_patches_that_already_agree_are_left_alone() -> None:

@@ -38,15 +38,14 @@ def style(backend: str) -> dict[str, Any]:
 
 def side_by_side(comparison: Comparison) -> Picture:
     """Amplitude (grey) and phase (cyclic) of truth and backends after gauge removal, and their signed difference."""
-    reference, candidate = comparison.backends
-    first, second = title(reference.backend), title(candidate.backend)
+    reference, (first, second) = comparison.reference, (title(one.backend) for one in comparison.backends)
     images, gauges = {first: reference.object_}, {second: comparison.agreement.gauge}
     if comparison.truth and reference.ground_truth is not None:
         images = {"truth": reference.ground_truth}
         gauges = {title(name): one.gauge for name, one in comparison.truth.items()}
     known = [next(iter(images.values())) != 0, *(gauge.mask for gauge in gauges.values())]
-    images |= {name: gauge.aligned for name, gauge in gauges.items()}
-    return images_side_by_side(images, np.logical_and.reduce(known), first, second)
+    aligned = {name: gauge.aligned for name, gauge in gauges.items()}
+    return images_side_by_side(images | aligned, np.logical_and.reduce(known), first, second)
 
 
 def images_side_by_side(

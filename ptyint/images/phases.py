@@ -50,9 +50,8 @@ def agreeing_phases(links: Any) -> NDArray[np.float64]:
 
     n_islands, island = connected_components(abs(links) > 0, directed=False)
     order = np.argsort(island, kind="stable")
-    ends = np.cumsum(np.bincount(island)).tolist()
     together, phases = links if n_islands == 1 else links[order][:, order], np.zeros(links.shape[0])
-    for first, end in pairwise([0, *ends]):
+    for first, end in pairwise([0, *np.cumsum(np.bincount(island)).tolist()]):
         if end - first > 1:
             own = together[first:end, first:end] if n_islands > 1 else together
             leading = _leading_eigenvector(own) if end - first <= MOST_BY_LANCZOS else _agreeing(own)
@@ -96,12 +95,15 @@ def _clusters(links: Any) -> tuple[NDArray[np.intp], Phasors]:
     rank = np.random.default_rng(0).permutation(n)
     highest = np.maximum.reduceat(np.append(rank[links.indices], -1), links.indptr[:-1])
     leader = np.argsort(rank)[np.maximum(np.where(np.diff(links.indptr) > 0, highest, -1), rank)]
+    row, x = np.repeat(np.arange(n), np.diff(links.indptr)), np.ones(n, np.complex128)
+    followed = links.indices == leader[row]
+    x[row[followed]] = _unit(links.data[followed])  # as whom it follows wants it
     while (leader[leader] != leader).any():
-        leader = leader[leader]
+        x, leader = x * x[leader], leader[leader]
     cluster = np.unique(leader, return_inverse=True)[1]
     inside = links.copy()
-    inside.data = links.data * (np.repeat(cluster, np.diff(links.indptr)) == cluster[links.indices])
-    return cluster, _swept(inside, np.ones(n, np.complex128))
+    inside.data = links.data * (cluster[row] == cluster[links.indices])
+    return cluster, _swept(inside, x)
 
 
 def _swept(links: Any, x: Phasors) -> Phasors:
@@ -128,7 +130,7 @@ def _relaxed(links: Any, x: Phasors) -> Phasors:
     laplacian, jacobi = diags_array(degree) - size, diags_array(1 / np.where(degree > 0, degree, 1))
     for _ in range(MOST_STEPS):
         slope = (x.conj() * (links @ x)).imag
-        turn, _ = cg(laplacian, slope, rtol=SOLVED, maxiter=MOST_ITERATIONS, M=jacobi)
+        turn, _ = cg(laplacian, slope - slope.mean(), rtol=SOLVED, maxiter=MOST_ITERATIONS, M=jacobi)
         x = x * np.exp(1j * turn)
         if np.abs(turn).max() < CONVERGED:
             break

@@ -164,7 +164,6 @@ def networks(findings: Sequence[Finding]) -> pd.DataFrame:
         rows = [row for row in findings if row.case == case and row.available]
         red = [row for row in rows if row.rung == "forward" and row.red and row.tap not in PREDICTED]
         own = list(dict.fromkeys(row.tap for row in red if not row.is_consequence))
-        alone = dict.fromkeys(row.tap for row in rows if row.operand == ONE_SIDE)
         notes = [row.note for row in rows if row.operand == "direction"]
         steps = [f"{row.error:.2g}" for row in rows if row.tap == "own optimiser"]
         lines.append({
@@ -172,7 +171,7 @@ def networks(findings: Sequence[Finding]) -> pd.DataFrame:
             "layers and operators alike": f"{sum(row.holds for row in rows if row.rung == 'forward')} of "
             f"{sum(row.rung == 'forward' for row in rows)}",
             "differ for themselves": ", ".join(own) or "none",
-            "shown by one side alone": ", ".join(alone) or "-",
+            "shown by one side alone": ", ".join(dict.fromkeys(r.tap for r in rows if r.operand == ONE_SIDE)) or "-",
             "gradient of all weights": notes[0] if notes else "-",
             "first step apart, with the same gradients": steps[0] if steps else "-",
             "with its own": steps[-1] if steps else "-",
