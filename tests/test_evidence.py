@@ -458,7 +458,9 @@ def test_sigkill_before_every_rename(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_orderly_stop_leaves_a_red_run_that_says_so(number: signal.Signals, tmp_path: Path) -> None:
     write(tmp_path / "n.ipynb", "import time; time.sleep(600)", PASSES)
+    before = signal.signal(number, signal.SIG_DFL)  # `nohup make test` hands on that SIGHUP is ignored
     process = start_run(tmp_path)
+    signal.signal(number, before)
     limit = time.monotonic() + 60
     while not list((tmp_path / "reports").glob(".*.partial/small.ipynb")) and time.monotonic() < limit:
         time.sleep(0.2)
