@@ -162,13 +162,8 @@ def make_stitch() -> None:
     many = given("many_tiles", wave(70, 16, 16, seed=5) * 0.7 + np.exp(1j * np.arange(70))[:, None, None])
     grid = given("many_spots", [(6 + 2.125 * i, 7 + 1.875 * j) for i in range(7) for j in range(10)])
     few = linked(tiles, np.array(spots), (34, 39), labels, 6), "tiles, spots, (34, 39), labels, M=6"
-    turns = given(
-        "turns", [(9.5, 8.25), (26, 28.5), (12, 11), (28.125, 30), (10.125, 12.5), (25.75, 31)]
-    )  # here, there
-    both = (
-        linked(many[:6], turns, (38, 40), np.arange(6), 8),
-        "many_tiles[:6], turns, (38, 40), np.arange(6), M=8",
-    )
+    turns = given("turns", [(9.5, 8.25), (26, 28.5), (12, 11), (28.125, 30), (10.125, 12.5), (25.75, 31)])
+    both = linked(many[:6], turns, (38, 40), np.arange(6), 8), "many_tiles[:6], turns, (38, 40), np.arange(6), M=8"
     whole = linked(many, grid, (25, 31), np.arange(70), 8), "many_tiles, many_spots, (25, 31), np.arange(70), M=8"
     for case, (links, arguments), by in (
         ("islands", few, ""),
