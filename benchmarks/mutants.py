@@ -3,11 +3,12 @@
     python benchmarks/mutants.py DIR --sample 60 --seed 1
     python benchmarks/mutants.py DIR --executor parsl:cluster.py    # all of them, on a cluster: docs/sweeps.md
 
-Each lives in a copy of the package. There the ladder is climbed until its first red rung; what survives that goes
-through stage E2.D. Tests have no say. The code of one backend is changed in that backend alone. Code that is shared
-changes for both, and for their judge: what is held against the other backend then says nothing and does not count, so
-what is left are frozen numbers (:mod:`ptyint.parity.frozen`), the referee, and a backend against itself. The frozen
-numbers are asked first, alone: they are part of the lowest rung, and need no framework.
+Each lives in a copy of the package. There the ladder is climbed until its first red rung, over few networks; what
+survives that climbs the whole ladder and goes through stage E2.D, as stages of a run. Tests have no say. The code of
+one backend is changed in that backend alone. Code that is shared changes for both, and for their judge: what is held
+against the other backend then says nothing and does not count, so what is left are frozen numbers
+(:mod:`ptyint.parity.frozen`), the referee, and a backend against itself. The frozen numbers are asked first, alone: they
+are part of the lowest rung, and need no framework.
 """
 
 from __future__ import annotations
@@ -71,8 +72,8 @@ raise SystemExit(not one.passed)
 """Two seconds; the whole ladder and stage E2.D take a hundred times that."""
 
 TIMEOUT = 3600.0
-"""Seconds for the ladder, again for stage E2.D, and a twelfth of it for the frozen numbers: what hangs is killed then,
-and counts as caught. An unchanged copy takes a minute, a minute, and two seconds of a core."""
+"""Seconds for few networks, again for each stage, and a twelfth of it for the frozen numbers: what hangs is killed
+then, and counts as caught. An unchanged copy takes a minute, some minutes, and two seconds of a core."""
 
 SIDE_BY_SIDE = partial(ThreadPoolExecutor, 2)
 
@@ -92,7 +93,7 @@ class Mutant:
         Of the changed file and of all that decides about it.
     rung : str
         The first red one; ``crash`` where its process ended before one was, ``timeout`` where it had to be killed,
-        ``e2d`` where that stage alone was red. Empty: it survived, or was not tried.
+        ``ladder`` or ``e2d`` where the whole of that stage alone was red. Empty: it survived, or was not tried.
     place : str
         What was red there, in words.
     seconds : float
@@ -326,9 +327,11 @@ def tried(one: Mutant, text: str, captures: Path, timeout: float = TIMEOUT) -> M
                 rung, place = "timeout" if late else crashed, _last_line(copy / "log")
                 if written.is_file():
                     rung, place = (json.loads(written.read_text())[asked][key] for key in ("rung", "place"))
-            if not rung:
-                code, late = command((PYTHON, "-m", "ptyint.cli", "run", "e2d"), timeout=timeout)
-                rung = "timeout" if late else "e2d" * (code != 0)
+            for stage in ("e2d",) if one.operator == CONTROL else ("ladder", "e2d"):
+                if not rung:
+                    code, late = command((PYTHON, "-m", "ptyint.cli", "run", stage), timeout=timeout)
+                    rung = "timeout" if late else stage * (code != 0)
+                    place = _last_line(copy / "log") if rung else ""
     return replace(one, rung=rung, place=place, seconds=time.perf_counter() - start)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -491,13 +491,14 @@ def test_losses_of_two_backends_are_compared_before_the_first_step(candidate: di
     assert {one.tap for one in findings if not one.holds} - {"the best epoch is not the last"} == red
 
 
-def stepped(rounding: float, epsilon: float) -> dict[str, Any]:
+def stepped(rounding: float, epsilon: float = 0.0, **settings: float) -> dict[str, Any]:
     """Steps of Adam, from gradients that are not quite the traced ones; some cancel to about Adam's epsilon."""
     rng, arrays = np.random.default_rng(1), dict[str, Any]()
     for name, steps in stepping.SHORT.items():
         shapes = weight_shapes(steps.config.model, 1)
         moving = trainable_names(steps.config, list(shapes))
-        adam = numpy_network.Adam(replace(steps.config, adam_epsilon=steps.config.adam_epsilon + epsilon))
+        held = {"adam_epsilon": steps.config.adam_epsilon + epsilon, **settings}
+        adam = numpy_network.Adam(replace(steps.config, **held))
         weights = {key: rng.normal(size=shape) for key, shape in shapes.items()}
         for step, rate in enumerate(steps.rates, 1):
             gradients = {key: rng.normal(size=shapes[key]) for key in moving}
@@ -523,6 +524,25 @@ def test_adam_is_allowed_what_it_makes_of_a_rounded_gradient(rounding: float, ep
     findings = list(stepping.judge(stepping.SHORT, of(sides, "optimiser"), Problems()))
     assert all(one.holds for one in findings) is holds
     assert max(one.error for one in findings) > TOLERANCES["optimiser"].at("float64")
+
+
+@pytest.mark.parametrize("setting", [one.name for one in fields(TrainingConfig) if one.name.startswith("adam_")])
+def test_a_setting_of_adam_that_a_backend_passes_over_is_red(setting: str) -> None:
+    sides = {"pytorch": stepped(0.0, **{setting: getattr(TrainingConfig(), setting)})}
+    findings = list(stepping.judge(stepping.SHORT, of(sides, "optimiser"), Problems()))
+    assert {one.case for one in findings if one.red} == {"probe and scale stay"}
+
+
+@pytest.mark.parametrize(("of_the_other", "holds"), [(0.0, True), (1e-30, False), (np.nan, False)])
+def test_where_a_dark_network_s_gradient_points_is_no_disagreement(of_the_other: float, holds: bool) -> None:
+    """A ReLU that lets nothing through leaves no gradient, and none has a direction."""
+    traces = {side: dict(refereed("gridsize 2")) for side in PAIR}
+    shapes = weight_shapes(CASES["gridsize 2"].config.model, 1)
+    for side, value in (("tensorflow", 0.0), ("pytorch", of_the_other)):
+        traces[side] |= {f"gradient/{name}": np.full(shape, value) for name, shape in shapes.items()}
+    found = judged("gradient", {"trace": traces, "aligned": {}, "injected": {}})
+    (direction,) = [one for one in found if one.operand == "direction"]
+    assert direction.holds is holds, direction
 
 
 def test_the_gradient_of_the_intensity_scale_is_measured_by_its_terms() -> None:

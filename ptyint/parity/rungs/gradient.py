@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import INTENSITY_SCALE, convolution_shapes, trainable_names, weight_shapes
 from ptyint.config import ModelConfig
-from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, joined
+from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, joined, over
 from ptyint.parity.configurations import CASES, OUTSIDE, inputs_of
 from ptyint.parity.problems import Network, Problems
 from ptyint.parity.rungs.forward import INJECTED, TRACE, allowed, located, one_sided, seen, traced
@@ -70,20 +70,19 @@ def _between(network: Network, measured: Measured, seed: int) -> Iterator[Findin
         where, key, scale = Place("gradient", *network, name), f"gradient/{name}", cancelling(theirs, name)
         finding = allowed(where, measured.pair, (ours, theirs), (key, key), scale, seed)
         yield located(finding, key, measured, scale)
-    yield _direction(Place("gradient", *network, "all weights", "direction"), measured, weights)
+    whole = measured.of(candidate, "trace", str(network)) if network.case in OUTSIDE else ours
+    yield _direction(Place("gradient", *network, "all weights", "direction"), measured.pair, (whole, theirs), weights)
     yield from one_sided("gradient", network, measured)
 
 
-def _direction(where: Place, measured: Measured, names: Sequence[str]) -> Finding:
-    """The gradient of all weights as one vector, whatever its length."""
-    part = str(Network(where.case, where.precision))
-    ours, theirs = (joined(measured.of(side, "trace", part), "gradient", names) for side in measured.pair)
+def _direction(where: Place, pair: tuple[str, str], both: tuple[Arrays, Arrays], names: Sequence[str]) -> Finding:
+    """The gradient of all weights as one vector, whatever its length; that of a network that is dark is zero."""
+    ours, theirs = (joined(arrays, "gradient", names) for arrays in both)
     if ours is None or theirs is None:
-        return Finding.missing(where, measured.pair, "a gradient is missing")
-    lengths = np.linalg.norm(ours), np.linalg.norm(theirs)
-    cosine = float(ours @ theirs / np.prod(lengths))
-    note = f"cosine {cosine:.7f}, {lengths[0] / lengths[1]:.4g} times as long"
-    return bounded(where, measured.pair, 1 - cosine, DIRECTION, note)
+        return Finding.missing(where, pair, "a gradient is missing")
+    lengths = float(np.linalg.norm(ours)), float(np.linalg.norm(theirs))
+    cosine = float(ours @ theirs / np.prod(lengths)) if all(lengths) else float(lengths[0] == lengths[1])
+    return bounded(where, pair, 1 - cosine, DIRECTION, f"cosine {cosine:.7f}, {over(*lengths):.4g} times as long")
 
 
 def cancelling(arrays: Arrays, name: str) -> float | None:

@@ -64,10 +64,13 @@ def _sparse(n_steps: int, at: tuple[int, ...], rate: float) -> tuple[float, ...]
 SMOOTH = _stepping(1, adam_epsilon=1.0)
 """Adam's epsilon as large as gradients are: what a step makes of them is then no larger than their rounding."""
 
-STILL = {"probe_trainable": False, "intensity_scale_trainable": False, "adam_beta1": 0.8, "adam_epsilon": 1e-3}
+ADAM: dict[str, float] = {"adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-3}
+"""Every setting of the optimiser, with another value than the usual one."""
+
+STILL = _stepping(1, probe_trainable=False, intensity_scale_trainable=False, **ADAM)
 SHORT = {
     name: Steps(config, (1e-3, 5e-4, 2e-3), ((0, 1), (2, 3), (4,)))
-    for name, config in (("all move", _stepping(2)), ("probe and scale stay", _stepping(1, **STILL)))
+    for name, config in (("all move", _stepping(2)), ("probe and scale stay", STILL))
 }
 LONG = {
     "200 steps": Steps(SMOOTH, _sparse(200, (1, 2, 50, 120, 200), 1e-2), ((0,), (5,))),
