@@ -7,8 +7,8 @@ Each lives in a copy of the package. There the ladder is climbed until its first
 survives that climbs the whole ladder and goes through stage E2.D, as stages of a run. Tests have no say. The code of
 one backend is changed in that backend alone. Code that is shared changes for both, and for their judge: what is held
 against the other backend then says nothing and does not count, so what is left are frozen numbers
-(:mod:`ptyint.parity.frozen`), the referee, and a backend against itself. The frozen numbers are asked first, alone: they
-are part of the lowest rung, and need no framework.
+(:mod:`ptyint.parity.frozen`), the referee, and a backend against itself. The frozen numbers are asked first, alone:
+they are part of the lowest rung, and need no framework.
 """
 
 from __future__ import annotations
