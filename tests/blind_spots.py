@@ -19,7 +19,7 @@ import torch
 from ptyint import backends
 from ptyint.backends.training import Schedule
 from ptyint.parity.configurations import CASES, PROFILES
-from ptyint.parity.faults.injection import Context, after_init, at_tap, method, wrapped
+from ptyint.parity.faults.injection import Context, at_tap, method, wrapped
 from ptyint.parity.faults.trial import Trial
 from ptyint.parity.problems import Problems
 from ptyint.parity.rungs import CAPTURES
@@ -113,11 +113,6 @@ def blind_to_bad_pixels(original: Any, self: Any, data: Any, *rest: Any, **keywo
     return original(self, replace(data, scan=replace(data.scan, good_pixels=None)), *rest, **keywords)
 
 
-def usual_averages(network: Any) -> None:
-    for group in network.optimizer.param_groups:
-        group["betas"] = group["betas"][0], 0.999
-
-
 class NoPlateau(Schedule):
     @property
     def learning_rate(self) -> float:
@@ -138,7 +133,6 @@ FAULTS: dict[str, tuple[str, str, Context]] = {
     "bad pixels count in training": ("step", "", method("PyTorchBackend", "train", blind_to_bad_pixels)),
     "plateau ignored": ("step", "", lambda: wrapped(
         "ptyint.backends.training", "Schedule", lambda original, config: NoPlateau(config))),
-    "a setting of Adam passed over": ("step", "", after_init("TorchNetwork", usual_averages)),
     "moments forgotten after 100 steps": ("step", "", method("TorchNetwork", "train_step", forgotten_moments)),
     "single-precision gradients rounded": ("step", "", method("TorchNetwork", "train_step", lossy_gradients)),
     "offsets of the last scan": ("persistence", "", stale_offsets),

@@ -19,7 +19,6 @@ PLACES = {
     "probe rescaled in training": ("step", "by hand, training, settings 1"),
     "bad pixels count in training": ("step", "losses by hand, training, settings"),
     "plateau ignored": ("step", "by hand, training, settings 1"),
-    "a setting of Adam passed over": ("step", "probe and scale stay, float64"),
     "moments forgotten after 100 steps": ("step", "after 120, 200 steps, float64"),
     "single-precision gradients rounded": ("step", "single precision, float32"),
     "offsets of the last scan": ("persistence", "object patches, saved by pytorch, gridsize 2"),

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ptyint import backends
 from ptyint.backends import numpy_adjoints, numpy_network
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
 from ptyint.config import TrainingConfig
@@ -24,7 +25,7 @@ from ptyint.parity.rungs import RUNGS, contract, cost, training
 from ptyint.parity.rungs import step as stepping
 from ptyint.parity.rungs.forward import allowed, moves, refereed
 from ptyint.parity.rungs.gradient import cancelling
-from ptyint.parity.rungs.rung import Measured
+from ptyint.parity.rungs.rung import Bench, Measured
 from ptyint.parity.tolerances import PRECISIONS, TOLERANCES, ULPS, Tolerance
 from ptyint.scans import forward
 
@@ -531,6 +532,27 @@ def test_a_setting_of_adam_that_a_backend_passes_over_is_red(setting: str) -> No
     sides = {"pytorch": stepped(0.0, **{setting: getattr(TrainingConfig(), setting)})}
     findings = list(stepping.judge(stepping.SHORT, of(sides, "optimiser"), Problems()))
     assert {one.case for one in findings if one.red} == {"probe and scale stay"}
+
+
+def test_a_reset_that_keeps_the_moments_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network is stepped once and reset before its steps count."""
+    one = {"some": stepping.SHORT["probe and scale stay"]}
+    bench = Bench(backends.load("numpy"), PAIR, Problems(), tmp_path)
+
+    def red() -> set[int | None]:
+        sides = {"numpy": stepping.measure(bench, one)}
+        return {row.step for row in stepping.judge(one, of(sides, "long"), Problems()) if row.red}
+
+    assert red() == set()
+    reset = numpy_network.NumpyNetwork.reset
+
+    def keeping(self: Any, weights: Any) -> None:
+        before = getattr(self, "adam", None)
+        reset(self, weights)
+        self.adam = before or self.adam
+
+    monkeypatch.setattr(numpy_network.NumpyNetwork, "reset", keeping)
+    assert 1 in red()
 
 
 @pytest.mark.parametrize(("of_the_other", "holds"), [(0.0, True), (1e-30, False), (np.nan, False)])

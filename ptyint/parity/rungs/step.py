@@ -6,13 +6,12 @@ hundred steps need a handful of traces. Short trainings against the same steps b
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ptyint.backends import numpy_network
 from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
@@ -110,13 +109,14 @@ def _made(bench: Bench, steps: Steps) -> Captured:
     traces: dict[tuple[int, int], int] = {}
     order, seconds, version = [], [], 0
     batches = [data.batch(np.array(groups), steps.precision) for groups in steps.groups]
+    network.train_step(batches[-1], 1e-2)
+    network.reset(weights)  # and is as just built
     for step, rate in enumerate(steps.rates, 1):
         number = (step - 1) % len(batches)
         if (number, version) not in traces:
             traces[number, version] = len(traces)
             traced = network.trace(batches[number])
-            kept = {key.removeprefix("gradient/"): array for key, array in traced.items()}
-            kept = {key: array for key, array in kept.items() if key in weights and f"gradient/{key}" in traced}
+            kept = {key: traced[f"gradient/{key}"] for key in weights if f"gradient/{key}" in traced}
             kept |= {f"terms/{key}": np.array(cancelling(traced, key) or 0.0) for key in kept}
             arrays |= {f"traced/{len(traces) - 1}/{key}": a for key, a in (kept | {"loss": traced["loss"]}).items()}
         order.append(traces[number, version])
@@ -235,9 +235,8 @@ def judge_own(measured: Measured, problems: Problems) -> Iterator[Finding]:
             note = f"{', '.join(still)} declared trainable, and moved by exactly 0"
             yield Finding.fact(where._replace(tap="what moves"), (side, side), not still, note)
         candidate, reference = measured.pair
-        try:
-            moves = {(side, how): _vector(both[side], how, kernels) for side in both for how in HOWS}
-        except KeyError:
+        moves: dict[Any, Any] = {(side, how): joined(both[side], how, kernels) for side in both for how in HOWS}
+        if any(move is None for move in moves.values()):
             note = next((why for arrays in both.values() if (why := error_of(arrays, OWN))), "incomplete")
             yield Finding.missing(where, measured.pair, note)
             continue
@@ -248,10 +247,6 @@ def judge_own(measured: Measured, problems: Problems) -> Iterator[Finding]:
             note = f"{words}; weights moved by an ulp make {ulp:.2g}"
             bound = TOLERANCES["model's optimiser"].at("float32") if how == FAR else DRIFT * ulp
             yield bounded(where._replace(operand=how), measured.pair, error, bound, note)
-
-
-def _vector(arrays: Arrays, how: str, names: Sequence[str]) -> NDArray[np.float64]:
-    return np.concatenate([arrays[f"{how}/{name}"].astype(np.float64).ravel() for name in names])
 
 
 def _rounded(gradients: Arrays, arrays: Arrays, terms: str, precision: str) -> Captured:
