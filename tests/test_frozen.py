@@ -83,6 +83,9 @@ FAULTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
     ("scans.hdf5", "to_pixels", lambda f, *a: f(*a) + 0.5, "readers"),
     ("scans.hdf5", "to_metres", lambda f, p, pixel_m, shape: f(p, pixel_m, shape) + pixel_m / 2, "writers"),
     ("images.reconstruction", "stitch_batches", lambda f, *a, M: f(*a, M=20), "assembly"),
+    ("images.reconstruction", "stitch_batches", lambda f, b, p, s, labels, *rest, M: f(
+        b, p, s, np.resize(np.unique(labels), labels.shape), *rest, M=M), "assembly"),
+    ("images.reconstruction", "scan_units", lambda f, w, p: (2 * f(w, p)[0], f(w, p)[1]), "assembly"),
     ("images.reconstruction", "object_grid", lambda f, s: (f(s)[0], f(s)[1] + (s.object_ is None)), "assembly"),
     ("images.reconstruction", "scanned_region", lambda f, p, s: f(p + 0.75, s), "assembly"),
     ("scans.batches.GroupedScan", "parts", lambda f, s, n: list(f(s, n))[:-1], "batches"),

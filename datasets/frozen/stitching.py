@@ -204,8 +204,8 @@ def make_assembly() -> None:
     _, coverage = stitched(np.ones((5, N, N)), places, shape, M)
     true = np.where(coverage > 0, whole, 0)
     fact("assembly", "coverage", "assembled.coverage", coverage)
-    fact("assembly", "amplitude", "abs(assembled.object_) / abs(assembled.object_).sum()", abs(true) / abs(true).sum(),
-         "single")  # fmt: skip
+    in_counts = math.exp(0.3) * math.sqrt(N**2 / (N / 2) ** 2)  # a pattern counts N**2, and is seen as (N / 2)**2
+    fact("assembly", "amplitude", "abs(assembled.object_)", abs(true) * in_counts, "single")
     fact("assembly", "probe", "assembled.probe", GIVEN["beam_64_1"], "single")
     model = "config.ModelConfig(n_filters_scale=1, probe_mask=True)"
     named("masked", f"dataclasses.replace(assembled.inferred.config, model={model})")
@@ -216,6 +216,12 @@ def make_assembly() -> None:
     named("own_patches", "assembled.object_patches[cut_groups.indices[:, 0].argsort(), 0]")
     named("own_phases", f"[np.angle(np.vdot({window}, one)) for (y, x), one in zip(cut_at.astype(int), own_patches)]")
     fact("assembly", "patches have one phase", "abs(np.exp(1j * np.array(own_phases)).mean())", 1.0, "single")
+    named("fours", "groups.group_positions(cut_at, gridsize=2, seed=3)")
+    named("four_patches", f"np.stack([[{window} * np.exp(2j * g) for y, x in cut_at[four].astype(int)]"
+          " for g, four in enumerate(fours.indices)]).astype('c8')")  # fmt: skip
+    named("of_fours", "reconstruction.assemble(dataclasses.replace(assembled.inferred, batches=[four_patches],"
+          "data=dataclasses.replace(cut_data, groups=fours)))")  # fmt: skip
+    fact("assembly", "phase, groups of four", likeness.format("of_fours.object_"), np.linalg.norm(true), "single")
     far = given("far_places", [(-20.75, 3.5), (14.125, 90.25), (33.5, 41.0)])
     named("bare_scan", "scan.Scan(np.ones((3, 64, 64)), far_places, beam_64_1)")
     edges = [math.ceil(max(far[:, axis]) - math.floor(min(far[:, axis]))) + N for axis in (0, 1)]
