@@ -17,7 +17,7 @@ from ptyint.errors import ComparisonError, ConfigError
 from ptyint.parity import operands, problems
 from ptyint.parity.capabilities import Offer
 from ptyint.parity.compare import Finding, Place, difference
-from ptyint.parity.configurations import CASES, PROFILES, inputs_of, trainings
+from ptyint.parity.configurations import CASES, PROFILES, SECOND, inputs_of, trainings
 from ptyint.parity.equivalence import independent, paired
 from ptyint.parity.problems import Budget, Problems
 from ptyint.parity.results import Ladder, criteria
@@ -532,6 +532,13 @@ def test_a_setting_of_adam_that_a_backend_passes_over_is_red(setting: str) -> No
     sides = {"pytorch": stepped(0.0, **{setting: getattr(TrainingConfig(), setting)})}
     findings = list(stepping.judge(stepping.SHORT, of(sides, "optimiser"), Problems()))
     assert {one.case for one in findings if one.red} == {"probe and scale stay"}
+
+
+def test_a_second_scan_meets_another_network_in_arrays_of_the_same_shapes() -> None:
+    """What is kept from one inference to the next and told apart by shapes alone is the wrong one, and shows."""
+    first, second = (trainings("quick")[name].plain.model for name in ("gridsize 2", SECOND))
+    assert weight_shapes(first, 1) == weight_shapes(second, 1)
+    assert first.amp_activation != second.amp_activation
 
 
 def test_a_reset_that_keeps_the_moments_is_red(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

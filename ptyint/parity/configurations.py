@@ -279,10 +279,11 @@ SECOND = "second scan"
 SAVED = {
     "gridsize 1": Training(_base(1)),
     "gridsize 2": Training(_base(2, scheduler="WarmupCosine", lr_warmup_epochs=1)),
-    SECOND: Training(_base(2, nepochs=1), Data(second=True)),
+    SECOND: Training(_base(2, nepochs=1, amp_activation="softplus"), Data(second=True)),
 }
 """Trainings of which bundles are made. Their 11 groups make a partial last batch of one; nothing about the network is
-a default, so a model rebuilt from defaults is another one. The second scan has the shapes of the one before."""
+a default, so a model rebuilt from defaults is another one. The second scan, and the weights of its other network, have
+the shapes of those before: what is kept from one to the next, by its shape, shows."""
 
 RISING = {"n_groups": 1, "nepochs": 2, "batch_size": 1, "learning_rate": 3e-2, "probe_big": False, "seed": 4}
 """One step that is far too large: the second epoch is worse than the first."""
