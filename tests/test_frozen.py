@@ -90,6 +90,11 @@ FAULTS: tuple[tuple[str, str, Callable[..., Any], str], ...] = (
     ("images.reconstruction", "scanned_region", lambda f, p, s: f(p + 0.75, s), "assembly"),
     ("scans.batches.GroupedScan", "parts", lambda f, s, n: list(f(s, n))[:-1], "batches"),
     ("scans.batches", "ahead", lambda f, made: list(f(made))[:-1], "batches"),
+    ("scans.hdf5.H5Patterns", "__getitem__", lambda f, s, i: f(s, np.sort(i) if np.ndim(i) else i), "readers"),
+    ("dispatcher", "update_legacy_dict", lambda f, cfg, settings: f(cfg, settings.model), "dispatcher"),
+    ("images.comparison", "common_region", lambda f, a, b: a.scanned | b.scanned, "comparison"),
+    ("images.comparison", "_comparable", lambda f, fact: str(fact), "comparison"),
+    ("images.workflow", "_laid", lambda f, s, a, by: f(s, {**a, "centre_px": a["centre_px"] + 1}, by), "workflow"),
     ("config.TrainingConfig", "applied", lambda f, s, **k: f(s, **{**k, "neighbor_count": 4}), "dispatcher"),
 )  # fmt: skip
 

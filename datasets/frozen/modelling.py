@@ -13,6 +13,7 @@ from typing import Any
 import h5py
 import numpy as np
 from common import GIVEN, NAMES, beam, disk, fact, given, named, normal, projected, refused, unchangeable, wave
+from scanning import grouped
 
 DECODERS = ("amplitude", "phase")
 
@@ -454,7 +455,22 @@ def make_dispatcher() -> None:
          "n_filters_scale=1))).weights['probe.real'] for by in (np.ones((1, 64, 64), 'c8'), beam_64_1)]"
          "[1].astype(float))",
          projected(normal(beam(64, 1), 4.0).real), "single")  # fmt: skip
+    named("when_loaded", "lambda settings: mock.patch.object(dispatcher, 'backends', types.SimpleNamespace(load=lambda "
+          "name: dict(config.params.cfg)))(lambda: mock.patch.dict(config.params.cfg, N=256, nphotons=5.0, gridsize=3)("
+          "lambda: dispatcher.select_backend(settings))())()")  # fmt: skip
+    fact("dispatcher", "params.cfg when the backend is loaded", "str([when_loaded(config.TrainingConfig("
+         "config.ModelConfig(gridsize=2, object_big=False), nepochs=7, probe_trainable=True))[key] for key in ('N', "
+         "'gridsize', 'object.big', 'nepochs', 'probe.trainable', 'nphotons')])",
+         "[64, 2, False, 7, True, 5.0]")  # fmt: skip
     named("applied", "config.TrainingConfig(config.ModelConfig(gridsize=2, n_filters_scale=1), neighbor_count=7, "
           "seed=5, backend='pytorch').applied(M=12, batch_size=3)")  # fmt: skip
     fact("dispatcher", "how a trained model is applied", "str([applied.neighbor_count, applied.seed, applied.backend, "
          "applied.M, applied.batch_size, applied.model.gridsize])", "[7, 5, 'pytorch', 12, 3, 2]")  # fmt: skip
+    named("data_of", "{'training': lambda: through(dispatcher.train)(lit(beam_64_1), config.TrainingConfig("
+          "applied.model, n_groups=9, neighbor_count=5, seed=6)), 'inference': lambda: through(dispatcher.infer)("
+          "lit(beam_64_1), applied, loaded.weights).data}")  # fmt: skip
+    jittered = np.array(GIVEN["jittered"])
+    fact("dispatcher", "groups of a training", "data_of['training']().groups.indices", grouped(jittered, 2, 9, 5, 6)[0])
+    fact("dispatcher", "groups of an inference", "data_of['inference']().groups.indices",
+         grouped(jittered, 2, None, 7, 5)[0])  # fmt: skip
+    fact("dispatcher", "counts of an inference", "data_of['inference']().mean_total_counts", 4096.0)

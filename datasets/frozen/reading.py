@@ -132,6 +132,11 @@ def make_files() -> None:
     alone = "files.read_scan(file(cxi_plain, 'a.cxi'), translation={!r})".format
     read("CXI without an object", alone("beam"), {"positions": metres / PIXEL_M, **known})
     read("CXI, the sample moves", alone("sample"), {"positions": -metres / PIXEL_M})
+    read("CXI, nothing tells what moves", "files.read_scan(file(cxi_plain, 'a.cxi'))", {"positions": metres / PIXEL_M})
+    for case, stored in (("NPZ", squares), ("Ptychodus", masked), ("CXI", masked)):
+        for rows in ([3, 0, 4], [2, 2, 1]):
+            call = f"projected(read_{case}.counts(np.array({rows})).astype(float))"
+            fact("readers", f"{case}: patterns {rows}", call, projected(stored[rows].astype(float)))
 
     # What is written of the one that was read from CXI, in the words of other programs.
     named("again", "lambda suffix: (path := pathlib.Path(tempfile.mkdtemp(dir=folder), 'again' + suffix), "

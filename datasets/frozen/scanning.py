@@ -220,7 +220,7 @@ def make_batches() -> None:
     for case, name, lit, nphotons, gridsize in (
         ("fours", "plain_scan", counts, None, 2),
         ("single patterns, bad pixels", "network_scan", counts * good, None, 1),
-        ("fours, rescaled", "network_scan", counts * good, 1000.0, 2),
+        ("fours, rescaled", "network_scan", counts * good, 1234.5678, 2),
     ):  # fmt: skip
         groups, offsets, centres = grouped(jittered, gridsize, None, 6, 9)
         measured = sum(float(pattern.sum()) for pattern in lit) / len(lit)
@@ -282,6 +282,10 @@ def make_batches() -> None:
         )
         fact("batches", f"{case}: of all groups", f"[[p.n_canvas, p.measured_total_counts] for p in {parts}]",
              [[canvas, measured]] * len(starts))  # fmt: skip
+    many = given("many", rng.integers(0, 9, (700, 3, 3)).astype(np.uint8))
+    mean = sum(int(pattern.sum()) for pattern in many) / 700
+    fact("batches", "mean counts of many patterns", "batches.GroupedScan(scan.Scan(many, np.zeros((700, 2)), "
+         "np.ones((1, 3, 3))), None).measured_total_counts", mean)  # fmt: skip
     for offsets, edge in (("[]", 64), ("[[0.0, 0.25]]", 66), ("[[[-2.0, 1.5]]]", 68), ("[[1.0, -3.125]]", 72)):
         fact("batches", f"canvas of {offsets}", f"batches.canvas_size(64, {offsets})", edge)
     for made in ([], [3], [4, 1, 2, 2]):

@@ -1,9 +1,9 @@
 """Frozen numbers: what the code that both backends share must give, worked out by another program.
 
 Code that is shared cannot be judged by itself. So ``datasets/frozen/make.py``, which imports nothing of this package,
-worked out by other means what readers and writers, stitch, assembly, gauge, metrics, ring correlation, groups, batches,
-initial weights, forward model, bundle, training loop and dispatcher must give. As in a doctest, each fact is an
-expression and its value.
+worked out by other means what readers and writers, stitch, assembly, gauge, metrics, ring correlation, comparison,
+groups, batches, initial weights, forward model, bundle, training loop and dispatcher must give, and what is made of the
+canvas of a backend's own workflow. As in a doctest, each fact is an expression and its value.
 """
 
 import importlib
@@ -33,7 +33,8 @@ MODULES = (
     "concurrent.futures", "dataclasses", "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types",
     "unittest.mock", "zipfile", *(f"ptyint.{name}" for name in ("config", "dispatcher")),
     *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
-    *(f"ptyint.images.{name}" for name in ("frc", "gauge", "metrics", "phases", "reconstruction", "stitch")),
+    *(f"ptyint.images.{name}" for name in ("comparison", "frc", "gauge", "metrics", "phases", "reconstruction")),
+    *(f"ptyint.images.{name}" for name in ("stitch", "workflow")),
     *(f"ptyint.scans.{name}" for name in ("batches", "files", "forward", "groups", "scan", "simulate")),
 )  # fmt: skip
 """What expressions may speak of, by the last part of its name."""

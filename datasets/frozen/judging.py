@@ -1,0 +1,89 @@
+"""Two reconstructions against each other, and a backend's own canvas on the scan's grid: pixel by pixel."""
+
+from __future__ import annotations
+
+import math
+from itertools import product
+
+import numpy as np
+from common import GIVEN, fact, given, named, projected, refused, wave
+from comparing import pearson
+
+
+def make_comparison() -> None:
+    """Images whose gauge is known, so that what is left of them is."""
+    ref, inside = GIVEN["ref"], GIVEN["inside"]
+    rest = "beam_64_1, beam_64_1, jittered, *3 * [np.ones(1)]"
+    named("made", "lambda name, image, seen=inside, **other: reconstruction.Reconstruction(image.astype('c16'), "
+          f"seen * 1.0, seen, {rest}, {{'backend': name, 'scan_sha256': 'a', 'groups_sha256': 'b', "
+          "'initial_weights_sha256': 'c', 'config': {'backend': name, 'output_dir': name, 'seed': 1}, 'M': 20, "
+          "'pixel_size_m': None, **other}, "
+          "ground_truth=ref)")  # fmt: skip
+    named("measured", "lambda *pair: np.array([-1 if c.measured is None else c.measured for c in "
+          "comparison.compare(*pair).checks])")  # fmt: skip
+    other = given("other_region", np.roll(inside, (5, -9), (0, 1)))
+    both = [[inside[i, j] and other[i, j] for j in range(inside.shape[1])] for i in range(inside.shape[0])]
+    fact("comparison", "region", "comparison.common_region(made('a', ref), made('b', ref, other_region))", both)
+    given("grainy", ref * (1 + 0.12 * wave(*ref.shape, seed=70).real))
+    reach = np.zeros(ref.shape, bool)  # whose interpolation sees nothing from outside
+    for i, j in product(range(4, ref.shape[0] - 4), range(4, ref.shape[1] - 4)):
+        reach[i, j] = inside[i - 4 : i + 5, j - 4 : j + 5].all()
+    amplitude = pearson(abs(GIVEN["grainy"])[reach], abs(ref)[reach])
+    assert amplitude < 0.85, "far from 1, beside what the gauge makes of grains"
+    near = "np.abs(measured(made('a', {}), made('b', {}))[6:13] - {}).max() < 0.06"
+    exact = "1.3 * np.exp(0.7j) * ref"
+    for pair, both in ((("grainy", exact), [amplitude, 1.0]), ((exact, "grainy"), [1.0, amplitude])):
+        said = near.format(*pair, [1.0, 1.0, 0.0, *map(float, both), 1 - float(amplitude), 1.0])
+        fact("comparison", f"correlations, {pair[0]} first", said, True)
+    for scale in (1.3, 0.8):
+        call = f"measured(made('a', ref), made('b', {scale} * ref))[13]"
+        fact("comparison", f"scale {scale}", call, abs(math.log(scale)), "converged")
+    facts = {"all": ("", [1, 1, 1, 1, 1]), "scan": ("scan_sha256='z'", [0, 1, 1, 1, 1]),
+             "groups": ("groups_sha256='z'", [1, 0, 1, 1, 1]), "M": ("M=18", [1, 1, 1, 1, 0]),
+             "weights, untold": ("initial_weights_sha256=None", [1, 1, -1, 1, 1]),
+             "config": ("config={'backend': 'b', 'seed': 2}", [1, 1, 1, 0, 1])}  # fmt: skip
+    for case, (said, held) in facts.items():
+        fact("comparison", f"same, but {case}", f"measured(made('a', ref), made('b', ref, {said}))[:6]", [*held, 1])
+    fact("comparison", "a backend and itself", "measured(made('a', ref), made('a', ref))[5]", 0)
+    smaller = "made('b', ref[1:], inside[1:])"
+    refused("comparison", "shapes", "ComparisonError", f"comparison.compare(made('a', ref), {smaller})")
+    refused("comparison", "bounds", "ConfigError", "comparison.Criteria(max_difference=1.5)",
+            "comparison.Criteria(min_agreement=-0.1)")  # fmt: skip
+
+
+def make_workflow() -> None:
+    """What a backend stitched by itself: its middle pixel lies at the centre that it gives, to the nearest pixel."""
+    shape = (81, 76)
+    canvas = given("canvas", wave(41, 30, seed=71).astype(np.complex64) + 3)
+    for case, scan, moved, size, centre in (
+        ("with an object", "cut_scan", (0.0, 0.0), shape, (40.25, 38.625)),
+        ("at the edge", "cut_scan", (0.0, 0.0), shape, (10.5 + 0.125, 70.0)),
+        ("without an object", "bare_scan", None, None, (9.75, 40.125)),
+    ):  # fmt: skip
+        if moved is None or size is None:
+            far = np.array(GIVEN["far_places"])
+            low = [math.floor(min(far[:, axis])) for axis in (0, 1)]
+            moved = tuple(32.0 - one for one in low)
+            size = tuple(math.ceil(max(far[:, axis]) - low[axis]) + 64 for axis in (0, 1))
+        laid = np.zeros(size, complex)
+        for i, j in product(range(41), range(30)):
+            y, x = (round(centre[axis] + moved[axis]) + (i - 20, j - 15)[axis] for axis in (0, 1))
+            if 0 <= y < size[0] and 0 <= x < size[1]:
+                laid[y, x] = 1.5 * complex(canvas[i, j])
+        call = f"workflow._laid({scan}, {{'stitched': canvas, 'centre_px': np.array({centre})}}, 1.5)"
+        fact("workflow", f"canvas {case}", f"projected({call}['object_'])", projected(laid), "single")
+        fact("workflow", f"covered {case}", f"{call}['coverage']", laid != 0)
+    named("own_workflow", "types.SimpleNamespace(name='it', capabilities={'workflow'}, describe=dict, configure="
+          "config.legacy_values, run=lambda path, settings, where, M: {'losses': [2.0, settings.n_groups, "
+          "settings.nphotons], 'probe': 2.5 * beam_64_1, 'patches': np.ones(3), 'stitched': canvas, 'centre_px': "
+          "files.read_scan(path).probe_positions_px[0] + (7, 3)})")  # fmt: skip
+    named("by_itself", "(lambda load: mock.patch.object(dispatcher, 'backends', load)(lambda: mock.patch.object("
+          "reconstruction, 'backends', load)(lambda: mock.patch.dict(config.params.cfg)(lambda: workflow.run(cut_scan, "
+          "config.TrainingConfig(config.ModelConfig(n_filters_scale=1), n_groups=4), folder / 'own'))())())())("
+          "types.SimpleNamespace(load=lambda name: own_workflow))")  # fmt: skip
+    fact("workflow", "probe in the scan's units", "by_itself.probe", GIVEN["beam_64_1"], "single")
+    in_counts = 2.5 * math.sqrt(4096 / 32**2)
+    laid = np.zeros(shape, complex)
+    laid[40 - 20 : 40 + 21, 36 - 15 : 36 + 15] = in_counts * canvas.astype(complex)
+    fact("workflow", "object in the scan's units", "projected(by_itself.object_)", projected(laid), "single")
+    fact("workflow", "what it was told", "by_itself.losses", [2.0, 4.0, 4096.0])
