@@ -121,10 +121,13 @@ def inputs_of(case: Case, precision: str, seed: int = 0) -> tuple[Batch, Weights
 
 
 def with_biases(weights: Weights, seed: int = 9) -> Weights:
-    """`weights` with random biases, as after some training."""
-    rng = np.random.default_rng(seed)
-    random = {name: rng.uniform(-0.1, 0.1, array.shape).astype(np.float32) for name, array in weights.items()}
-    return {name: random[name] if name.endswith(".bias") else array for name, array in weights.items()}
+    """`weights` with random biases, as after some training.
+
+    That of the amplitude is well above 0: an object that is dark but for a pixel has no phase, only its rounding.
+    """
+    rng, middle = np.random.default_rng(seed), {"amplitude.last.bias": 0.3}
+    random = {key: middle.get(key, 0) + rng.uniform(-0.1, 0.1, array.shape) for key, array in weights.items()}
+    return {key: random[key].astype(np.float32) if key.endswith(".bias") else w for key, w in weights.items()}
 
 
 def brighter(weights: Weights, amp_activation: str) -> Weights:
