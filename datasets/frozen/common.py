@@ -16,13 +16,14 @@ EXPECTED: dict[str, np.ndarray] = {}
 
 def given(name: str, array: Any) -> np.ndarray:
     """An input, under the name by which expressions speak of it."""
-    GIVEN[name] = np.asarray(array)
+    bytes_ = np.asarray(array).tobytes()
+    assert GIVEN.setdefault(name, np.asarray(array)).tobytes() == bytes_, f"{name} is something else already"
     return GIVEN[name]
 
 
 def named(name: str, expression: str) -> None:
     """Something made of inputs by an expression, once."""
-    NAMES[name] = expression
+    assert name not in GIVEN and NAMES.setdefault(name, expression) == expression, f"{name} is something else already"
 
 
 def fact(tap: str, case: str, expression: str, expected: Any, tolerance: str = "rounding") -> None:

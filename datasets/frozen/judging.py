@@ -87,3 +87,38 @@ def make_workflow() -> None:
     laid[40 - 20 : 40 + 21, 36 - 15 : 36 + 15] = in_counts * canvas.astype(complex)
     fact("workflow", "object in the scan's units", "projected(by_itself.object_)", projected(laid), "single")
     fact("workflow", "what it was told", "by_itself.losses", [2.0, 4.0, 4096.0])
+
+
+def make_contract() -> None:
+    """DATA-001: what a scan may be, and what it may not."""
+    tap = "data contract"
+    lit = np.zeros((64, 64))
+    lit[29:36, 28:37] = 5.0
+    given("centred", np.stack(14 * [lit]))
+    given("cornered", np.stack(14 * [np.roll(lit, (32, 32), (0, 1))]))
+    given("gap", np.where(np.arange(64) == 7, np.nan, np.ones((14, 64, 64))))
+    given("gapless", np.broadcast_to(np.arange(64) != 7, (64, 64)))
+    named("but", "lambda **changes: scan.validate_scan(dataclasses.replace(some_scan, **changes))")
+    for case, changes in (
+        ("as it is", ""), ("integers", "diffraction_patterns=centred.astype('u2')"),
+        ("Y in complex64", "object_patches=np.ones((14, 64, 64), 'c8')"),
+        ("NaN in bad pixels", "diffraction_patterns=gap, good_pixels=gapless"),
+        ("an object that holds all", "object_=np.ones((42, 43), 'c8')"), ("pixels of 8 nm", "pixel_size_m=8e-9"),
+    ):  # fmt: skip
+        fact(tap, f"kept: {case}", f"str(but({changes}))", "None")
+    for case, *several in (
+        ("Y", "object_patches=np.ones((14, 64, 64))", "object_patches=np.ones((14, 64, 64), 'c16')",
+         "object_patches=np.ones((13, 64, 64), 'c8')"),
+        ("probe", "probe=np.ones((1, 64, 64))", "probe=np.ones((64, 64), 'c8')", "probe=np.zeros((1, 64, 64), 'c8')",
+         "probe=np.full((1, 64, 64), np.nan, 'c8')"),
+        ("positions", "probe_positions_px=jittered.T", "probe_positions_px=jittered.astype('f4')",
+         "probe_positions_px=jittered * np.nan", "probe_positions_px=jittered * 1e-6",
+         "probe_positions_px=jittered * 0", "probe_positions_px=jittered * 1e6"),
+        ("patterns", "diffraction_patterns=gap", "diffraction_patterns=-centred", "diffraction_patterns=centred * 0",
+         "diffraction_patterns=centred.astype('c8')", "diffraction_patterns=centred[:, 1:, 1:]",
+         "diffraction_patterns=cornered", "diffraction_patterns=centred[0]"),
+        ("object", "object_=np.ones((30, 43), 'c8')", "object_=np.ones((43, 30), 'c8')", "object_=np.ones((80, 80))"),
+        ("good pixels", "good_pixels=gapless * 1", "good_pixels=gapless & False", "good_pixels=gapless[1:]"),
+        ("lengths", "pixel_size_m=-8e-9", "pixel_size_m=8.0", "wavelength_m=8000.0", "detector_distance_m=0.0"),
+    ):  # fmt: skip
+        refused(tap, case, "ScanError", *(f"but({changes})" for changes in several))

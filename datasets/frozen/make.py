@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from common import EXPECTED, FACTS, GIVEN, NAMES
 from comparing import make_gauge, make_metrics
-from judging import make_comparison, make_workflow
+from judging import make_comparison, make_contract, make_workflow
 from modelling import make_bundle, make_dispatcher, make_training, make_weights
 from reading import make_files
 from scanning import make_batches, make_forward, make_groups
@@ -51,7 +51,7 @@ def main(folder: Path) -> None:
     """Work everything out and write both files."""
     for make in (make_forward, make_groups, make_batches, make_weights, make_stitch, make_gauge, make_metrics,
                  make_training, make_bundle, make_files, make_assembly, make_dispatcher, make_comparison,
-                 make_workflow):  # fmt: skip
+                 make_workflow, make_contract):  # fmt: skip
         make()
     tolerances = {name: {"epsilons": size, "derivation": why} for name, (size, why) in TOLERANCES.items()}
     values = {"tolerances": tolerances, "names": NAMES, "facts": FACTS}

@@ -1,9 +1,10 @@
 """Frozen numbers: what the code that both backends share must give, worked out by another program.
 
 Code that is shared cannot be judged by itself. So ``datasets/frozen/make.py``, which imports nothing of this package,
-worked out by other means what readers and writers, stitch, assembly, gauge, metrics, ring correlation, comparison,
-groups, batches, initial weights, forward model, bundle, training loop and dispatcher must give, and what is made of the
-canvas of a backend's own workflow. As in a doctest, each fact is an expression and its value.
+worked out by other means what readers and writers, the data contract, stitch, assembly, gauge, metrics, ring
+correlation, comparison, groups, batches, initial weights, forward model, bundle, training loop and dispatcher must
+give, and what is made of the canvas of a backend's own workflow. As in a doctest, each fact is an expression and its
+value.
 """
 
 import importlib
