@@ -142,21 +142,41 @@ def test_the_page_of_a_pair_from_outside_opens_with_what_a_reconstruction_hangs_
     assert next(iter(page.record.numbers)) == "disagreements in default settings"
 
 
-@pytest.mark.parametrize("rung", ["forward", "gradient"])
-def test_pictures_show_the_networks_that_were_traced_and_no_others(rung: str) -> None:
-    """A pair that is watched has networks of its own."""
+def traced(rung: str) -> tuple[list[Finding], list[Finding], Finding]:
+    """Findings of a pair's own networks, of the usual ones, and one that differs by design."""
     own = [finding(rung, 3.0, case=f"N 64, gridsize {n}, as shipped") for n in (1, 2)]
-    by_design = finding(rung, 0.0, case=own[0].case, tap="region", tolerance=0.0, note="by design")
     usual = [finding(rung, case=f"gridsize {n}", precision=precision) for n in (1, 2) for precision in PRECISIONS]
-    words = {"forward": "Error of every tap", "gradient": "Error of every gradient"}[rung]
+    return own, usual, finding(rung, 0.0, case=own[0].case, tap="region", tolerance=0.0, note="by design")
+
+
+def picture_of(rung: str, words: str, *rows: Finding) -> Any:
+    climbed = {rung: ladder(*rows).rung(rung)}
+    return run_cell("ladder", words, reference="mine", candidate="yours", profile="quick", **climbed)
+
+
+def test_the_picture_of_taps_shows_networks_that_were_traced_and_no_others() -> None:
+    """A pair that is watched has networks of its own."""
+    own, usual, by_design = traced("forward")
     for rows, titles in ((own, [row.case for row in own]), (usual, ["gridsize 2", "gridsize 1"])):
-        climbed = {rung: ladder(*rows, by_design).rung(rung)}
-        picture = run_cell("ladder", words, reference="mine", candidate="yours", profile="quick", **climbed)
+        picture = picture_of("forward", "Error of every tap", *rows, by_design)
         assert [ax.get_title() for ax in picture.figure.axes] == titles
         assert all(len(ax.lines) >= 2 and len(ax.lines[0].get_xdata()) == 1 for ax in picture.figure.axes)
         assert "nan" not in picture.alt and ("float64" in picture.alt) == (rows is usual)
-    nothing = {rung: ladder(finding("operator")).rung(rung)}
-    page = run_cell("ladder", words, reference="mine", candidate="yours", profile="quick", **nothing)
+    page = picture_of("forward", "Error of every tap", finding("operator"))
+    assert "mine and yours do not offer trace" in page.html
+
+
+def test_the_picture_of_gradients_shows_every_network_that_was_traced() -> None:
+    own, usual, by_design = traced("gradient")
+    for rows in (own, usual):
+        picture = picture_of("gradient", "Error of every gradient", *rows, by_design)
+        panels = [ax for ax in picture.figure.axes if ax.images]
+        assert [ax.get_title() for ax in panels] == list(dict.fromkeys(row.precision for row in rows))
+        for ax in panels:
+            assert [one.get_text() for one in ax.get_xticklabels()] == list(dict.fromkeys(row.case for row in rows))
+            assert len(ax.lines[0].get_xdata()) == sum(row.red for row in rows) == (2 if rows is own else 0)
+        assert "nan" not in picture.alt and ("float64" in picture.alt) == (rows is usual)
+    page = picture_of("gradient", "Error of every gradient", finding("operator"))
     assert "mine and yours do not offer trace" in page.html
 
 
