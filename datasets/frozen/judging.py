@@ -21,6 +21,8 @@ def make_comparison() -> None:
           "ground_truth=ref)")  # fmt: skip
     named("measured", "lambda *pair: np.array([-1 if c.measured is None else c.measured for c in "
           "comparison.compare(*pair).checks])")  # fmt: skip
+    kept = "reconstruction.Reconstruction.load(made('a', ref / 3).save(folder / 'saved.h5'))"
+    fact("assembly", "saved and loaded", f"projected({kept}.object_)", projected(ref / 3))
     other = given("other_region", np.roll(inside, (5, -9), (0, 1)))
     both = [[inside[i, j] and other[i, j] for j in range(inside.shape[1])] for i in range(inside.shape[0])]
     fact("comparison", "region", "comparison.common_region(made('a', ref), made('b', ref, other_region))", both)
