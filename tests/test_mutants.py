@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,6 +94,36 @@ def test_frozen_numbers_are_asked_before_a_framework_is_loaded(tmp_path: Path) -
 def test_a_backend_s_own_code_is_judged_by_the_operators(tmp_path: Path) -> None:
     one = tried(tmp_path, OF_ONE_SIDE, source(OF_ONE_SIDE).replace("BORDER_WEIGHT = 1e-2", "BORDER_WEIGHT = 1e-1"))
     assert (one.rung, one.place.partition(",")[0]) == ("operator", "merge_patches")
+
+
+@pytest.mark.parametrize(
+    ("operator", "red", "rung", "asked"),
+    [
+        ("by hand", "", "", ["ladder", "e2d"]),
+        ("by hand", "ladder", "ladder", ["ladder"]),
+        ("by hand", "e2d", "e2d", ["ladder", "e2d"]),
+        (CONTROL, "", "", ["e2d"]),
+    ],
+)
+def test_what_survives_few_networks_climbs_the_whole_ladder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operator: str, red: str, rung: str, asked: list[str]
+) -> None:
+    """Its processes take minutes: only which of them are started, and what is made of their ends."""
+    stages: list[str] = []
+
+    def ended(command: tuple[str, ...], *, folder: Path, output: Any, **rest: Any) -> tuple[int, bool]:
+        if "ptyint.cli" in command:
+            stages.append(command[-1])
+            output.write(f"{command[-1]} has ended\n".encode())
+            output.flush()
+        elif command[1:3] == mutants.TRIAL[1:3]:
+            Path(command[3], f"{command[4]}.json").write_text(json.dumps({command[5]: {"rung": "", "place": ""}}))
+        return int(command[-1] == red), False
+
+    monkeypatch.setattr(mutants, "run_group", ended)
+    survivor = Mutant("images/frc.py", operator, 1, "", "", "some")
+    one = mutants.tried(survivor, source("images/frc.py"), tmp_path)
+    assert (one.rung, one.place, stages) == (rung, f"{red} has ended" if red else "", asked)
 
 
 @pytest.mark.slow

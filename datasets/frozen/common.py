@@ -16,9 +16,9 @@ EXPECTED: dict[str, np.ndarray] = {}
 
 def given(name: str, array: Any) -> np.ndarray:
     """An input, under the name by which expressions speak of it."""
-    bytes_ = np.asarray(array).tobytes()
-    assert GIVEN.setdefault(name, np.asarray(array)).tobytes() == bytes_, f"{name} is something else already"
-    return GIVEN[name]
+    made = np.asarray(array)
+    assert GIVEN.setdefault(name, made).tobytes() == made.tobytes(), f"{name} is something else already"
+    return made
 
 
 def named(name: str, expression: str) -> None:

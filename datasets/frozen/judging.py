@@ -55,18 +55,15 @@ def make_comparison() -> None:
 
 def make_workflow() -> None:
     """What a backend stitched by itself: its middle pixel lies at the centre that it gives, to the nearest pixel."""
-    shape = (81, 76)
+    shape, far = (81, 76), np.array(GIVEN["far_places"])
     canvas = given("canvas", wave(41, 30, seed=71).astype(np.complex64) + 3)
+    low = [math.floor(min(far[:, axis])) for axis in (0, 1)]
+    whole = tuple(math.ceil(max(far[:, axis]) - low[axis]) + 64 for axis in (0, 1))
     for case, scan, moved, size, centre in (
-        ("with an object", "cut_scan", (0.0, 0.0), shape, (40.25, 38.625)),
-        ("at the edge", "cut_scan", (0.0, 0.0), shape, (10.5 + 0.125, 70.0)),
-        ("without an object", "bare_scan", None, None, (9.75, 40.125)),
+        ("with an object", "cut_scan", (0, 0), shape, (40.25, 38.625)),
+        ("at the edge", "cut_scan", (0, 0), shape, (10.625, 70.0)),
+        ("without an object", "bare_scan", (32 - low[0], 32 - low[1]), whole, (9.75, 40.125)),
     ):  # fmt: skip
-        if moved is None or size is None:
-            far = np.array(GIVEN["far_places"])
-            low = [math.floor(min(far[:, axis])) for axis in (0, 1)]
-            moved = tuple(32.0 - one for one in low)
-            size = tuple(math.ceil(max(far[:, axis]) - low[axis]) + 64 for axis in (0, 1))
         laid = np.zeros(size, complex)
         for i, j in product(range(41), range(30)):
             y, x = (round(centre[axis] + moved[axis]) + (i - 20, j - 15)[axis] for axis in (0, 1))

@@ -17,7 +17,7 @@ from ptyint.parity.rungs.rung import Bench, Capture, Captured, Measured, Rung, s
 from ptyint.parity.tolerances import PRECISIONS, SLOPE
 
 DIRECTION = 1e-4
-"""One less the cosine of two gradients: in single precision some activations lie beyond the kink of their ReLU."""
+"""One less the cosine of two gradients: a watched network's lies in single precision beyond the kink of some ReLUs."""
 
 SLOPES = ("gridsize 1", "gridsize 2")
 """Cases whose gradient is held against finite differences."""
