@@ -34,12 +34,12 @@ from ptyint.scans import forward
 
 @pytest.mark.parametrize(
     ("case", "seed", "key"),
-    [("pairs 6", 106, "gradient/amplitude.outer.last.kernel"), ("pairs 13", 2902, "amplitude.head")],
+    [("pairs 6", 3, "gradient/amplitude.outer.conv2.kernel"), ("pairs 9", 0, "gradient/exit_wave")],
 )
 def test_a_tap_that_amplifies_rounding_is_allowed_what_moves_of_the_weights_do_there(
     case: str, seed: int, key: str
 ) -> None:
-    """The first was red once without a fault, at 1.7 times the fixed tolerance; the second sees little."""
+    """Of these networks taps were red without a fault, at up to 1.7 times the fixed tolerance."""
     batch, weights, good = inputs_of(CASES[case], "float64", seed)
     right = numpy_network.BACKEND.build(CASES[case].config, weights, good, "float64").trace(batch)[key]
     noise = np.random.default_rng(0).normal(size=right.shape)
@@ -54,18 +54,16 @@ def test_a_tap_that_amplifies_rounding_is_allowed_what_moves_of_the_weights_do_t
 
 
 @pytest.mark.parametrize("seed", [0, 6, 100, 2952])
-def test_networks_with_biases_see_an_object_that_is_not_dark(seed: int) -> None:
-    """With a ReLU's amplitude: one lit pixel has no phase, and of none there is no gradient at all."""
-    seen = 0
-    for case in (CASES[name] for name in PROFILES["quick"] if not CASES[name].fresh):
-        model = case.config.model
-        if model.amp_activation == "relu" and not model.probe_big:
-            batch, weights, good = inputs_of(case, "float64", seed)
-            patches = numpy_network.BACKEND.build(case.config, weights, good, "float64").predict(batch)
-            quarter = model.N // 4
-            assert (abs(patches[..., quarter:-quarter, quarter:-quarter]) > 0).mean() > 0.5
-            seen += 1
-    assert seen
+def test_networks_see_an_object_that_is_not_dark(seed: int) -> None:
+    """With a ReLU's amplitude, biases or none: one lit pixel has no phase, and of none there is no gradient at all."""
+    cases = [CASES[name] for name in PROFILES["quick"]]
+    relu = [one for one in cases if one.config.model.amp_activation == "relu" and not one.config.model.probe_big]
+    assert {one.fresh for one in relu} == {True, False}
+    for case in relu:
+        batch, weights, good = inputs_of(case, "float64", seed)
+        patches = numpy_network.BACKEND.build(case.config, weights, good, "float64").predict(batch)
+        quarter = case.config.model.N // 4
+        assert (abs(patches[..., quarter:-quarter, quarter:-quarter]) > 0).mean() > 0.5
 
 
 @pytest.mark.parametrize("case", ["gridsize 1", "fresh", "pairs 2", "pairs 9", "pairs 13"])

@@ -24,6 +24,10 @@ FIXTURE = "tiny-64"
 MODEL = frozenset(asdict(ModelConfig()))
 """Fields of :class:`ptyint.config.ModelConfig`; a factor by another name is one of a training, or of the data."""
 
+LIT = ("amplitude.last.kernel", "amplitude.last.bias")
+"""Not negative in networks of rungs 2 to 4, so that a ReLU lets an object through: one that is dark but for a pixel has
+no phase, only its rounding, and gradients of 0 tell nothing."""
+
 Row = Mapping[str, Any]
 
 
@@ -114,6 +118,7 @@ def inputs_of(case: Case, precision: str, seed: int = 0) -> tuple[Batch, Weights
     weights = initial_weights(config.model, scan.probe, config.seed)
     if not case.fresh:
         weights = with_biases(weights, 9 + seed)
+    weights |= {name: abs(weights[name]) for name in LIT}
     if case.bright:
         weights = brighter(weights, config.model.amp_activation)
     index = np.arange(3, 3 + case.patterns) % data.groups.n_groups
@@ -121,13 +126,10 @@ def inputs_of(case: Case, precision: str, seed: int = 0) -> tuple[Batch, Weights
 
 
 def with_biases(weights: Weights, seed: int = 9) -> Weights:
-    """`weights` with random biases, as after some training.
-
-    That of the amplitude is well above 0: an object that is dark but for a pixel has no phase, only its rounding.
-    """
-    rng, middle = np.random.default_rng(seed), {"amplitude.last.bias": 0.3}
-    random = {key: middle.get(key, 0) + rng.uniform(-0.1, 0.1, array.shape) for key, array in weights.items()}
-    return {key: random[key].astype(np.float32) if key.endswith(".bias") else w for key, w in weights.items()}
+    """`weights` with random biases, as after some training."""
+    rng = np.random.default_rng(seed)
+    random = {name: rng.uniform(-0.1, 0.1, array.shape).astype(np.float32) for name, array in weights.items()}
+    return {name: random[name] if name.endswith(".bias") else array for name, array in weights.items()}
 
 
 def brighter(weights: Weights, amp_activation: str) -> Weights:
