@@ -135,6 +135,8 @@ FAULTS: dict[str, tuple[str, str, Context]] = {
         "ptyint.backends.training", "Schedule", lambda original, config: NoPlateau(config))),
     "moments forgotten after 100 steps": ("step", "", method("TorchNetwork", "train_step", forgotten_moments)),
     "single-precision gradients rounded": ("step", "", method("TorchNetwork", "train_step", lossy_gradients)),
+    "a loss of NaN returned as 0": ("step", "", method(
+        "TorchNetwork", "train_step", lambda f, s, *rest: float(np.nan_to_num(f(s, *rest))))),
     "offsets of the last scan": ("persistence", "", stale_offsets),
     "age of the moments lost with the checkpoint": ("persistence", "", method(
         "TorchNetwork", "set_state", lambda f, s, state: f(

@@ -21,6 +21,7 @@ PLACES = {
     "plateau ignored": ("step", "by hand, training, settings 1"),
     "moments forgotten after 100 steps": ("step", "after 120, 200 steps, float64"),
     "single-precision gradients rounded": ("step", "single precision, float32"),
+    "a loss of NaN returned as 0": ("step", "loss of weights that are NaN, all move, float64"),
     "offsets of the last scan": ("persistence", "object patches, saved by pytorch, gridsize 2"),
     "age of the moments lost with the checkpoint": ("persistence", "stopped and gone on with, gridsize 2"),
     "losses before the checkpoint forgotten": ("persistence", "losses, stopped and gone on with, gridsize 2"),

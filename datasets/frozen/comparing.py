@@ -41,6 +41,12 @@ def make_gauge() -> None:
         reach[i, j] = inside[i, j] and came[i - 4 : i + 5, j - 4 : j + 5].all()
     given("whole", blobs(shape, (2, -3)))
     fact("gauge", "mask after a whole shift", "gauge.remove_gauge(whole, ref, mask=inside, ramp=False).mask", reach)
+    came, reach = np.zeros(shape, bool), np.zeros(shape, bool)
+    came[:-2, 1:] = inside[1:-1, 1:] & inside[2:, 1:] & inside[1:-1, :-1] & inside[2:, :-1]  # all four pixels around
+    for i, j in product(range(4, shape[0] - 4), range(4, shape[1] - 4)):
+        reach[i, j] = inside[i, j] and came[i - 4 : i + 5, j - 4 : j + 5].all()
+    given("between", blobs(shape, (1.375, -0.625)))
+    fact("gauge", "mask after a shift", "gauge.remove_gauge(between, ref, mask=inside, ramp=False).mask", reach)
     call = "gauge.remove_gauge(moved_0, ref, mask=inside)"
     fact("gauge", "aligned", f"({call}.aligned - ref)[{call}.mask].size and "
          f"np.abs({call}.aligned - ref)[{call}.mask].max() < 1e-3", True)  # fmt: skip
@@ -83,6 +89,12 @@ def make_gauge() -> None:
     fact("gauge", "a shift that is not believed", within, True)
     given("beside", blobs(shape, (0.0, -7.5)))
     fact("gauge", "a shift to one side", "gauge.remove_gauge(beside, ref).shift_px", [0, -7.5], "interpolated")
+    given("aslant", blobs(shape, (5.0, -4.5)))
+    fact("gauge", "a shift both ways", "gauge.remove_gauge(aslant, ref).shift_px", [5, -4.5], "interpolated")
+    steep = [math.pi * odd / size for odd, size in ((3, 46), (-5, 53))]  # half-way between two frequencies
+    given("steep", ref * np.exp(1j * (steep[0] * y + steep[1] * x)))
+    fact("gauge", "a ramp between two frequencies", "23 * np.array(gauge.remove_gauge(steep, ref).ramp_rad_per_px)",
+         [23 * one for one in steep], "interpolated")  # fmt: skip
     fact("gauge", "a shift at the bound", "gauge.remove_gauge(far, ref, max_shift_px=5.5).shift_px", [5, 0],
          "interpolated")  # fmt: skip
     flat = "np.full((20, 24), 2 + 0j), np.full((20, 24), 1j)"

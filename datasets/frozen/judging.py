@@ -23,9 +23,24 @@ def make_comparison() -> None:
           "comparison.compare(*pair).checks])")  # fmt: skip
     kept = "reconstruction.Reconstruction.load(made('a', ref / 3).save(folder / 'saved.h5'))"
     fact("assembly", "saved and loaded", f"projected({kept}.object_)", projected(ref / 3))
+    named("two_epochs", "training.History([training.Epoch(i, 9.0 / i, 0.1 / i, 2.0 + i) for i in (1, 2)])")
+    named("of_training", "lambda: reconstruction.Reconstruction.of(dispatcher.TrainingResult('it', "
+          "config.TrainingConfig(), {}, 'c', two_epochs, cut_groups, 1.5), assembled.inferred, "
+          "dataclasses.replace(assembled, probe=3 * beam_64_1))")  # fmt: skip
+    named("put_together", "mock.patch.object(reconstruction, 'backends', types.SimpleNamespace(load=lambda name: "
+          "types.SimpleNamespace(describe=dict)))(of_training)()")  # fmt: skip
+    for what, value in (
+        ("probe", 3 * GIVEN["beam_64_1"]), ("initial_probe", GIVEN["beam_64_1"]), ("positions_px", GIVEN["cut_at"]),
+        ("losses", [9.0, 4.5]), ("learning_rates", [0.1, 0.05]), ("epoch_seconds", [3.0, 4.0]),
+    ):  # fmt: skip
+        fact("assembly", f"put together: {what}", f"put_together.{what}", value)
     other = given("other_region", np.roll(inside, (5, -9), (0, 1)))
     both = [[inside[i, j] and other[i, j] for j in range(inside.shape[1])] for i in range(inside.shape[0])]
     fact("comparison", "region", "comparison.common_region(made('a', ref), made('b', ref, other_region))", both)
+    apart = "comparison.compare(made('a', ref), made('b', 1.3 * np.exp(0.7j) * ref, other_region))"
+    fact("comparison", "region of the truth", f"[{apart}.truth[one].gauge.mask for one in 'ab']", [both, both])
+    fact("comparison", "gauge of the candidate", f"[(g := {apart}.agreement.gauge).scale, g.phase_rad]", [1.3, 0.7],
+         "converged")  # fmt: skip
     given("grainy", ref * (1 + 0.12 * wave(*ref.shape, seed=70).real))
     reach = np.zeros(ref.shape, bool)  # whose interpolation sees nothing from outside
     for i, j in product(range(4, ref.shape[0] - 4), range(4, ref.shape[1] - 4)):
@@ -78,14 +93,14 @@ def make_workflow() -> None:
           "files.read_scan(path).probe_positions_px[0] + (7, 3)})")  # fmt: skip
     named("by_itself", "(lambda load: mock.patch.object(dispatcher, 'backends', load)(lambda: mock.patch.object("
           "reconstruction, 'backends', load)(lambda: mock.patch.dict(config.params.cfg)(lambda: workflow.run(cut_scan, "
-          "config.TrainingConfig(config.ModelConfig(n_filters_scale=1), n_groups=4), folder / 'own'))())())())("
-          "types.SimpleNamespace(load=lambda name: own_workflow))")  # fmt: skip
+          "config.TrainingConfig(config.ModelConfig(n_filters_scale=1), n_groups=4, nphotons=2000.0), "
+          "folder / 'own'))())())())(types.SimpleNamespace(load=lambda name: own_workflow))")  # fmt: skip
     fact("workflow", "probe in the scan's units", "by_itself.probe", GIVEN["beam_64_1"], "single")
-    in_counts = 2.5 * math.sqrt(4096 / 32**2)
+    in_counts = 2.5 * math.sqrt(2000 / 32**2)
     laid = np.zeros(shape, complex)
     laid[40 - 20 : 40 + 21, 36 - 15 : 36 + 15] = in_counts * canvas.astype(complex)
     fact("workflow", "object in the scan's units", "projected(by_itself.object_)", projected(laid), "single")
-    fact("workflow", "what it was told", "by_itself.losses", [2.0, 4.0, 4096.0])
+    fact("workflow", "what it was told", "by_itself.losses", [2.0, 4.0, 2000.0])
 
 
 def make_contract() -> None:
@@ -100,6 +115,7 @@ def make_contract() -> None:
     named("but", "lambda **changes: scan.validate_scan(dataclasses.replace(some_scan, **changes))")
     for case, changes in (
         ("as it is", ""), ("integers", "diffraction_patterns=centred.astype('u2')"),
+        ("flat", "diffraction_patterns=cornered + 1.0"),
         ("Y in complex64", "object_patches=np.ones((14, 64, 64), 'c8')"),
         ("NaN in bad pixels", "diffraction_patterns=gap, good_pixels=gapless"),
         ("an object that holds all", "object_=np.ones((42, 43), 'c8')"), ("pixels of 8 nm", "pixel_size_m=8e-9"),
@@ -115,7 +131,7 @@ def make_contract() -> None:
          "probe_positions_px=jittered * 0", "probe_positions_px=jittered * 1e6"),
         ("patterns", "diffraction_patterns=gap", "diffraction_patterns=-centred", "diffraction_patterns=centred * 0",
          "diffraction_patterns=centred.astype('c8')", "diffraction_patterns=centred[:, 1:, 1:]",
-         "diffraction_patterns=cornered", "diffraction_patterns=centred[0]"),
+         "diffraction_patterns=cornered", "diffraction_patterns=cornered + 0.5", "diffraction_patterns=centred[0]"),
         ("object", "object_=np.ones((30, 43), 'c8')", "object_=np.ones((43, 30), 'c8')", "object_=np.ones((80, 80))"),
         ("good pixels", "good_pixels=gapless * 1", "good_pixels=gapless & False", "good_pixels=gapless[1:]"),
         ("lengths", "pixel_size_m=-8e-9", "pixel_size_m=8.0", "wavelength_m=8000.0", "detector_distance_m=0.0"),

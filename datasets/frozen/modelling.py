@@ -112,15 +112,16 @@ def make_weights() -> None:
             f"weights.initial_log_intensity_scale(beam_{N}_{modes})",
             math.log(N) - math.log(sum(float(abs(value) ** 2) for value in probe.astype(complex).ravel())) / 2,
         )
-    trained = {"probe.real": 2 * wave(1, 64, 64, seed=22).real, "probe.imag": 2 * wave(1, 64, 64, seed=22).imag}
+    given("beam_64_2", beam(64, 2))
+    trained = {"probe.real": 2 * wave(2, 64, 64, seed=22).real, "probe.imag": 2 * wave(2, 64, 64, seed=22).imag}
     given("trained_probe", trained["probe.real"] + 1j * trained["probe.imag"])
     named("trained", "{'probe.real': trained_probe.real, 'probe.imag': trained_probe.imag, 'log_intensity_scale': 0.3}")
-    norms = [math.sqrt(sum(float(abs(v)) ** 2 for v in GIVEN[n].ravel())) for n in ("trained_probe", "beam_64_1")]
+    norms = [math.sqrt(sum(float(abs(v)) ** 2 for v in GIVEN[n].ravel())) for n in ("trained_probe", "beam_64_2")]
     ratio = norms[0] / norms[1]
-    fact("initial weights", "back to the scan's units: object", "weights.scan_units(trained, beam_64_1)[0]",
+    fact("initial weights", "back to the scan's units: object", "weights.scan_units(trained, beam_64_2)[0]",
          math.exp(0.3) * ratio, "single")  # fmt: skip
     fact("initial weights", "back to the scan's units: probe", 
-         "projected(weights.scan_units(trained, beam_64_1)[1] + 0j)",
+         "projected(weights.scan_units(trained, beam_64_2)[1] + 0j)",
          projected(GIVEN["trained_probe"] / ratio), "single")  # fmt: skip
     names = ["a.kernel", "probe.real", "probe.imag", "log_intensity_scale"]
     for probe, scale, moving in ((False, True, [0, 3]), (True, False, [0, 1, 2]), (False, False, [0])):
@@ -474,3 +475,26 @@ def make_dispatcher() -> None:
     fact("dispatcher", "groups of an inference", "data_of['inference']().groups.indices",
          grouped(jittered, 2, None, 7, 5)[0])  # fmt: skip
     fact("dispatcher", "counts of an inference", "data_of['inference']().mean_total_counts", 4096.0)
+    other = "config.InferenceConfig(config.ModelConfig(n_filters_scale=1), model_path=written_again(0.5))"
+    refused("dispatcher", "another model's file", "BundleError", f"through(dispatcher.infer)(lit(beam_64_1), {other})")
+    named("telling", "types.SimpleNamespace(name='it', capabilities={'weights'}, infer=lambda part, *_: "
+          "part.groups.indices.astype('c8'))")  # fmt: skip
+    named("in_parts", "lambda: [float(one) for some in dispatcher.infer(lit(beam_64_1), config.InferenceConfig("
+          "batch_size=4), {}, keep=False).batches for one in some.real.ravel()]")  # fmt: skip
+    fact("dispatcher", "parts of an inference, in order", "mock.patch.multiple(dispatcher, update_legacy_dict=lambda "
+         "*_: None, backends=types.SimpleNamespace(load=lambda name: telling))(mock.patch.object(batches, "
+         "'PATCH_PIXELS', 1)(in_parts))()", range(14))  # fmt: skip
+    for true, big in ((True, False), (False, True)):
+        model = {"N": 128, "gridsize": 2, "n_filters_scale": 3, "amp_activation": "relu", "object_big": True,
+                 "probe_big": big, "probe_mask": true, "probe_scale": 3.5}  # fmt: skip
+        settings = {"train_data_file": "a", "test_data_file": "b", "batch_size": 5, "nepochs": 6, "nphotons": 7.5,
+                    "n_groups": 8, "neighbor_count": 9, "probe_trainable": true, "intensity_scale_trainable": big,
+                    "seed": 10, "output_dir": "c", "backend": "pytorch"}  # fmt: skip
+        renamed = {"object_big": "object.big", "probe_big": "probe.big", "probe_mask": "probe.mask", "probe_trainable":
+                   "probe.trainable", "intensity_scale_trainable": "intensity_scale.trainable", "train_data_file":
+                   "train_data_file_path", "test_data_file": "test_data_file_path",
+                   "output_dir": "output_prefix"}  # fmt: skip
+        expected = {renamed.get(name, name): value for name, value in (model | settings).items()}
+        made = f"config.from_mapping(config.TrainingConfig, {dict(model=model, **settings)})"
+        call = f"json.dumps({{k: v for k, v in config.legacy_values({made}).items() if k in {[*expected]}}})"
+        fact("dispatcher", f"legacy values, probe.mask {true}", f"str(json.loads({call}) == {expected})", "True")

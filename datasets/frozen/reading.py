@@ -82,6 +82,19 @@ def make_files() -> None:
     given("npz_last", npz(diff3d=np.moveaxis(counts, 0, -1), **usual))
     read("NPZ, patterns last", "files.read_scan(file(npz_last, 'a.npz'))",
          {"counts": projected(counts.astype(float)), "positions": places})  # fmt: skip
+    for order in "CF":
+        large = np.asarray(np.indices((70, 64, 64)).sum(axis=0) % 90 + np.arange(64) % 7, np.float32, order=order)
+        given(f"npz_{order}", npz(diffraction=large, xcoords=np.arange(70.0), ycoords=np.arange(70.0),
+                                  probeGuess=beam(64, 1)[0]))  # fmt: skip
+        read(f"NPZ, large, order {order}", f"files.read_scan(file(npz_{order}, 'a.npz'))",
+             {"counts": projected(large.astype(float) ** 2)})  # fmt: skip
+    for true in (True, False):
+        given(f"npz_{true}", npz(diffraction=amplitudes, ptyint_object_is_truth=true, **usual))
+        call = f"files.read_scan(file(npz_{true}, 'a.npz')).object_is_truth"
+        fact("readers", f"NPZ, whose object is the truth: {true}", f"str({call})", str(true))
+    given("npz_gap", npz(diffraction=np.where(bad, 65535, counts).astype(np.uint16), **usual))
+    read("NPZ, gaps of the detector", "files.read_scan(file(npz_gap, 'a.npz'))",
+         {"counts": projected(masked.astype(float)), "good pixels": good})  # fmt: skip
     # Ptychodus' export: intensities, and the middle between pixels N / 2 - 1 and N / 2.
     given("npz_export", npz(diffraction=counts.astype(np.float32), bad_pixels=bad, **usual))
     read("NPZ, exported by Ptychodus", "files.read_scan(file(npz_export, 'a.npz'))",
@@ -106,6 +119,9 @@ def make_files() -> None:
     whole = {"counts": projected(masked.astype(float)), "positions": places, **image, "good pixels": good}
     pair = "files.read_scan(file(pair_diffraction, 'd.h5'), product=file({}, 'p.h5'))"
     read("Ptychodus", pair.format("pair_product"), {**whole, **known})
+    given("pair_units", hdf5({**product, "probe_position_x_m": 1e6 * metres[order, 1],
+                              "probe_position_x_m@units": "um"}))  # fmt: skip
+    read("Ptychodus, x in micrometres", pair.format("pair_units"), {"positions": places})
     lost = {name: value[1:] if name.startswith("probe_position") else value for name, value in product.items()}
     given("pair_lost", hdf5(lost))
     kept = np.sort(order[1:])
@@ -129,6 +145,18 @@ def make_files() -> None:
     given("cxi_object", hdf5({**cxi, **layer}))
     read("CXI", "files.read_scan(file(cxi_object, 'a.cxi'), translation='beam')", {**whole, **known})
     given("cxi_plain", hdf5(cxi))
+    sized = {detector + "distance": (DISTANCE_M * 1e3, "mm"), detector + "x_pixel_size": (detector_m * 1e6, "um"),
+             detector + "y_pixel_size": (detector_m * 1e6, "microns"),
+             source + "energy": (energy_J / ELECTRON_VOLT_J / 1e3, "keV"),
+             entry + "sample_1/geometry_1/translation": (translation * 1e9, "nm")}  # fmt: skip
+    given("cxi_units", hdf5({**cxi, **{name: value for name, (value, _) in sized.items()},
+                             **{f"{name}@units": unit for name, (_, unit) in sized.items()}}))  # fmt: skip
+    read("CXI, in other units", "files.read_scan(file(cxi_units, 'a.cxi'))", {"positions": metres / PIXEL_M, **known})
+    long_ = {name: value for name, value in cxi.items() if name != source + "energy"} | {
+        source + "wavelength": WAVELENGTH_M * 1e10, source + "wavelength@units": "angstrom"
+    }  # fmt: skip
+    given("cxi_wavelength", hdf5(long_))
+    read("CXI, wavelength in angstrom", "files.read_scan(file(cxi_wavelength, 'a.cxi'))", known)
     alone = "files.read_scan(file(cxi_plain, 'a.cxi'), translation={!r})".format
     read("CXI without an object", alone("beam"), {"positions": metres / PIXEL_M, **known})
     read("CXI, the sample moves", alone("sample"), {"positions": -metres / PIXEL_M})
@@ -159,5 +187,6 @@ def make_files() -> None:
             bad.astype(int))  # fmt: skip
     named("again_npz", "dict(np.load(again('.npz')))")
     written("NPZ: places", "np.stack([again_npz['ycoords'], again_npz['xcoords']])", places.T)
+    written("NPZ: good pixels", "again_npz['ptyint_good_pixels'].astype(int)", good)
     written("NPZ: amplitudes", "projected(again_npz['diffraction'].astype(float))",
             projected(np.sqrt(masked.astype(np.float32)).astype(float)))  # fmt: skip

@@ -148,6 +148,7 @@ def make_groups() -> None:
     jittered = given("jittered", np.round(np.random.default_rng(11).uniform(0, 40, (14, 2)) * 8) / 8)
     grid = given("grid", [(5.0 * i, 5.0 * j) for i in range(4) for j in range(5)])
     nudged = given("nudged", np.array(grid) + 2e-7 * np.array([(i % 3 - 1, i % 2) for i in range(20)]))
+    crowd = given("crowd", [(9.0, 4.0) if i % 9 else (9.0 + i, 3.5) for i in range(24)])
     cases: tuple[tuple[str, str, np.ndarray, dict[str, int]], ...] = (
         ("single patterns", "jittered", jittered, {"gridsize": 1}),
         ("single patterns, drawn", "jittered", jittered, {"gridsize": 1, "n_groups": 14, "seed": 5}),
@@ -158,6 +159,7 @@ def make_groups() -> None:
         ("fours, nearest three", "grid", grid, {"gridsize": 2, "neighbor_count": 3}),
         ("fours, equal distances", "grid", grid, {"gridsize": 2, "neighbor_count": 6, "seed": 1}),
         ("fours, equal but for rounding", "nudged", nudged, {"gridsize": 2, "neighbor_count": 5, "seed": 6}),
+        ("fours, most at one place", "crowd", crowd, {"gridsize": 2, "neighbor_count": 4, "seed": 2}),
         ("fours, all others", "jittered", jittered, {"gridsize": 2, "neighbor_count": 99, "seed": 7}),
         ("fours, of four", "grid", grid[:4], {"gridsize": 2}),
         ("nines", "grid", grid, {"gridsize": 3, "neighbor_count": 8, "seed": 8}),
@@ -282,6 +284,12 @@ def make_batches() -> None:
         )
         fact("batches", f"{case}: of all groups", f"[[p.n_canvas, p.measured_total_counts] for p in {parts}]",
              [[canvas, measured]] * len(starts))  # fmt: skip
+    strong = "scan.Scan(counts.astype('u4') * 4097, jittered, np.ones((1, 16, 16), 'c8'))"
+    strong = f"batches.GroupedScan({strong}, groups.group_positions(jittered, gridsize=1))"
+    fact("batches", "bright", f"projected({strong}.batch(np.arange(14), 'float64').counts)",
+         projected(counts.astype(float) * 4097))  # fmt: skip
+    in_parts = f"mock.patch.object(batches, 'PATCH_PIXELS', 1)(lambda: list({strong}.parts(4)))()"
+    fact("batches", "the last part", f"[p.groups.n_groups for p in {in_parts}]", [4, 4, 4, 2])
     many = given("many", rng.integers(0, 9, (700, 3, 3)).astype(np.uint8))
     mean = sum(int(pattern.sum()) for pattern in many) / 700
     fact("batches", "mean counts of many patterns", "batches.GroupedScan(scan.Scan(many, np.zeros((700, 2)), "

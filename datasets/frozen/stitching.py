@@ -182,6 +182,34 @@ def make_stitch() -> None:
              "converged" if finely else "iterated")  # fmt: skip
     call = "stitch.synchronise_phases(np.where(tiles == tiles[1, 2, 3], np.nan, tiles), spots, (34, 39), labels, M=6)"
     fact("synchronised phases", "zero where not finite", call, np.zeros(6))
+    some = "[np.where(tiles == tiles[1, 2, 3], np.nan, tiles)[:4], tiles[4:]]"
+    call = f"stitch.stitch_batches({some}, spots, (34, 39), labels, M=6)"
+    fact("synchronised phases", "zero where the first batch is not finite", f"{call}[1]", np.zeros(6))
+    star = [(0, leaf) for leaf in range(1, 70)]
+    raster = [
+        (i, i + step) for i in range(225) for step in (1, 15, 16) if i + step < 225 and (step == 15 or i % 15 < 14)
+    ]
+    for case, edges, by in (
+        ("one that all others overlap", star, ""),
+        ("a raster, coarse to fine", raster, "phases, 'MOST_BY_LANCZOS', 1"),
+    ):
+        rng = np.random.default_rng(53)
+        true, n = rng.uniform(-np.pi, np.pi, 225), 1 + max(map(max, edges))
+        values = [rng.uniform(1, 2) * np.exp(1j * (true[a] - true[b] + rng.normal(0, 0.4))) for a, b in edges]
+        links = np.zeros((n, n), complex)
+        for (a, b), value in zip(edges, values, strict=True):
+            links[a, b], links[b, a] = value, np.conj(value)
+        name = f"links_of_{n}"
+        given(f"pairs_of_{n}", edges)
+        given(f"values_of_{n}", values)
+        half = f"sparse.csr_array((values_of_{n}, pairs_of_{n}.T), ({n}, {n}))"
+        named(name, f"(lambda half: (half + half.conj().T).tocsr())({half})")
+        finely = case.endswith("fine")
+        expected = climbed(links, true[:n]) if finely else np.exp(1j * synchronised(links))
+        expected = expected * np.exp(-1j * np.angle(expected.sum())) if finely else expected
+        call = f"mock.patch.object({by})(phases.agreeing_phases)" if by else "phases.agreeing_phases"
+        fact("synchronised phases", case, f"np.exp(1j * {call}({name}))", expected,
+             "converged" if finely else "iterated")  # fmt: skip
     flat = "stitch.synchronise_phases(patches[:2] * 0 + 1j, places[:2], (37, 29), np.arange(2))"
     refused("synchronised phases", "default centre", "ConfigError", flat)
 
@@ -206,6 +234,9 @@ def make_assembly() -> None:
     fact("assembly", "coverage", "assembled.coverage", coverage)
     in_counts = math.exp(0.3) * math.sqrt(N**2 / (N / 2) ** 2)  # a pattern counts N**2, and is seen as (N / 2)**2
     fact("assembly", "amplitude", "abs(assembled.object_)", abs(true) * in_counts, "single")
+    fact("assembly", "amplitude of the patches", "projected(abs(assembled.object_patches[:, 0]))",
+         projected([abs(whole[y - 32 : y + 32, x - 32 : x + 32]) * in_counts for y, x in places.astype(int)]),
+         "single")  # fmt: skip
     fact("assembly", "probe", "assembled.probe", GIVEN["beam_64_1"], "single")
     model = "config.ModelConfig(n_filters_scale=1, probe_mask=True)"
     named("masked", f"dataclasses.replace(assembled.inferred.config, model={model})")

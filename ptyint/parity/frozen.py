@@ -32,7 +32,7 @@ CRITERION = Criterion("shared code, against frozen numbers: largest error over i
 
 MODULES = (
     "concurrent.futures", "dataclasses", "h5py", "hashlib", "io", "json", "pathlib", "tempfile", "time", "types",
-    "unittest.mock", "zipfile", *(f"ptyint.{name}" for name in ("config", "dispatcher")),
+    "scipy.sparse", "unittest.mock", "zipfile", *(f"ptyint.{name}" for name in ("config", "dispatcher")),
     *(f"ptyint.backends.{name}" for name in ("bundle", "training", "weights")),
     *(f"ptyint.images.{name}" for name in ("comparison", "frc", "gauge", "metrics", "phases", "reconstruction")),
     *(f"ptyint.images.{name}" for name in ("stitch", "workflow")),

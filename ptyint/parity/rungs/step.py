@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ptyint.backends import numpy_network
-from ptyint.backends.weights import initial_weights, trainable_names, weight_shapes
+from ptyint.backends.weights import INTENSITY_SCALE, initial_weights, trainable_names, weight_shapes
 from ptyint.config import TrainingConfig
 from ptyint.parity.compare import REFEREE, Arrays, Finding, Place, bounded, compare, difference, error_of, joined, over
 from ptyint.parity.configurations import CASES, FIXTURE, OUTSIDE, configured, inputs_of, with_biases
@@ -85,13 +85,16 @@ OWN, MOVED, GIVEN, FAR = HOWS = (
 FACTORS = (1e9, -3e8, 5e8)
 """Of the reference's gradients in three steps, beside which no epsilon counts: what is left of Adam is its averages."""
 
+DIVERGED = "loss of weights that are NaN"
+"""Training must see it, to stop: a backend that makes a number of it would train on, and save what it has."""
+
 
 def measure(bench: Bench, names: Mapping[str, Steps]) -> Captured:
     """Weights around the steps that move them, and the gradients of every step.
 
     Keys: ``name/before/step/<weight>`` and ``name/after/step/<weight>`` of each step with a rate, the first being 1;
     ``name/loss/step``; ``name/traced/number/<weight>``, ``.../terms/<weight>`` (see :func:`cancelling`) and
-    ``.../loss``; ``name/trace of each step``; ``name/precision/seconds``.
+    ``.../loss``; ``name/trace of each step``; ``name/precision/seconds``; `DIVERGED`.
     """
     arrays: Captured = {}
     for name, steps in names.items():
@@ -128,6 +131,8 @@ def _made(bench: Bench, steps: Steps) -> Captured:
         if rate:
             version += 1
             arrays |= {f"after/{step}/{key}": array for key, array in network.get_weights().items()}
+    network.reset({**weights, INTENSITY_SCALE: np.array(np.nan, steps.precision)})
+    arrays[DIVERGED] = np.array(network.train_step(batches[0], 0.0))
     return arrays | {"trace of each step": np.array(order), f"{steps.precision}/seconds": np.array(seconds)}
 
 
@@ -173,6 +178,9 @@ def _against_adam(side: str, arrays: Arrays, name: str, steps: Steps) -> list[Fi
     ]
     rounded = [_rounded(one, arrays, f"{name}/traced/{i}/terms", steps.precision) for i, one in enumerate(traced)]
     adam, other = numpy_network.Adam(steps.config), numpy_network.Adam(steps.config)
+    diverged = float(arrays[f"{name}/{DIVERGED}"])
+    where = Place("step", name, steps.precision, DIVERGED)
+    told = Finding.fact(where, (side, REFEREE), not np.isfinite(diverged), f"{diverged}: training would go on")
     losses = []
     for step, (rate, number) in enumerate(zip(steps.rates, arrays[f"{name}/trace of each step"], strict=True), 1):
         keys = (f"{name}/loss/{step}", f"{name}/traced/{number}/loss")
@@ -192,8 +200,8 @@ def _against_adam(side: str, arrays: Arrays, name: str, steps: Steps) -> list[Fi
             by_weight.setdefault(key, []).append(found)
     if steps.typical:
         middle = (len(losses) - 1) // 2
-        return [sorted(found, key=lambda row: row.excess)[middle] for found in (*by_weight.values(), losses)]
-    return [row for found in (*by_weight.values(), losses) for row in found]
+        return [told, *(sorted(found, key=lambda row: row.excess)[middle] for found in (*by_weight.values(), losses))]
+    return [told, *(row for found in (*by_weight.values(), losses) for row in found)]
 
 
 # --- networks that are watched from outside ---
