@@ -270,8 +270,7 @@ class _Problem:
         if not ref.any() or not cand.any():
             return at
         found, _, _ = phase_cross_correlation(ref, cand, upsample_factor=10, normalization=None)
-        believable = np.abs(found).max() <= self.max_shift
-        return np.array([*-found, *at[2:]], dtype=np.float64) if believable else at
+        return np.array([*-found, *at[2:]], dtype=np.float64) if np.abs(found).max() <= self.max_shift else at
 
     def _newton_step(self, fit: _Fit) -> NDArray[np.float64]:
         """Step of (shift, ramp) from the linearised model, the factor fitted along and dropped."""

@@ -230,20 +230,17 @@ def _counts(archive: _Archive, n: int, wish: DiffractionKind | None, order: Axis
     return stored if kind == "counts" else SquaredAmplitudes(stored)
 
 
-def _patches(archive: _Archive, shape: Shape) -> NDArray[np.complex64]:
+def _patches(archive: _Archive, shape: tuple[int, int, int]) -> NDArray[np.complex64]:
     remedy = "Write it again with amplitude and phase, or leave it out."
     patches = archive.array(PATCHES, "complex64 (DATA-001)", shape, (*shape, 1), remedy=remedy)
     if patches.ndim == 4:
         archive.notes.append(f"Y {patches.shape}: single channel dropped")
-        return patches[..., 0]
-    return patches
+    return patches.reshape(shape)
 
 
 def _good_pixels(archive: _Archive, shape: Shape) -> NDArray[np.bool_] | None:
     if BAD in archive:
-        archive.notes.append(
-            "exported by Ptychodus (it has bad_pixels): positions moved by +0.5 px to pixel [N // 2, N // 2]"
-        )
+        archive.notes.append("exported by Ptychodus (bad_pixels): positions moved by +0.5 px to pixel [N // 2, N // 2]")
     if OWN_GOOD in archive:
         return archive.array(OWN_GOOD, "flag", shape).astype(np.bool_)
     return archive.good_pixels(BAD, shape)

@@ -89,8 +89,7 @@ def _match(
         )
     if len(unique) < len(positions):
         made.notes.append(f"{len(positions) - len(unique)} positions with an index of another one: averaged")
-    if rows.size < pattern_indexes.size:
-        lost = pattern_indexes.size - rows.size
+    if lost := pattern_indexes.size - rows.size:
         made.notes.append(f"{lost} of {pattern_indexes.size} patterns have no position: left out")
     return rows, mean[np.searchsorted(unique, pattern_indexes[rows])]
 

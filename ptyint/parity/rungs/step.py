@@ -178,9 +178,8 @@ def _against_adam(side: str, arrays: Arrays, name: str, steps: Steps) -> list[Fi
     ]
     rounded = [_rounded(one, arrays, f"{name}/traced/{i}/terms", steps.precision) for i, one in enumerate(traced)]
     adam, other = numpy_network.Adam(steps.config), numpy_network.Adam(steps.config)
-    diverged = float(arrays[f"{name}/{DIVERGED}"])
-    where = Place("step", name, steps.precision, DIVERGED)
-    told = Finding.fact(where, (side, REFEREE), not np.isfinite(diverged), f"{diverged}: training would go on")
+    where, loss = Place("step", name, steps.precision, DIVERGED), float(arrays[f"{name}/{DIVERGED}"])
+    told = Finding.fact(where, (side, REFEREE), not np.isfinite(loss), f"{loss}: training would go on")
     losses = []
     for step, (rate, number) in enumerate(zip(steps.rates, arrays[f"{name}/trace of each step"], strict=True), 1):
         keys = (f"{name}/loss/{step}", f"{name}/traced/{number}/loss")
