@@ -66,7 +66,7 @@ def file_name(backend: str, name: str) -> str:
 
 
 def _applied(config: TrainingConfig, **settings: Any) -> Any:
-    return config.applied(**{"batch_size": 7, "n_groups": config.n_groups, **settings})
+    return config.applied(n_groups=config.n_groups, **settings)
 
 
 def trained(scan: Scan, config: TrainingConfig, applied: bool = True, checkpoint: Checkpoint | None = None) -> Captured:
