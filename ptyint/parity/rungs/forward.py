@@ -6,7 +6,7 @@ referee.
 
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from itertools import pairwise, permutations
 from typing import Any
 
@@ -125,7 +125,7 @@ CONSEQUENCE = Capture("consequence", _consequences, "trace", parts, reference_on
 # --- the judge ---
 
 
-@cache
+@lru_cache(len(CASES))
 def refereed(case: str, seed: int = 0) -> Arrays:
     """The referee's taps of a case; worked out once, since every comparison needs them."""
     batch, weights, good = inputs_of(CASES[case], "float64", seed)

@@ -1,7 +1,7 @@
 """Rung 4: the gradient of every tap and weight, against the other's, the physics by hand, and finite differences."""
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -145,7 +145,7 @@ def _along_directions(network: Network, measured: Measured, seed: int) -> Iterat
             yield bounded(where, (side, REFEREE), error, SLOPE)
 
 
-@cache
+@lru_cache(len(CASES))
 def slopes(case: str, seed: int) -> dict[str, tuple[Arrays, NDArray[np.float64]]]:
     """Direction through the weights of each kind, and the slope of the referee's loss along it, by each step."""
     config = CASES[case].config

@@ -1,7 +1,7 @@
 """Rung 1: every operator against the referee, and those of backends from outside against each other as well."""
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ def _normalised_probe(precision: str) -> Callable[..., NDArray[Any]]:
     return lambda probe, scale: normalise_probe(probe, scale).astype(np.result_type(precision, np.complex64))
 
 
-@cache
+@lru_cache(2)
 def _expected(seed: int, full: bool) -> dict[tuple[str, str], NDArray[Any]]:
     return operands.expected(operands.of_the_model(seed) if full else operands.everything(seed))
 
