@@ -526,6 +526,7 @@ def stepped(rounding: float, epsilon: float = 0.0, **settings: float) -> dict[st
             arrays |= {f"{name}/traced/{step - 1}/terms/{key}": np.array(0.0) for key in gradients}
             arrays |= {f"{name}/{key}": np.array(2.5) for key in (f"loss/{step}", f"traced/{step - 1}/loss")}
         arrays[f"{name}/trace of each step"] = np.arange(len(steps.rates))
+        arrays[f"{name}/{stepping.DIVERGED}"] = np.array(np.nan)
     return arrays
 
 
@@ -538,6 +539,14 @@ def test_adam_is_allowed_what_it_makes_of_a_rounded_gradient(rounding: float, ep
     findings = list(stepping.judge(stepping.SHORT, of(sides, "optimiser"), Problems()))
     assert all(one.holds for one in findings) is holds
     assert max(one.error for one in findings) > TOLERANCES["optimiser"].at("float64")
+
+
+def test_a_loss_that_hides_that_it_is_no_number_is_red() -> None:
+    arrays = stepped(0.0) | {f"all move/{stepping.DIVERGED}": np.array(0.0)}
+    findings = stepping.judge(stepping.SHORT, of({"pytorch": arrays}, "optimiser"), Problems())
+    assert [(one.case, one.tap, one.note) for one in findings if one.red] == [
+        ("all move", stepping.DIVERGED, "0.0: training would go on")
+    ]
 
 
 @pytest.mark.parametrize("setting", [one.name for one in fields(TrainingConfig) if one.name.startswith("adam_")])
