@@ -45,7 +45,10 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(ENTRY)
-    spoilt = {"crashing": "print('out of paper', flush=True); import os; os._exit(3)", "slow": "import time; time.sleep(600)"}
+    spoilt = {
+        "crashing": "print('out of paper', flush=True); import os; os._exit(3)",
+        "slow": "import time; time.sleep(600)",
+    }
     for name in ("mine", "yours", *spoilt):
         first = f"            {spoilt[name]}\n" if name in spoilt else ""
         text = TEMPLATE.replace('"mine"', f'"{name}"')
