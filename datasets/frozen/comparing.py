@@ -35,18 +35,17 @@ def make_gauge() -> None:
     inside[9:36, 8:43] = True
     inside[9:14, 30:] = False
     given("inside", inside)
-    came, reach = np.zeros(shape, bool), np.zeros(shape, bool)
-    came[:-2, 3:] = inside[2:, :-3]  # where a content that lay (2, -3) px off comes from within the mask
-    for i, j in product(range(4, shape[0] - 4), range(4, shape[1] - 4)):
-        reach[i, j] = inside[i, j] and came[i - 4 : i + 5, j - 4 : j + 5].all()
-    given("whole", blobs(shape, (2, -3)))
-    fact("gauge", "mask after a whole shift", "gauge.remove_gauge(whole, ref, mask=inside, ramp=False).mask", reach)
-    came, reach = np.zeros(shape, bool), np.zeros(shape, bool)
-    came[:-2, 1:] = inside[1:-1, 1:] & inside[2:, 1:] & inside[1:-1, :-1] & inside[2:, :-1]  # all four pixels around
-    for i, j in product(range(4, shape[0] - 4), range(4, shape[1] - 4)):
-        reach[i, j] = inside[i, j] and came[i - 4 : i + 5, j - 4 : j + 5].all()
-    given("between", blobs(shape, (1.375, -0.625)))
-    fact("gauge", "mask after a shift", "gauge.remove_gauge(between, ref, mask=inside, ramp=False).mask", reach)
+    came = np.zeros((2, *shape), bool)  # where a content that lay so far off comes from within the mask
+    came[0, :-2, 3:] = inside[2:, :-3]
+    came[1, :-2, 1:] = inside[1:-1, 1:] & inside[2:, 1:] & inside[1:-1, :-1] & inside[2:, :-1]  # all four pixels around
+    for (name, case, off), from_within in zip(
+        (("whole", "a whole shift", (2, -3)), ("between", "a shift", (1.375, -0.625))), came, strict=True
+    ):
+        reach = np.zeros(shape, bool)
+        for i, j in product(range(4, shape[0] - 4), range(4, shape[1] - 4)):
+            reach[i, j] = inside[i, j] and from_within[i - 4 : i + 5, j - 4 : j + 5].all()
+        given(name, blobs(shape, off))
+        fact("gauge", f"mask after {case}", f"gauge.remove_gauge({name}, ref, mask=inside, ramp=False).mask", reach)
     call = "gauge.remove_gauge(moved_0, ref, mask=inside)"
     fact("gauge", "aligned", f"({call}.aligned - ref)[{call}.mask].size and "
          f"np.abs({call}.aligned - ref)[{call}.mask].max() < 1e-3", True)  # fmt: skip
@@ -92,7 +91,9 @@ def make_gauge() -> None:
     given("aslant", blobs(shape, (5.0, -4.5)))
     fact("gauge", "a shift both ways", "gauge.remove_gauge(aslant, ref).shift_px", [5, -4.5], "interpolated")
     steep = [math.pi * odd / size for odd, size in ((3, 46), (-5, 53))]  # half-way between two frequencies
-    given("steep", ref * np.exp(1j * (steep[0] * y + steep[1] * x)))
+    named(
+        "steep", f"ref * np.exp(1j * ({steep[0]} * (np.arange(46)[:, None] - 23) + {steep[1]} * (np.arange(53) - 26)))"
+    )
     fact("gauge", "a ramp between two frequencies", "23 * np.array(gauge.remove_gauge(steep, ref).ramp_rad_per_px)",
          [23 * one for one in steep], "interpolated")  # fmt: skip
     fact("gauge", "a shift at the bound", "gauge.remove_gauge(far, ref, max_shift_px=5.5).shift_px", [5, 0],

@@ -83,7 +83,7 @@ def make_files() -> None:
     read("NPZ, patterns last", "files.read_scan(file(npz_last, 'a.npz'))",
          {"counts": projected(counts.astype(float)), "positions": places})  # fmt: skip
     for order in "CF":
-        large = np.asarray(np.indices((70, 64, 64)).sum(axis=0) % 90 + np.arange(64) % 7, np.float32, order=order)
+        large = np.asarray(np.tensordot((1, 2, 5), np.indices((70, 64, 64)), 1) % 90, np.float32, order=order)
         given(f"npz_{order}", npz(diffraction=large, xcoords=np.arange(70.0), ycoords=np.arange(70.0),
                                   probeGuess=beam(64, 1)[0]))  # fmt: skip
         read(f"NPZ, large, order {order}", f"files.read_scan(file(npz_{order}, 'a.npz'))",

@@ -95,7 +95,7 @@ def measure(bench: Bench, names: Mapping[str, Steps]) -> Captured:
 
     Keys: ``name/before/step/<weight>`` and ``name/after/step/<weight>`` of each step with a rate, the first being 1;
     ``name/loss/step``; ``name/traced/number/<weight>``, ``.../terms/<weight>`` (see :func:`cancelling`) and
-    ``.../loss``; ``name/trace of each step``; ``name/precision/seconds``; `DIVERGED`.
+    ``.../loss``; ``name/trace of each step``; ``name/precision/seconds``; ``name/`` and `DIVERGED`.
     """
     arrays: Captured = {}
     for name, steps in names.items():
